@@ -1,0 +1,210 @@
+"""Every error pacslite raises on purpose.
+
+    PacsliteError
+    ├── ConfigurationError          a setting is wrong; the process does not start
+    ├── BadRequest                  the caller's fault, nothing was changed
+    │   ├── InvalidUid              a UID that breaks the rule of docs/architecture.md, section 2
+    │   ├── InvalidQuery            a search key, limit or date that does not parse
+    │   ├── InvalidMultipart        a multipart body that breaks RFC 2046
+    │   ├── InvalidForm             a JSON or form body with wrong fields (carries field errors)
+    │   └── InvalidFrameNumber      a frame list that is not ascending positive integers
+    ├── NotAcceptable               no representation the caller accepts
+    ├── UnsupportedContent          a body of a type that is not taken here
+    ├── NotFound                    never existed
+    │   └── FrameNotFound           the instance has fewer frames
+    ├── Gone                        existed, was deleted
+    ├── MethodNotAllowed            the resource has no such method (carries the allowed ones)
+    ├── Conflict                    the state of the resource forbids it
+    ├── TooLarge                    over a limit for one request
+    ├── RangeNotSatisfiable         no byte of the asked range exists
+    ├── Unauthenticated             no valid credentials
+    ├── Forbidden                   valid credentials, not allowed
+    ├── TooManyRequests             a rate limit (carries seconds to wait)
+    ├── InstanceRefused             an instance that is not taken; nothing of it is kept
+    │   ├── NotDicom                not a DICOM file or data set
+    │   ├── TruncatedDataSet        ends inside an element
+    │   ├── MissingAttribute        lacks a UID that identifies it
+    │   ├── UnsupportedTransferSyntax  a transfer syntax nobody knows how to read
+    │   ├── SopClassMismatch        command and data set name different SOP classes
+    │   ├── SopInstanceMismatch     command and data set name different instances
+    │   ├── StudyMismatch           the URL names another study
+    │   ├── DuplicateRefused        other content under a known UID, and the policy is to refuse
+    │   └── TooManyVersions         the bound on versions of one instance is reached
+    ├── StorageError                the blob store failed
+    │   ├── BlobMissing             the catalog names bytes that are not there
+    │   └── OutOfSpace              no room for the bytes
+    ├── Busy                        the catalog is locked or a bound is reached; try again
+    ├── PeerError                   a remote application entity failed or refused
+    └── Unavailable                 a part this needs is not there (viewer, codec, revision of the schema)
+
+Protocol statuses are not here: `pacslite.error_map` gives each leaf its row.
+"""
+
+from __future__ import annotations
+
+
+class PacsliteError(Exception):
+    """Base of all errors raised on purpose; `str(error)` is fit for the caller's eyes.
+
+    The text names the field or tag at fault and never carries patient identity.
+    """
+
+
+class ConfigurationError(PacsliteError):
+    """A setting is wrong."""
+
+
+class BadRequest(PacsliteError):
+    """The caller's fault."""
+
+
+class InvalidUid(BadRequest):
+    """A UID that breaks the rule."""
+
+
+class InvalidQuery(BadRequest):
+    """A search key, limit or date that does not parse."""
+
+
+class InvalidMultipart(BadRequest):
+    """A multipart body that breaks RFC 2046."""
+
+
+class InvalidForm(BadRequest):
+    """A body with wrong fields; `fields` holds (field, message) pairs."""
+
+    def __init__(self, message: str, fields: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(message)
+        self.fields = fields
+
+
+class InvalidFrameNumber(BadRequest):
+    """A frame list that is not ascending positive integers (PS3.18 10.1.1)."""
+
+
+class NotAcceptable(PacsliteError):
+    """No representation the caller accepts."""
+
+
+class UnsupportedContent(PacsliteError):
+    """A body of a type that is not taken here; `supported` lists the ones that are."""
+
+    def __init__(self, message: str, supported: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.supported = supported
+
+
+class NotFound(PacsliteError):
+    """Never existed."""
+
+
+class FrameNotFound(NotFound):
+    """The instance has fewer frames, or none."""
+
+
+class Gone(PacsliteError):
+    """Existed and was deleted."""
+
+
+class MethodNotAllowed(PacsliteError):
+    """No such method on this resource; `allowed` lists the ones it has."""
+
+    def __init__(self, message: str, allowed: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.allowed = allowed
+
+
+class Conflict(PacsliteError):
+    """The state of the resource forbids it."""
+
+
+class TooLarge(PacsliteError):
+    """Over a limit for one request."""
+
+
+class RangeNotSatisfiable(PacsliteError):
+    """No byte of the asked range exists; `size_bytes` is the size of the whole."""
+
+    def __init__(self, message: str, size_bytes: int = 0) -> None:
+        super().__init__(message)
+        self.size_bytes = size_bytes
+
+
+class Unauthenticated(PacsliteError):
+    """No valid credentials."""
+
+
+class Forbidden(PacsliteError):
+    """Valid credentials, not allowed."""
+
+
+class TooManyRequests(PacsliteError):
+    """A rate limit; `retry_after_s` says how long to wait."""
+
+    def __init__(self, message: str, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class InstanceRefused(PacsliteError):
+    """An instance that is not taken."""
+
+
+class NotDicom(InstanceRefused):
+    """Not a DICOM file or data set."""
+
+
+class TruncatedDataSet(InstanceRefused):
+    """Ends inside an element."""
+
+
+class MissingAttribute(InstanceRefused):
+    """Lacks a UID that identifies it, or has an invalid one."""
+
+
+class UnsupportedTransferSyntax(InstanceRefused):
+    """A transfer syntax nobody knows how to read."""
+
+
+class SopClassMismatch(InstanceRefused):
+    """Command (or URL metadata) and data set name different SOP classes."""
+
+
+class SopInstanceMismatch(InstanceRefused):
+    """Command and data set name different SOP instances."""
+
+
+class StudyMismatch(InstanceRefused):
+    """The URL names another study than the data set."""
+
+
+class DuplicateRefused(InstanceRefused):
+    """Other content under a known UID, and `duplicate_policy` is `refuse`."""
+
+
+class TooManyVersions(InstanceRefused):
+    """`max_versions_per_instance` is reached."""
+
+
+class StorageError(PacsliteError):
+    """The blob store failed."""
+
+
+class BlobMissing(StorageError):
+    """The catalog names bytes that are not there."""
+
+
+class OutOfSpace(StorageError):
+    """No room for the bytes."""
+
+
+class Busy(PacsliteError):
+    """The catalog is locked or a bound is reached; trying again later may work."""
+
+
+class PeerError(PacsliteError):
+    """A remote application entity failed or refused."""
+
+
+class Unavailable(PacsliteError):
+    """A part this needs is not there."""

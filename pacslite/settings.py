@@ -1,0 +1,266 @@
+"""The one typed settings object: a default, a TOML key, an environment variable and a line of help for each.
+
+Precedence: command line > environment > TOML file > default. An unknown TOML key is an error that names it; an
+unknown `PACSLITE_*` variable is one warning. Every secret may be given as `PACSLITE_<NAME>_FILE` too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from pacslite.errors import ConfigurationError
+
+PREFIX = "PACSLITE_"
+
+
+def _setting(default: Any, help: str, *, secret: bool = False, choices: tuple[str, ...] = (), minimum: int | None = None) -> Any:
+    metadata = {"help": help, "secret": secret, "choices": choices, "minimum": minimum}
+    if isinstance(default, dict):
+        return field(default_factory=lambda: dict(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A host and a TCP port; port 0 asks the system for a free one. `text` is `HOST:PORT`."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """`HOST:PORT`, `[IPV6]:PORT`; raises ConfigurationError."""
+        found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%\w]+)\]|([^:\[\]]*)):(\d{1,5})", text.strip())
+        if not found or int(found[3]) > 65535:
+            raise ConfigurationError(f"{text!r} is not HOST:PORT")
+        return cls(found[1] or found[2] or "127.0.0.1", int(found[3]))
+
+    @property
+    def text(self) -> str:
+        """The address as it is written in settings."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        return self.host in ("localhost", "::1") or re.fullmatch(r"127(\.\d{1,3}){3}", self.host) is not None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings of every role. Paths are absolute after `load`; sizes in bytes, spans in seconds."""
+
+    data: Path = _setting(Path("data"), "Directory of catalog.db, storage/, spool/ and cache/.")
+    http: Address = _setting(Address("127.0.0.1", 8080), "Address of the web server, HOST:PORT.")
+    dicom: Address = _setting(Address("127.0.0.1", 11112), "Address of the DICOM listener, HOST:PORT.")
+    aet: str = _setting("PACSLITE", "Application entity title of the listener, 1-16 characters.")
+    auth: bool = _setting(True, "Whether callers must log in; off only on loopback addresses.")
+    log_level: str = _setting("info", "How much is logged.", choices=("debug", "info", "warning", "error"))
+
+    storage: str = _setting("filesystem", "Where bytes are kept.", choices=("filesystem", "s3"))
+    storage_root: Path | None = _setting(None, "Root of the filesystem storage; <data>/storage when not set.")
+    database_url: str | None = _setting(None, "SQLAlchemy URL of the catalog; SQLite in <data> when not set.", secret=True)
+    s3_endpoint: str | None = _setting(None, "URL of the S3 service; the vendor's own when not set.")
+    s3_public_endpoint: str | None = _setting(None, "URL of the S3 service as clients see it, for presigned URLs.")
+    s3_bucket: str | None = _setting(None, "Bucket of the S3 storage.")
+    s3_access_key: str | None = _setting(None, "Access key of the S3 storage.", secret=True)
+    s3_secret_key: str | None = _setting(None, "Secret key of the S3 storage.", secret=True)
+    s3_region: str | None = _setting(None, "Region of the S3 storage.")
+    s3_prefix: str = _setting("", "Prefix put before every key in the bucket.")
+
+    secret_key: str | None = _setting(None, "Key that signs tokens and URLs; made and kept in <data> when not set.", secret=True)
+    admin_user: str | None = _setting(None, "Name of the first administrator, made once.")
+    admin_password: str | None = _setting(None, "Password of the first administrator, used once.", secret=True)
+    access_token_seconds: int = _setting(900, "Life of an access token.", minimum=1)
+    cors_origins: tuple[str, ...] = _setting((), "Origins that get CORS headers, separated by commas.")
+    public_url: str | None = _setting(None, "URL under which clients reach the server, with a path prefix if any.")
+    trusted_proxies: tuple[str, ...] = _setting((), "Addresses whose Forwarded and X-Forwarded-* headers are believed.")
+    metrics_public: bool = _setting(False, "Whether /metrics needs no login.")
+    analysis_services: dict[str, Any] = _setting({}, "JSON object {name: {url, timeout_s}} of analysis services.")
+    max_upload_bytes: int = _setting(64 * 1024**3, "Largest body of one upload or STOW request.", minimum=1)
+    file_rate_per_minute: int = _setting(600, "File contents a minute per account.", minimum=1)
+
+    web_processes: int = _setting(2, "Processes of the web role.", minimum=1)
+    web_threads: int = _setting(8, "Threads of each web process.", minimum=1)
+    dimse_processes: int = _setting(2, "Processes of the DICOM listener.", minimum=1)
+    max_associations: int = _setting(100, "Associations held at once by each DICOM process.", minimum=1)
+    max_pdu_bytes: int = _setting(131072, "Largest P-DATA PDU received, offered in the negotiation.", minimum=4096)
+    acse_timeout_s: int = _setting(30, "Time for an association request to arrive.", minimum=1)
+    network_timeout_s: int = _setting(60, "Time an association may stay silent.", minimum=1)
+    called_aet_policy: str = _setting("own", "Which called AE titles are accepted.", choices=("own", "any"))
+
+    duplicate_policy: str = _setting("version", "What other content under a known UID becomes.", choices=("version", "refuse", "keep_first"))
+    max_versions_per_instance: int = _setting(100, "Versions kept of one instance.", minimum=1)
+    default_issuer: str = _setting("", "Issuer of Patient ID when an instance names none.")
+    coercion_warnings: bool = _setting(False, "Whether C-STORE answers B000 for accepted deviations.")
+    max_header_bytes: int = _setting(256 * 1024**2, "Largest data set without pixel data and bulk data.", minimum=1024)
+    max_sequence_depth: int = _setting(64, "Deepest nesting of sequences that is read.", minimum=1)
+    max_inflated_bytes: int = _setting(8 * 1024**3, "Largest data set after inflating a deflated one.", minimum=1024)
+    bulk_threshold_bytes: int = _setting(1024, "Values longer than this become bulk data in metadata.", minimum=0)
+    match_ignore_case: bool = _setting(False, "Whether LO and SH match without regard to case.")
+    query_default_limit: int = _setting(1000, "Matches of a QIDO-RS search that names no limit.", minimum=1)
+    query_max_limit: int = _setting(10000, "Most matches of one QIDO-RS search.", minimum=1)
+    max_stow_parts: int = _setting(10000, "Parts of one STOW-RS body.", minimum=1)
+    strict_accept: bool = _setting(False, "Whether a DICOMweb request without Accept is refused (406).")
+    removal_grace_s: int = _setting(86400, "Time between a deletion and the erasure of bytes.", minimum=0)
+    sweep_interval_s: int = _setting(3600, "Time between two sweeps of spool and storage.", minimum=1)
+    cache_bytes: int = _setting(1024**3, "Bound of the files in <data>/cache.", minimum=0)
+    busy_timeout_s: int = _setting(20, "Time a catalog write waits for its turn before it is Busy.", minimum=1)
+
+    @property
+    def resolved_storage_root(self) -> Path:
+        """Root of the filesystem storage."""
+        return self.storage_root or self.data / "storage"
+
+    @property
+    def resolved_database_url(self) -> str:
+        """SQLAlchemy URL of the catalog."""
+        return self.database_url or f"sqlite:///{self.data / 'catalog.db'}"
+
+    @property
+    def spool_directory(self) -> Path:
+        """Where bytes lie that are not accepted yet; on the device of the filesystem storage (architecture, section 3)."""
+        root = self.resolved_storage_root
+        if self.storage == "filesystem" and self.data.exists() and root.exists() and os.stat(root).st_dev != os.stat(self.data).st_dev:
+            return root / ".spool"
+        return self.data / "spool"
+
+    @property
+    def cache_directory(self) -> Path:
+        """Where files lie that can be made again."""
+        return self.data / "cache"
+
+
+FIELDS = {f.name: f for f in fields(Settings)}
+_TYPES = get_type_hints(Settings)
+_TRUE, _FALSE = frozenset({"1", "true", "on", "yes"}), frozenset({"0", "false", "off", "no", ""})
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting."""
+    return PREFIX + name.upper()
+
+
+def _convert(name: str, value: Any) -> Any:
+    """The typed value of a setting from text or TOML; raises ConfigurationError naming the setting."""
+    kind, meta = _TYPES[name], FIELDS[name].metadata
+    try:
+        converted = _convert_kind(kind, value)
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(f"{name}: {error}") from None
+    if meta["choices"] and converted not in meta["choices"]:
+        raise ConfigurationError(f"{name}: {converted!r} is none of {', '.join(meta['choices'])}")
+    if meta["minimum"] is not None and converted < meta["minimum"]:
+        raise ConfigurationError(f"{name}: {converted} is below {meta['minimum']}")
+    return converted
+
+
+def _convert_kind(kind: Any, value: Any) -> Any:
+    if kind is bool:
+        text = str(value).strip().lower()
+        if text in _TRUE or text in _FALSE:
+            return text in _TRUE
+        raise ValueError(f"{value!r} is not a truth value (1 or 0, on or off)")
+    if kind is int:
+        if isinstance(value, bool) or not re.fullmatch(r"[+-]?\d+", str(value).strip()):
+            raise ValueError(f"{value!r} is not a whole number")
+        return int(value)
+    if kind is Address:
+        return value if isinstance(value, Address) else Address.parse(str(value))
+    if kind == tuple[str, ...]:
+        parts = value.split(",") if isinstance(value, str) else value
+        return tuple(p.strip() for p in parts if p.strip())
+    if kind == dict[str, Any]:
+        parsed = json.loads(value or "{}") if isinstance(value, str) else value
+        if not isinstance(parsed, dict):
+            raise ValueError("is not a JSON object")
+        return parsed
+    if kind is Path or kind == Path | None:
+        return Path(value).expanduser().absolute() if value not in (None, "") else None
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not text")
+    return value if kind is str or value else None
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ConfigurationError(f"settings file {path}: {error}") from None
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, f in FIELDS.items():
+        key = variable(name)
+        if key in environment:
+            found[name] = environment[key]
+        elif f.metadata["secret"] and environment.get(key + "_FILE"):
+            try:
+                found[name] = Path(environment[key + "_FILE"]).read_text().strip()
+            except OSError as error:
+                raise ConfigurationError(f"{key}_FILE: {error}") from None
+    return found
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """`PACSLITE_*` variables that name no setting; for one warning, never an error."""
+    known = {variable(n) for n in FIELDS} | {variable(n) + "_FILE" for n, f in FIELDS.items() if f.metadata["secret"]}
+    return sorted(k for k in environment if k.startswith(PREFIX) and k not in known | _NOT_SETTINGS)
+
+
+# Read by the command line or the tests, not settings of a server.
+_NOT_SETTINGS = frozenset({"PACSLITE_CONFIG", "PACSLITE_CORPUS"})
+
+
+def load(file: Path | None = None, environment: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
+    """The settings from file (else `PACSLITE_CONFIG`), environment and overrides (None = not given).
+
+    Raises ConfigurationError naming the TOML key, variable or option at fault.
+    """
+    environment = os.environ if environment is None else environment
+    if file is None and environment.get("PACSLITE_CONFIG"):
+        file = Path(environment["PACSLITE_CONFIG"])
+    values = _read_toml(file) if file else {}
+    unknown = sorted(set(values) - set(FIELDS))
+    if unknown:
+        raise ConfigurationError(f"settings file {file}: unknown key {', '.join(unknown)}")
+    values |= _from_environment(environment)
+    values |= {k: v for k, v in overrides.items() if v is not None}
+    settings = Settings(**{name: _convert(name, value) for name, value in values.items()})
+    settings = replace(settings, data=settings.data.expanduser().absolute())
+    return _checked(settings)
+
+
+def _checked(settings: Settings) -> Settings:
+    if not re.fullmatch(r"[!-\[\]-~](?:[ -\[\]-~]{0,14}[!-\[\]-~])?", settings.aet):
+        raise ConfigurationError(f"aet: {settings.aet!r} is not an AE title (1-16 characters of ISO 646, no backslash)")
+    if settings.storage == "s3" and not settings.s3_bucket:
+        raise ConfigurationError("s3_bucket: the S3 storage needs a bucket")
+    if settings.query_default_limit > settings.query_max_limit:
+        raise ConfigurationError("query_default_limit: is above query_max_limit")
+    return settings
+
+
+def shown(settings: Settings) -> dict[str, Any]:
+    """All settings as JSON values for people, with secrets hidden."""
+    out: dict[str, Any] = {}
+    for name, f in FIELDS.items():
+        value = getattr(settings, name)
+        if f.metadata["secret"]:
+            out[name] = "***" if value else None
+        elif isinstance(value, Address):
+            out[name] = value.text
+        elif isinstance(value, Path):
+            out[name] = str(value)
+        else:
+            out[name] = value
+    return out
