@@ -1,0 +1,295 @@
+"""Blobs as files under one root, on the device of the spool, so that keeping one is a rename.
+
+Order of `put`, for the whole order of durability see docs/architecture.md, section 4:
+mkdir, sync of the file, rename, sync of its directory, sync of the directories above whose new entries are not known
+to be durable. Making the directory first lets the journal commit that the file's sync causes carry it (ext4), so that
+the later syncs find nothing left to write.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from pacslite.errors import BlobMissing, StorageError
+from pacslite.storage.blob_store import BlobInfo
+from pacslite.storage.keys import check_key
+from pacslite.storage.spool import storage_error
+
+_DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_DURABLE_DIRECTORIES = 64
+_ATTEMPTS = 50  # a directory vanishes under a put only when a delete prunes it in that very moment
+
+
+class _Directory:
+    """An open directory; closed when the last user lets go of it.
+
+    Holding it open is what makes remembering safe: when another process prunes the directory, whatever is made
+    under this descriptor fails with ENOENT, even if a directory of the same name is there again.
+    """
+
+    __slots__ = ("fd",)
+
+    def __init__(self, path: str, parent: _Directory | None = None) -> None:
+        self.fd = -1
+        self.fd = os.open(path, _DIRECTORY_FLAGS, dir_fd=parent.fd if parent else None)
+
+    def sync(self) -> None:
+        os.fsync(self.fd)
+
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        if self.fd >= 0:
+            close(self.fd)
+
+
+class _DurableDirectories:
+    """The last used directories whose own entries, up to the root, are known to be on stable storage."""
+
+    def __init__(self, root: str) -> None:
+        self._root = _Directory(root)
+        self._root.sync()
+        self._known: OrderedDict[str, _Directory] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def open(self, relative: str) -> _Directory:
+        """The directory, made when missing together with those above it; durable when this returns."""
+        if not relative:
+            return self._root
+        with self._lock:
+            found = self._known.get(relative)
+            if found is not None:
+                self._known.move_to_end(relative)
+                return found
+        above, _, name = relative.rpartition("/")
+        parent = self.open(above)
+        _make(name, parent)
+        opened = _Directory(name, parent)
+        parent.sync()  # also when it was there: perhaps somebody made it a moment ago and has not synced it yet
+        with self._lock:
+            self._known[relative] = opened
+            if len(self._known) > _DURABLE_DIRECTORIES:
+                self._known.popitem(last=False)
+        return opened
+
+    def forget(self, relative: str) -> None:
+        """Drop the directory and those above it: one of them was pruned."""
+        with self._lock:
+            while relative:
+                self._known.pop(relative, None)
+                relative = relative.rpartition("/")[0]
+
+
+class FilesystemStore:
+    """A BlobStore on a local or mounted file system."""
+
+    kind = "filesystem"
+
+    def __init__(self, root: Path, name: str = "filesystem") -> None:
+        self.name = name
+        self.root = root
+        self._prefix = os.fspath(root) + "/"
+        try:
+            root.mkdir(mode=0o750, parents=True, exist_ok=True)
+            self._directories = _DurableDirectories(os.fspath(root))
+        except OSError as error:
+            raise storage_error(f"the storage root {root} cannot be used", error) from error
+
+    def _path(self, key: str) -> str:
+        return self._prefix + check_key(key)
+
+    def put(self, spool_file: Path, key: str) -> None:
+        """Sync the file and rename it to its place; see BlobStore.put."""
+        check_key(key)
+        try:
+            file = os.open(spool_file, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise storage_error("the spool file cannot be read", error) from error
+        try:
+            self._keep(file, os.fspath(spool_file), key)
+        except OSError as error:
+            raise storage_error("the bytes cannot be kept", error) from error
+        finally:
+            os.close(file)
+
+    def _keep(self, file: int, source: str, key: str) -> None:
+        directory, _, name = key.rpartition("/")
+        above, _, last = directory.rpartition("/")
+        os.utime(file)  # the sweep tells young from old by this
+        synced = False
+        for _ in range(_ATTEMPTS):
+            try:
+                parent = self._directories.open(above)
+                fresh = _make(last, parent)
+                if not fresh and _exists(f"{last}/{name}", parent):
+                    raise StorageError(f"{key} is stored already; a key is written once")
+                if not synced:
+                    os.fdatasync(file)
+                    synced = True
+                os.rename(source, f"{last}/{name}", dst_dir_fd=parent.fd)
+            except FileNotFoundError:
+                if not os.path.lexists(source):
+                    raise
+                self._directories.forget(above)
+                continue
+            _Directory(last, parent).sync()
+            parent.sync()
+            return
+        raise StorageError(f"the directory of {key} vanishes each time it is made")
+
+    def open(self, key: str, offset: int = 0, length: int | None = None) -> BinaryIO:
+        """The file, or a window of it; both can seek."""
+        path = self._path(key)
+        try:
+            if offset == 0 and length is None:
+                return open(path, "rb")
+            return cast(BinaryIO, _Window(path, offset, length))
+        except OSError as error:
+            raise _read_error(key, error) from error
+
+    def size(self, key: str) -> int:
+        """Size in bytes."""
+        try:
+            return os.stat(self._path(key)).st_size
+        except OSError as error:
+            raise _read_error(key, error) from error
+
+    def local_path(self, key: str) -> Path:
+        """The file of the key."""
+        return Path(self._path(key))
+
+    def presign(self, key: str, expires_s: int) -> str | None:
+        """A file system has no URLs."""
+        return None
+
+    def delete(self, key: str) -> None:
+        """Erase the file and the directories that it leaves empty."""
+        path = self._path(key)
+        try:
+            os.unlink(path)
+        except (FileNotFoundError, NotADirectoryError):
+            pass  # gone already: what remains is to prune
+        except OSError as error:
+            raise storage_error(f"{key} cannot be erased", error) from error
+        self._prune(key)
+
+    def _prune(self, key: str) -> None:
+        directory = key.rpartition("/")[0]
+        while directory:
+            try:
+                os.rmdir(self._prefix + directory)
+            except OSError:
+                return  # not empty, or gone: nothing to prune here
+            directory = directory.rpartition("/")[0]
+
+    def move(self, key: str, new_key: str) -> None:
+        """Rename, with the durability of `put`."""
+        source = self._path(key)
+        if not os.path.lexists(source):
+            raise BlobMissing(f"the bytes of {key} are missing from the storage")
+        self.put(Path(source), new_key)
+        self._prune(key)
+
+    def list(self, prefix: str) -> Iterator[BlobInfo]:
+        """Walks the tree in the order of keys; memory is bounded by the largest directories on one path."""
+        start = prefix.rpartition("/")[0]
+        yield from self._walk(start + "/" if start else "", prefix)
+
+    def _walk(self, directory: str, prefix: str) -> Iterator[BlobInfo]:
+        try:
+            with os.scandir(self._prefix + directory) as entries:
+                # A directory sorts as "name/": the order of the keys below it, as S3 lists them.
+                names = sorted((e.name + "/" if e.is_dir(follow_symlinks=False) else e.name) for e in entries if e.name[0] != ".")
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            raise storage_error("the storage cannot be listed", error) from error
+        for name in names:
+            key = directory + name
+            if name[-1] == "/":
+                if key.startswith(prefix) or prefix.startswith(key):
+                    yield from self._walk(key, prefix)
+            elif key.startswith(prefix) and (info := self._info(key)):
+                yield info
+
+    def _info(self, key: str) -> BlobInfo | None:
+        try:
+            stat = os.stat(self._prefix + key, follow_symlinks=False)
+        except FileNotFoundError:
+            return None  # erased while the listing went on
+        except OSError as error:
+            raise storage_error("the storage cannot be listed", error) from error
+        return BlobInfo(key, stat.st_size, datetime.fromtimestamp(stat.st_mtime, UTC))
+
+    def check(self) -> None:
+        """Whether the root is there and can be written."""
+        if not os.access(self.root, os.R_OK | os.W_OK | os.X_OK) or not self.root.is_dir():
+            raise StorageError(f"the storage root {self.root} is not there or cannot be written")
+
+
+def _make(name: str, parent: _Directory) -> bool:
+    """Make the directory; False when it is there already."""
+    try:
+        os.mkdir(name, 0o750, dir_fd=parent.fd)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _exists(path: str, parent: _Directory) -> bool:
+    try:
+        os.stat(path, dir_fd=parent.fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _read_error(key: str, error: OSError) -> StorageError:
+    if isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError)):
+        return BlobMissing(f"the bytes of {key} are missing from the storage")
+    return storage_error(f"{key} cannot be read", error)
+
+
+class _Window(io.RawIOBase):
+    """A part of a file as a stream of its own."""
+
+    def __init__(self, path: str, offset: int, length: int | None) -> None:
+        super().__init__()
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        size = os.fstat(self._fd).st_size
+        self._begin = min(offset, size)
+        self._length = size - self._begin if length is None else max(0, min(length, size - self._begin))
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._length}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        wanted = min(len(buffer), self._length - self._position)
+        if wanted <= 0:
+            return 0
+        got = os.preadv(self._fd, [memoryview(buffer)[:wanted]], self._begin + self._position)
+        self._position += got
+        return got
+
+    def close(self) -> None:
+        if not self.closed and self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        super().close()

@@ -1,0 +1,100 @@
+"""Storage keys, the same in every blob store (docs/architecture.md, section 3).
+
+A key is written once and never reused, and carries no identity of a patient: a UID or an opaque number at most.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from dataclasses import dataclass
+
+from pacslite.dicom.uids import is_uid
+from pacslite.errors import InvalidUid
+
+RADIOLOGY = "radiology/"
+JOURNAL = "journal/"
+QUARANTINE = "quarantine/"
+
+_VERSION_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+_COUNTER_BITS = 12
+_COUNTER_MASK = (1 << _COUNTER_BITS) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceKey:
+    """The parts of the key of one version of an instance."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    version_id: str
+
+
+class _VersionIds:
+    """UUIDs of version 7 (RFC 9562, 5.7), strictly ascending within the process.
+
+    Milliseconds and the 12 bits of rand_a form one number that is never handed out twice (method 1 of RFC 9562, 6.2):
+    when the clock stands still or steps back, it counts on from the last one.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last = 0
+
+    def new(self) -> str:
+        now = (time.time_ns() // 1_000_000) << _COUNTER_BITS
+        with self._lock:
+            self._last = now if now > self._last else self._last + 1
+            stamp = self._last
+        random_bits = int.from_bytes(os.urandom(8), "big") & ((1 << 62) - 1)
+        high = ((stamp >> _COUNTER_BITS) << 16) | 0x7000 | (stamp & _COUNTER_MASK)
+        text = f"{(high << 64) | (2 << 62) | random_bits:032x}"
+        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+new_version_id = _VersionIds().new
+"""A new version id: a UUID of version 7 as text. Ids of one process sort in the order they were made."""
+
+
+def instance_key(study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str, version_id: str) -> str:
+    """`radiology/{study}/{series}/{instance}/{version-id}.dcm`; raises InvalidUid before a path can leave its folder."""
+    for uid in (study_instance_uid, series_instance_uid, sop_instance_uid):
+        if not is_uid(uid):
+            raise InvalidUid(f"{uid[:80]!r} is not a UID: it cannot be part of a storage key")
+    return f"{RADIOLOGY}{study_instance_uid}/{series_instance_uid}/{sop_instance_uid}/{version_id}.dcm"
+
+
+def parse_instance_key(key: str) -> InstanceKey | None:
+    """The parts of an instance's key, or None when the key is of another shape."""
+    parts = key.split("/")
+    if len(parts) != 5 or parts[0] + "/" != RADIOLOGY or not parts[4].endswith(".dcm"):
+        return None
+    version_id = parts[4][:-4]
+    if not is_version_id(version_id) or not all(is_uid(uid) for uid in parts[1:4]):
+        return None
+    return InstanceKey(parts[1], parts[2], parts[3], version_id)
+
+
+def is_version_id(text: str) -> bool:
+    """Whether the text is a version id as `new_version_id` writes it."""
+    return _VERSION_ID.fullmatch(text) is not None
+
+
+def journal_key(day: str, journal_id: str) -> str:
+    """`journal/{yyyymmdd}/{time-ordered id}.jsonl.gz`: a piece of the changes feed."""
+    return f"{JOURNAL}{day}/{journal_id}.jsonl.gz"
+
+
+def quarantine_key(key: str) -> str:
+    """Where the sweep keeps what nothing refers to, until it is erased."""
+    return QUARANTINE + key
+
+
+def check_key(key: str) -> str:
+    """The key itself when it is a plain relative path of two or more safe parts; a ValueError is a fault of the program."""
+    if "/" not in key or len(key) > 1000 or "\\" in key or "\0" in key or any(p in ("", ".", "..") or p[0] == "." for p in key.split("/")):
+        raise ValueError(f"{key[:200]!r} is not a storage key")
+    return key

@@ -1,0 +1,195 @@
+"""Bytes that are not accepted yet: received into plain files, hashed on the way, moved by `BlobStore.put`.
+
+A crash leaves at worst a file here. Nothing but age tells a dead file from a live one: every write renews the file's
+time, a silent network peer is cut off after `network_timeout_s`, and ingest takes seconds, so a file untouched for
+hours has no owner. (A lock per file would cost the hot path two system calls and keep a descriptor open.)
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pacslite.errors import OutOfSpace, StorageError, TooLarge
+
+# Small pieces are gathered up to this size: one system call and two hash updates per 64 KiB, not per PDV.
+_GATHER_BYTES = 64 * 1024
+# Preamble, DICM and the group length element of the file meta (PS3.10 7.1): what tells where the data set begins.
+_HEAD_BYTES = 144
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+DEFAULT_MAX_AGE_S = 6 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolFile:
+    """A finished spool file: whole, hashed, closed, not yet on stable storage.
+
+    `data_set_sha256` is the digest of what follows group 0002, or None when the file does not begin with a preamble
+    and a file meta that states its length.
+    """
+
+    path: Path
+    size_bytes: int
+    sha256: str
+    data_set_sha256: str | None
+
+    def discard(self) -> None:
+        """Remove the file if it is still in the spool."""
+        _unlink(self.path)
+
+
+def _unlink(path: Path) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return  # taken by a store, or swept
+    except OSError as error:
+        raise storage_error("the spool file cannot be removed", error) from error
+
+
+def storage_error(what: str, error: OSError) -> StorageError:
+    """The StorageError (OutOfSpace when that is the cause) for an error of the system; names no path."""
+    cls = OutOfSpace if error.errno in _NO_SPACE else StorageError
+    return cls(f"{what}: {os.strerror(error.errno) if error.errno else error}")
+
+
+def data_set_offset(head: bytes | memoryview) -> int | None:
+    """Where the data set begins in a Part 10 file, by its first 144 bytes; None when they do not say (PS3.10 7.1)."""
+    if len(head) < _HEAD_BYTES or head[128:132] != b"DICM" or head[132:140] != b"\x02\x00\x00\x00UL\x04\x00":
+        return None
+    return _HEAD_BYTES + int.from_bytes(head[140:144], "little")
+
+
+class SpoolWriter:
+    """Writes one spool file and hashes what passes; leaving its `with` block unfinished removes the file."""
+
+    __slots__ = ("_data_set", "_digest", "_fd", "_max_bytes", "_pending", "_seen_head", "_skip", "path", "size_bytes")
+
+    def __init__(self, path: Path, max_bytes: int | None = None) -> None:
+        self.path = path
+        self.size_bytes = 0
+        self._max_bytes = max_bytes
+        self._pending = bytearray()
+        self._digest = hashlib.sha256()
+        self._data_set = hashlib.sha256()
+        self._seen_head = False
+        self._skip: int | None = None  # bytes still before the data set; None: no data set digest
+        try:
+            self._fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o640)
+        except OSError as error:
+            raise storage_error("the spool cannot be written", error) from error
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Append bytes (a view must be of single bytes); raises TooLarge past the bound and OutOfSpace."""
+        length = len(data)
+        self.size_bytes += length
+        if self._max_bytes is not None and self.size_bytes > self._max_bytes:
+            raise TooLarge(f"more than {self._max_bytes} bytes")
+        if length >= _GATHER_BYTES:
+            self._flush(data)
+            return length
+        self._pending += data
+        if len(self._pending) >= _GATHER_BYTES:
+            self._flush()
+        return length
+
+    def _flush(self, data: bytes | bytearray | memoryview = b"") -> None:
+        pieces = [memoryview(piece) for piece in (self._pending, data) if len(piece)]
+        if not self._seen_head:
+            self._seen_head = True
+            self._skip = data_set_offset(b"".join(piece[:_HEAD_BYTES] for piece in pieces)[:_HEAD_BYTES])
+        for piece in pieces:
+            self._hash(piece)
+        self._write_all(pieces)
+        self._pending = bytearray()
+
+    def _hash(self, piece: memoryview) -> None:
+        self._digest.update(piece)
+        if self._skip == 0:
+            self._data_set.update(piece)
+        elif self._skip is not None:
+            before = min(self._skip, len(piece))
+            self._skip -= before
+            self._data_set.update(piece[before:])
+
+    def _write_all(self, pieces: list[memoryview]) -> None:
+        try:
+            while pieces:
+                written = os.writev(self._fd, pieces)
+                while pieces and written >= len(pieces[0]):
+                    written -= len(pieces.pop(0))
+                if pieces and written:
+                    pieces[0] = pieces[0][written:]
+        except OSError as error:
+            raise storage_error("the spool cannot be written", error) from error
+
+    def finish(self) -> SpoolFile:
+        """Close the file and hand it over."""
+        if self._pending or not self._seen_head:
+            self._flush()
+        self._close()
+        data_set = self._data_set.hexdigest() if self._skip == 0 else None
+        return SpoolFile(self.path, self.size_bytes, self._digest.hexdigest(), data_set)
+
+    def abort(self) -> None:
+        """Remove the file; nothing happens after `finish`."""
+        if self._fd >= 0:
+            self._close()
+            _unlink(self.path)
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        try:
+            os.close(fd)
+        except OSError as error:  # NFS and quotas tell of a failed write here
+            _unlink(self.path)
+            raise storage_error("the spool cannot be written", error) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.abort()
+
+
+class Spool:
+    """A directory of spool files, shared by all processes of a host."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        try:
+            directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+        except OSError as error:
+            raise storage_error(f"the spool directory {directory} cannot be made", error) from error
+
+    def create(self, suffix: str = "", max_bytes: int | None = None) -> SpoolWriter:
+        """A writer of a new spool file."""
+        return SpoolWriter(self.directory / f"{os.urandom(12).hex()}{suffix}", max_bytes)
+
+    def sweep(self, older_than_s: float = DEFAULT_MAX_AGE_S) -> int:
+        """Remove files that nobody has written to for that long; how many."""
+        limit, removed = time.time() - older_than_s, 0
+        try:
+            with os.scandir(self.directory) as entries:
+                for entry in entries:
+                    removed += _remove_older(entry, limit)
+        except OSError as error:
+            raise storage_error("the spool cannot be read", error) from error
+        return removed
+
+
+def _remove_older(entry: os.DirEntry[str], limit: float) -> bool:
+    try:
+        if not entry.is_file(follow_symlinks=False) or entry.stat(follow_symlinks=False).st_mtime >= limit:
+            return False
+        os.unlink(entry.path)
+    except FileNotFoundError:
+        return False  # accepted or discarded meanwhile
+    return True
