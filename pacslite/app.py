@@ -1,0 +1,83 @@
+"""The one place where objects meet: `build(settings)` makes what a role needs, `Pacs` holds it.
+
+Modules are imported when they are first needed, so that a role pays only for what it uses.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pacslite.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pacslite.catalog.database import Catalog
+    from pacslite.core.ingest import Ingest
+    from pacslite.settings import Settings
+    from pacslite.storage.blob_store import BlobStore
+    from pacslite.storage.spool import Spool
+
+
+@dataclass(frozen=True, slots=True)
+class Pacs:
+    """The parts of one process. Everything else (queries, retrieval, peers) is functions over these."""
+
+    settings: Settings
+    catalog: Catalog
+    store: BlobStore
+    spool: Spool
+    ingest: Ingest
+
+    def close(self) -> None:
+        """Lets go of the connections to the catalog."""
+        self.catalog.close()
+
+
+def prepare_directories(settings: Settings) -> None:
+    """Makes the directories of the data, private to the account that runs the server; raises ConfigurationError."""
+    wanted = [settings.data, settings.cache_directory]
+    if settings.storage == "filesystem":
+        wanted.append(settings.resolved_storage_root)
+    for path in wanted:
+        _make_directory(path)
+    _make_directory(settings.spool_directory)  # depends on the devices of the ones above
+
+
+def _make_directory(path: Path) -> None:
+    try:
+        path.mkdir(mode=0o750, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"cannot make the directory {path}: {error.strerror}; give another with --data or PACSLITE_DATA") from None
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise ConfigurationError(f"the directory {path} is not writable by this account")
+
+
+def build_store(settings: Settings) -> BlobStore:
+    """The active storage."""
+    if settings.storage == "s3":
+        from pacslite.storage.s3 import S3Store
+
+        return S3Store.from_settings(settings)
+    from pacslite.storage.filesystem import FilesystemStore
+
+    return FilesystemStore(settings.resolved_storage_root)
+
+
+def build_catalog(settings: Settings) -> Catalog:
+    """The catalog, connected lazily; its schema is not looked at."""
+    from pacslite.catalog.database import Catalog
+
+    return Catalog(settings.resolved_database_url, busy_timeout_s=settings.busy_timeout_s)
+
+
+def build(settings: Settings) -> Pacs:
+    """Everything of one process, on existing directories or new ones. Call it after forking, never before."""
+    from pacslite.core.ingest import Ingest
+    from pacslite.storage.spool import Spool
+
+    prepare_directories(settings)
+    catalog, store, spool = build_catalog(settings), build_store(settings), Spool(settings.spool_directory)
+    return Pacs(settings, catalog, store, spool, Ingest(settings, catalog, store, spool))
