@@ -1,0 +1,341 @@
+"""Attribute matching of PS3.4 C.2.2.2 as values: what a key asks, parsed once, understood by everybody.
+
+Nobody else parses `*`, `?`, `-` or lists. `catalog.search` turns these values into SQL; `matches` here is the same rule in
+Python, for attributes that have no column and as the reference the SQL is tested against.
+
+Choices that the standard leaves open (they are in the conformance statement):
+- A lone `*` is universal for every VR. Wildcards elsewhere than in AE CS LO LT PN SH ST UC UR UT are literal.
+- UI and CS take lists by comma or backslash, any of them fits. A comma elsewhere is literal.
+- Dates, times and date-times of less precision are intervals; two fit when they overlap. A range is inclusive.
+- PN: case, accents and padding do not count. A key of one component group fits in any group of the stored name; of several
+  groups, each that is not empty has to fit its own. `*` and `?` never cross a group. `Doe^*` fits `Doe` too, since trailing
+  empty components may be left out (PS3.5 6.2.1.1).
+- Numbers are compared as numbers. An element that is absent or empty fits universal matching only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from functools import lru_cache
+
+from pacslite.dicom.person_name import GROUPS, normal_groups
+from pacslite.dicom.temporal import DATE_TIME_PATTERN, date_time_interval, normal_date, normal_time
+from pacslite.errors import InvalidQuery
+
+WILDCARD_VRS = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"})
+IGNORE_CASE_VRS = frozenset({"LO", "SH"})
+LIST_VRS = frozenset({"UI", "CS"})
+NUMBER_VRS = frozenset({"DS", "FD", "FL", "IS", "SL", "SS", "SV", "UL", "US", "UV"})
+TEMPORAL_VRS = frozenset({"DA", "TM", "DT"})
+# Values that no key can name.
+UNMATCHABLE_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW"})
+MAX_KEY_CHARACTERS = 1024
+MAX_LIST_ITEMS = 5000
+# Sorts after everything a DA, TM or DT may hold, so that `high + LAST` ends the interval of an incomplete time.
+LAST = "~"
+
+
+@dataclass(frozen=True, slots=True)
+class Universal:
+    """Fits everything, even what lacks the attribute (PS3.4 C.2.2.2.3)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Single:
+    """Fits a value that equals `value` (C.2.2.2.1)."""
+
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wildcard:
+    """Fits a value that has the form of `pattern`, in which `*` and `?` are the only special characters (C.2.2.2.4)."""
+
+    pattern: str
+    ignore_case: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class UidList:
+    """Fits any of these UIDs (C.2.2.2.2)."""
+
+    uids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AnyOf:
+    """Fits when one of the alternatives does: a list of coded strings."""
+
+    alternatives: tuple[Single | Wildcard, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Fits a date, time or date-time whose interval overlaps the one from `low` to `high`, both inclusive (C.2.2.2.5).
+
+    DA: `YYYYMMDD`. TM: `HHMMSS.FFFFFF` cut off anywhere a component ends. DT: complete to the microsecond, in UTC.
+    None is an open end.
+    """
+
+    vr: str
+    low: str | None
+    high: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DateTimeRange:
+    """Fits a pair of a date and a time that lies in one interval (C.2.2.2.5.4, PS3.18 8.3.4.1.1); None is an open end.
+
+    A stored date without a time is the whole day.
+    """
+
+    low: tuple[str, str] | None
+    high: tuple[str, str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """Fits a numeric value that is equal, however it is written."""
+
+    value: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class NamePart:
+    """Alternatives in normal form that have to fit one component group, any group when `group` is None."""
+
+    group: int | None
+    alternatives: tuple[Single | Wildcard, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """Fits a person name when all parts do."""
+
+    parts: tuple[NamePart, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceMatch:
+    """Fits when one item fits all keys, each a tag and its match (C.2.2.2.6)."""
+
+    keys: tuple[tuple[int, Match], ...]
+
+
+Match = Universal | Single | Wildcard | UidList | AnyOf | Range | DateTimeRange | Number | Name | SequenceMatch
+UNIVERSAL = Universal()
+
+
+def parse(vr: str, text: str, *, name: str = "key", ignore_case: bool = False) -> Match:
+    """What a key asks of values of a VR. `name` is the keyword or tag that an error names; raises InvalidQuery.
+
+    `ignore_case` concerns LO and SH only.
+    """
+    text = text.rstrip(" \0") if vr in ("LT", "ST", "UT") else text.strip(" \0")
+    if not text.strip("* "):
+        return UNIVERSAL
+    if vr in UNMATCHABLE_VRS or vr == "SQ":
+        raise InvalidQuery(f"{name}: values of VR {vr} cannot be matched")
+    if vr in LIST_VRS:
+        return _parse_list(vr, text, name)
+    if len(text) > MAX_KEY_CHARACTERS:
+        raise InvalidQuery(f"{name}: longer than {MAX_KEY_CHARACTERS} characters")
+    if vr == "PN":
+        return _parse_name(text)
+    if vr in TEMPORAL_VRS:
+        return _parse_temporal(vr, text, name)
+    if vr in NUMBER_VRS:
+        return _parse_number(text, name)
+    if vr == "AT":
+        return Single(text.upper())
+    if vr in WILDCARD_VRS:
+        return _text(text, ignore_case=ignore_case and vr in IGNORE_CASE_VRS)
+    return Single(text)
+
+
+def _text(text: str, *, ignore_case: bool = False) -> Single | Wildcard:
+    if "*" in text or "?" in text or (ignore_case and text.lower() != text.upper()):
+        return Wildcard(re.sub(r"\*+", "*", text), ignore_case)
+    return Single(text)
+
+
+def _parse_list(vr: str, text: str, name: str) -> Match:
+    items = [item.strip(" \0") for item in re.split(r"[,\\]", text)]
+    items = list(dict.fromkeys(item for item in items if item))
+    if len(items) > MAX_LIST_ITEMS:
+        raise InvalidQuery(f"{name}: more than {MAX_LIST_ITEMS} values")
+    if vr == "UI":
+        for item in items:
+            if len(item) > 64 or not re.fullmatch(r"\d+(?:\.\d+)*", item):
+                raise InvalidQuery(f"{name}: {item[:80]!r} is not a UID")
+        return UidList(tuple(items)) if items else UNIVERSAL
+    if any(not item.strip("*") for item in items) or not items:
+        return UNIVERSAL
+    if any(len(item) > MAX_KEY_CHARACTERS for item in items):
+        raise InvalidQuery(f"{name}: longer than {MAX_KEY_CHARACTERS} characters")
+    alternatives = tuple(_text(item) for item in items)
+    return alternatives[0] if len(alternatives) == 1 else AnyOf(alternatives)
+
+
+def _parse_name(text: str) -> Match:
+    groups = normal_groups(text.replace("\\", " "))
+    if "=" not in text:
+        return Name((NamePart(None, _name_alternatives(groups[0])),)) if groups[0].strip("*^") else UNIVERSAL
+    parts = tuple(NamePart(i, _name_alternatives(groups[i])) for i in range(GROUPS) if groups[i].strip("*^"))
+    return Name(parts) if parts else UNIVERSAL
+
+
+def _name_alternatives(pattern: str) -> tuple[Single | Wildcard, ...]:
+    stem = re.sub(r"(?:\^\**)+$", "", pattern)
+    if stem == pattern or not stem:
+        return (_text(pattern),)
+    return _text(stem), _text(stem + "^*")
+
+
+def _parse_number(text: str, name: str) -> Number:
+    try:
+        value = Decimal(text)
+    except InvalidOperation:
+        value = Decimal("NaN")
+    if not value.is_finite() or abs(value.adjusted()) > 400:
+        raise InvalidQuery(f"{name}: not a number")
+    return Number(value)
+
+
+def _parse_temporal(vr: str, text: str, name: str) -> Range:
+    """Single value and range matching; an old `YYYY.MM.DD` or `HH:MM:SS` is understood."""
+    pattern = {"DA": r"[\d.]+", "TM": r"[\d:.]+", "DT": DATE_TIME_PATTERN}[vr]
+    found = re.fullmatch(rf"({pattern})?\s*(-)?\s*({pattern})?", text)
+    if not found or not (found[1] or found[3]) or (found[3] and not found[2]):
+        raise InvalidQuery(f"{name}: neither a value of VR {vr} nor a range of them")
+    ends = (found[1], found[3]) if found[2] else (found[1], found[1])
+    low, high = (_end(vr, end, name, is_high) if end else None for end, is_high in zip(ends, (False, True), strict=True))
+    # A time range is read as such even when it crosses midnight: only `combine` may give that a meaning.
+    if vr != "TM" and low is not None and high is not None and low > high:
+        raise InvalidQuery(f"{name}: the range ends before it begins")
+    return Range(vr, low, high)
+
+
+def _end(vr: str, text: str, name: str, is_high: bool) -> str:
+    if vr == "DT":
+        interval = date_time_interval(text)
+        normal = interval[1 if is_high else 0] if interval else None
+    else:
+        normal = normal_date(text) if vr == "DA" else normal_time(text)
+    if normal is None:
+        raise InvalidQuery(f"{name}: not a valid value of VR {vr}")
+    return normal
+
+
+def check_time(match: Match, name: str) -> Match:
+    """The match itself; raises InvalidQuery for a time range across midnight, which needs a date beside it."""
+    if isinstance(match, Range) and match.vr == "TM" and match.low is not None and match.high is not None and match.low > match.high + LAST:
+        raise InvalidQuery(f"{name}: a time range must not cross midnight without a range of dates")
+    return match
+
+
+def combine(date: Match, time: Match) -> DateTimeRange | None:
+    """One interval from a date key and a time key, or None when they have to be matched each alone.
+
+    Two ranges make one interval (PS3.18 8.3.4.1.1). An end without a time is the begin or the end of its day.
+    """
+    if not (isinstance(date, Range) and isinstance(time, Range)) or date.low == date.high or _is_single_time(time):
+        return None
+    low = (date.low, time.low or "") if date.low is not None else None
+    high = (date.high, (time.high or "") + LAST) if date.high is not None else None
+    return DateTimeRange(low, high) if low or high else None
+
+
+def _is_single_time(time: Range) -> bool:
+    return time.low == time.high
+
+
+def prefixes(time: str) -> tuple[str, ...]:
+    """Every less precise time whose interval holds the begin of this one, the unknown time "" not among them."""
+    digits, _, fraction = time.partition(".")
+    found = [digits[:n] for n in (2, 4, 6) if n <= len(digits)]
+    found += [f"{digits}.{fraction[:n]}" for n in range(1, len(fraction) + 1)]
+    return tuple(p for p in found if p != time)
+
+
+def matches(match: Match, vr: str, values: Sequence[str]) -> bool:
+    """Whether an element with these values fits; several values fit when one of them does (PS3.4 C.2.2.2.1).
+
+    Not for `DateTimeRange` and `SequenceMatch`, which need more than one element.
+    """
+    if isinstance(match, Universal):
+        return True
+    return any(_fits(match, vr, value) for value in values if value)
+
+
+def _fits(match: Match, vr: str, value: str) -> bool:
+    if isinstance(match, Single):
+        return value == match.value
+    if isinstance(match, Wildcard):
+        return _regex(match).fullmatch(value) is not None
+    if isinstance(match, UidList):
+        return value in match.uids
+    if isinstance(match, AnyOf):
+        return any(_fits(one, vr, value) for one in match.alternatives)
+    if isinstance(match, Range):
+        return _in_range(match, value)
+    if isinstance(match, Number):
+        return _is_number(match.value, value)
+    if isinstance(match, Name):
+        return _fits_name(match, value)
+    raise TypeError(f"{type(match).__name__} needs more than one element")
+
+
+@lru_cache(maxsize=256)
+def _regex(match: Wildcard) -> re.Pattern[str]:
+    tokens = {"*": ".*", "?": "."}
+    body = "".join(tokens.get(c) or (f"[{re.escape(case_variants(c))}]" if match.ignore_case else re.escape(c)) for c in match.pattern)
+    return re.compile(body, re.DOTALL)
+
+
+def case_variants(character: str) -> str:
+    """The character and its single-character upper and lower case forms, which is what ignoring case means here and in SQL."""
+    forms = {character, character.lower(), character.upper()}
+    return "".join(sorted(form for form in forms if len(form) == 1))
+
+
+def _in_range(match: Range, value: str) -> bool:
+    if match.vr == "DT":
+        interval = date_time_interval(value)
+        if interval is None:
+            return False
+        return (match.low is None or interval[1] >= match.low) and (match.high is None or interval[0] <= match.high)
+    normal = normal_date(value) if match.vr == "DA" else normal_time(value)
+    if normal is None:
+        return False
+    if match.vr == "DA":
+        return (match.low is None or normal >= match.low) and (match.high is None or normal <= match.high)
+    return (match.low is None or normal + LAST >= match.low) and (match.high is None or normal <= match.high + LAST)
+
+
+def in_date_time_range(match: DateTimeRange, date: str, time: str) -> bool:
+    """Whether a stored date and time lie in the interval."""
+    day = normal_date(date)
+    clock = normal_time(time) or ""
+    if day is None:
+        return False
+    return (match.low is None or (day, clock + LAST) >= match.low) and (match.high is None or (day, clock) <= match.high)
+
+
+def _is_number(wanted: Decimal, value: str) -> bool:
+    try:
+        return Decimal(value.strip(" \0")) == wanted
+    except InvalidOperation:
+        return False
+
+
+def _fits_name(match: Name, value: str) -> bool:
+    groups = normal_groups(value)
+    for part in match.parts:
+        candidates = [g for g in (groups if part.group is None else groups[part.group : part.group + 1]) if g]
+        if not any(_fits(one, "PN", group) for group in candidates for one in part.alternatives):
+            return False
+    return True
