@@ -34,6 +34,8 @@ TEMPORAL_VRS = frozenset({"DA", "TM", "DT"})
 UNMATCHABLE_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW"})
 MAX_KEY_CHARACTERS = 1024
 MAX_LIST_ITEMS = 5000
+# Dates and the times that belong to them: two ranges of a pair make one interval.
+TIME_OF_DATE = {0x00080020: 0x00080030, 0x00080021: 0x00080031, 0x00080022: 0x00080032, 0x00080023: 0x00080033, 0x00400244: 0x00400245}
 # Sorts after everything a DA, TM or DT may hold, so that `high + LAST` ends the interval of an incomplete time.
 LAST = "~"
 
@@ -261,17 +263,17 @@ def prefixes(time: str) -> tuple[str, ...]:
     return tuple(p for p in found if p != time)
 
 
-def matches(match: Match, vr: str, values: Sequence[str]) -> bool:
+def matches(match: Match, values: Sequence[str]) -> bool:
     """Whether an element with these values fits; several values fit when one of them does (PS3.4 C.2.2.2.1).
 
     Not for `DateTimeRange` and `SequenceMatch`, which need more than one element.
     """
     if isinstance(match, Universal):
         return True
-    return any(_fits(match, vr, value) for value in values if value)
+    return any(_fits(match, value) for value in values if value)
 
 
-def _fits(match: Match, vr: str, value: str) -> bool:
+def _fits(match: Match, value: str) -> bool:
     if isinstance(match, Single):
         return value == match.value
     if isinstance(match, Wildcard):
@@ -279,7 +281,7 @@ def _fits(match: Match, vr: str, value: str) -> bool:
     if isinstance(match, UidList):
         return value in match.uids
     if isinstance(match, AnyOf):
-        return any(_fits(one, vr, value) for one in match.alternatives)
+        return any(_fits(one, value) for one in match.alternatives)
     if isinstance(match, Range):
         return _in_range(match, value)
     if isinstance(match, Number):
@@ -336,6 +338,6 @@ def _fits_name(match: Name, value: str) -> bool:
     groups = normal_groups(value)
     for part in match.parts:
         candidates = [g for g in (groups if part.group is None else groups[part.group : part.group + 1]) if g]
-        if not any(_fits(one, "PN", group) for group in candidates for one in part.alternatives):
+        if not any(_fits(one, group) for group in candidates for one in part.alternatives):
             return False
     return True
