@@ -6,6 +6,7 @@ renders one. Nothing here knows Flask: the adapters are `web.app` (Flask) and `w
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,10 @@ from urllib.parse import parse_qsl
 from pacslite.errors import BadRequest
 
 Headers = list[tuple[str, str]]
+
+_HOST = re.compile(r"[A-Za-z0-9._-]+(?::\d{1,5})?|\[[0-9A-Fa-f:.]+\](?::\d{1,5})?")
+_PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+)*")
+_FORWARDED_PAIR = re.compile(r'(proto|host)="?([^";,\s]+)"?')
 
 
 class BodyStream(Protocol):
@@ -32,14 +37,21 @@ class Request:
     `actor` is filled by the hooks that know who calls.
     """
 
-    __slots__ = ("_base_url", "_query", "actor", "environ", "method", "path", "public_url", "request_id")
+    __slots__ = ("_base_url", "_query", "_trusted_proxies", "actor", "environ", "method", "path", "public_url", "request_id")
 
-    def __init__(self, environ: dict[str, Any], request_id: str = "", public_url: str | None = None) -> None:
+    def __init__(
+        self,
+        environ: dict[str, Any],
+        request_id: str = "",
+        public_url: str | None = None,
+        trusted_proxies: frozenset[str] = frozenset(),
+    ) -> None:
         self.environ = environ
         self.method: str = environ["REQUEST_METHOD"]
         self.path: str = environ.get("PATH_INFO", "")
         self.request_id = request_id
         self.public_url = public_url
+        self._trusted_proxies = trusted_proxies
         self.actor = ""
         self._query: list[tuple[str, str]] | None = None
         self._base_url: str | None = None
@@ -86,16 +98,28 @@ class Request:
 
     @property
     def base_url(self) -> str:
-        """Scheme, authority and path prefix under which the caller reaches the server, without a final slash."""
+        """Scheme, authority and path prefix under which the caller reaches the server, without a final slash.
+
+        Safe to write into JSON and headers as it is; raises BadRequest for a Host that is none.
+        """
         if self._base_url is None:
-            if self.public_url:
-                self._base_url = self.public_url.rstrip("/")
-            else:
-                environ = self.environ
-                host = environ.get("HTTP_HOST") or f"{environ['SERVER_NAME']}:{environ['SERVER_PORT']}"
-                prefix = environ.get("SCRIPT_NAME", "").rstrip("/")
-                self._base_url = f"{environ['wsgi.url_scheme']}://{host}{prefix}"
+            self._base_url = self.public_url.rstrip("/") if self.public_url else self._base_url_of_request()
         return self._base_url
+
+    def _base_url_of_request(self) -> str:
+        environ = self.environ
+        scheme: str = environ["wsgi.url_scheme"]
+        host: str = environ.get("HTTP_HOST") or f"{environ['SERVER_NAME']}:{environ['SERVER_PORT']}"
+        prefix: str = environ.get("SCRIPT_NAME", "").rstrip("/")
+        if self._trusted_proxies and environ.get("REMOTE_ADDR") in self._trusted_proxies:
+            # The first of several is what the outermost proxy saw; Forwarded (RFC 7239) goes before the older headers.
+            forwarded = dict(_FORWARDED_PAIR.findall((self.header("Forwarded") or "").split(",")[0].lower()))
+            scheme = forwarded.get("proto") or (self.header("X-Forwarded-Proto") or scheme).split(",")[0].strip().lower()
+            host = forwarded.get("host") or (self.header("X-Forwarded-Host") or host).split(",")[0].strip()
+            prefix = (self.header("X-Forwarded-Prefix") or prefix).split(",")[0].strip().rstrip("/")
+        if scheme not in ("http", "https") or not _HOST.fullmatch(host) or not _PREFIX.fullmatch(prefix):
+            raise BadRequest("The Host header, or one that a proxy has set, is malformed.")
+        return f"{scheme}://{host}{prefix}"
 
     @property
     def dicomweb_url(self) -> str:

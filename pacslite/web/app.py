@@ -1,0 +1,87 @@
+"""The Flask factory: route tables and blueprints in, one WSGI application out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from flask import Blueprint, Flask, Response, request
+from werkzeug.exceptions import HTTPException
+
+from pacslite.web.front import Front, WsgiApplication
+from pacslite.web.messages import Handler, Reply, Route
+from pacslite.web.problems import http_problem, problem
+from pacslite.web.replies import send
+from pacslite.web.site import Hook, Site
+
+
+def create(pacs: Any, routes: Sequence[Route], blueprints: Iterable[Blueprint] = (), before: tuple[Hook, ...] = ()) -> WsgiApplication:
+    """The web application of `pacs`: hot routes past Flask, the others and the blueprints through it."""
+    site = Site(pacs, pacs.settings, before)
+    return Front(site, routes, create_flask(site, routes, blueprints))
+
+
+def create_flask(site: Site, routes: Iterable[Route], blueprints: Iterable[Blueprint] = ()) -> Flask:
+    """The Flask application, which serves every route, the hot ones too."""
+    app = Flask("pacslite", static_folder=None)
+    # A path is taken as it is: no redirect to a tidier one.
+    app.url_map.merge_slashes = False
+    app.url_map.strict_slashes = False
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    for route in routes:
+        endpoint = f"{route.method} {route.rule}"
+        app.add_url_rule(route.rule, endpoint, _view(site, route.handler), methods=[route.method])
+    for blueprint in blueprints:
+        app.register_blueprint(blueprint)
+
+    @app.before_request
+    def preflight() -> Response | None:
+        reply = site.preflight(site.request(request.environ))
+        return None if reply is None else _response(reply)
+
+    @app.after_request
+    def common_headers(response: Response) -> Response:
+        for name, value in site.common_headers(site.request(request.environ), list(response.headers)):
+            response.headers.add(name, value)
+        return response
+
+    @app.errorhandler(HTTPException)
+    def of_http(error: HTTPException) -> Response:
+        return _response(_of_http(error, site))
+
+    @app.errorhandler(Exception)
+    def of_others(error: Exception) -> Response:
+        return _response(problem(error, site.request(request.environ).request_id))
+
+    return app
+
+
+def _view(site: Site, handler: Handler) -> Callable[..., Response]:
+    def view(**arguments: str) -> Response:
+        ours = site.request(request.environ)
+        return _response(site.answer(ours, handler, arguments))
+
+    return view
+
+
+def _response(reply: Reply) -> Response:
+    """A Flask response that carries the reply as `send` would; its body passes Flask untouched."""
+    started: list[Any] = []
+    body = send(reply, request.environ, lambda status, headers: started.extend((status, headers)))
+    response = Response(body, status=started[0], direct_passthrough=True)
+    response.headers.clear()
+    for name, value in started[1]:
+        response.headers.add(name, value)
+    return response
+
+
+def _of_http(error: HTTPException, site: Site) -> Reply:
+    status = error.code or 500
+    reply = http_problem(status, _DETAILS.get(status, error.description or ""), site.request(request.environ).request_id)
+    allowed = getattr(error, "valid_methods", None)
+    if status == 405 and allowed:
+        reply.headers.append(("Allow", ", ".join(sorted(allowed))))
+    return reply
+
+
+_DETAILS = {404: "There is no such resource.", 405: "The resource has no such method."}

@@ -1,0 +1,163 @@
+"""Replies on the wire: conditional requests and ranges (RFC 9110 13, 14), and bodies as WSGI wants them.
+
+A file goes out by `sendfile` when the server can: as a whole or a range (gunicorn's file wrapper starts at the file's
+position and sends Content-Length bytes), and as a segment of a multipart body (straight to gunicorn's socket).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from http import HTTPStatus
+from typing import Any, BinaryIO
+
+from pacslite.errors import BlobMissing, RangeNotSatisfiable
+from pacslite.web.messages import Body, FileBody, Headers, Reply, Request, Segment, SegmentsBody, StreamBody
+
+PIECE_BYTES = 512 * 1024
+_STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
+_RANGE = re.compile(r"bytes=\s*(\d*)-(\d*)\s*", re.IGNORECASE)
+_ETAG = re.compile(r'(?:W/)?("[^"]*")')
+
+Environ = dict[str, Any]
+StartResponse = Callable[..., Any]
+
+
+def conditional(request: Request, reply: Reply) -> Reply:
+    """304 when the caller has what the reply's ETag names, 206 for a range of a single-part body; else the reply.
+
+    Raises RangeNotSatisfiable. Several ranges in one request are answered whole, as RFC 9110 14.2 allows.
+    """
+    etag = reply.header("ETag")
+    if etag is not None and _names(request.header("If-None-Match"), etag):
+        kept = [(k, v) for k, v in reply.headers if k.lower() in ("etag", "cache-control", "vary", "last-modified", "content-location")]
+        return Reply(304, kept)
+    if not isinstance(reply.body, bytes | FileBody) or reply.status != 200:
+        return reply
+    reply.headers.append(("Accept-Ranges", "bytes"))
+    asked, only_if = request.header("Range"), request.header("If-Range")
+    # If-Range compares strongly (RFC 9110 13.1.5); without a match the whole is sent.
+    if asked is None or (only_if is not None and (etag is None or only_if.strip() != etag)):
+        return reply
+    return _ranged(asked, reply)
+
+
+def _names(header: str | None, etag: str) -> bool:
+    return header is not None and (header.strip() == "*" or etag.removeprefix("W/") in _ETAG.findall(header))
+
+
+def _ranged(asked: str, reply: Reply) -> Reply:
+    body = reply.body
+    assert isinstance(body, bytes | FileBody)
+    size = len(body) if isinstance(body, bytes) else body.length
+    found = _RANGE.fullmatch(asked)
+    if not found or not (found[1] or found[2]) or (found[1] and found[2] and int(found[1]) > int(found[2])):
+        return reply  # another unit, several ranges or a malformed one: ignored (RFC 9110 14.2)
+    first = int(found[1]) if found[1] else max(0, size - int(found[2]))
+    last = min(int(found[2]), size - 1) if found[1] and found[2] else size - 1
+    if first > last:
+        raise RangeNotSatisfiable("No byte of the range exists.", size)
+    length = last - first + 1
+    part = body[first : last + 1] if isinstance(body, bytes) else FileBody(body.path, body.offset + first, length)
+    return Reply(206, [*reply.headers, ("Content-Range", f"bytes {first}-{last}/{size}")], part)
+
+
+def send(reply: Reply, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """Starts the response and gives its body; raises BlobMissing before that when a file is not there."""
+    body = reply.body
+    file = _opened(body) if isinstance(body, FileBody) else None
+    start_response(_STATUS_LINES[reply.status], with_length(reply))
+    if environ["REQUEST_METHOD"] == "HEAD":
+        if file is not None:
+            file.close()
+        return ()
+    if file is not None:
+        assert isinstance(body, FileBody)
+        return _file(file, body.length, environ)
+    return _iterable(body, environ)
+
+
+def with_length(reply: Reply) -> Headers:
+    """The headers with Content-Length, whenever the length is known."""
+    if reply.status in (204, 304):
+        return reply.headers
+    length = len(reply.body) if isinstance(reply.body, bytes) else reply.body.length
+    return reply.headers if length is None else [*reply.headers, ("Content-Length", str(length))]
+
+
+def _iterable(body: Body, environ: Environ) -> Iterable[bytes]:
+    if isinstance(body, bytes):
+        return (body,)
+    if isinstance(body, StreamBody):
+        return body.chunks()
+    assert isinstance(body, SegmentsBody)
+    return _segments(body, _raw_socket(environ))
+
+
+def _opened(body: FileBody) -> BinaryIO:
+    try:
+        file = open(body.path, "rb", buffering=0)  # noqa: SIM115 - the server closes it when it is sent
+    except FileNotFoundError:
+        raise BlobMissing("The stored bytes are missing.") from None
+    if os.fstat(file.fileno()).st_size < body.offset + body.length:
+        # Sent as it is, the answer would end early and the next one on the connection would be taken for its rest.
+        file.close()
+        raise BlobMissing("The stored bytes are shorter than the catalog says.")
+    if body.offset:
+        file.seek(body.offset)
+    return file
+
+
+def _file(file: BinaryIO, length: int, environ: Environ) -> Iterable[bytes]:
+    wrapper = environ.get("wsgi.file_wrapper")
+    if wrapper is not None:
+        wrapped: Iterable[bytes] = wrapper(file, PIECE_BYTES)
+        return wrapped
+    return _read_pieces(file, length)
+
+
+def _read_pieces(file: BinaryIO, length: int) -> Iterator[bytes]:
+    with file:
+        while length > 0:
+            piece = file.read(min(length, PIECE_BYTES))
+            if not piece:
+                raise BlobMissing("The stored bytes are shorter than the catalog says.")
+            length -= len(piece)
+            yield piece
+
+
+def _segments(body: SegmentsBody, sock: socket.socket | None) -> Iterator[bytes]:
+    """Small neighbours are joined, files go out by sendfile, streams piece by piece."""
+    small: list[bytes] = []
+    for segment in body.segments:
+        if isinstance(segment, bytes) and len(segment) < PIECE_BYTES // 8:
+            small.append(segment)
+            continue
+        if small:
+            yield b"".join(small)
+            small = []
+        yield from _one(segment, sock)
+    if small:
+        yield b"".join(small)
+
+
+def _one(segment: Segment, sock: socket.socket | None) -> Iterator[bytes]:
+    if isinstance(segment, bytes):
+        yield segment
+    elif isinstance(segment, StreamBody):
+        yield from segment.chunks()
+    elif sock is None:
+        yield from _read_pieces(_opened(segment), segment.length)
+    else:
+        # Whatever was yielded before has been written by now: the server asks for the next piece only after that.
+        with _opened(segment) as file:
+            sock.sendfile(file, segment.offset, segment.length)
+
+
+def _raw_socket(environ: Environ) -> socket.socket | None:
+    """The connection, when bytes written to it are the body as it is: gunicorn, HTTP/1.1, no TLS."""
+    sock = environ.get("gunicorn.socket")
+    plain = type(sock) is socket.socket and environ.get("SERVER_PROTOCOL") == "HTTP/1.1" and os.name == "posix"
+    return sock if plain else None
