@@ -1,0 +1,313 @@
+"""One association as acceptor: reads DIMSE messages, hands each to its service, answers (PS3.7 section 9, PS3.8 section 7).
+
+Synchronous on purpose: one thread, blocking reads, one send per answer, operations one at a time (the asynchronous
+operations window is not negotiated). A service is a function `serve(association, request)`; it reads the data set
+from `association.fragments()` or `association.data_set()` and answers by `association.respond(...)`. What it raises is
+answered here with the status of `error_map`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pacslite import logs
+from pacslite.dimse import commands, pdus
+from pacslite.dimse.commands import Command
+from pacslite.dimse.pdus import (
+    AssociationEnded,
+    ConnectionLost,
+    PduReader,
+    PeerAborted,
+    ProtocolViolation,
+    Released,
+    Stopping,
+    TimedOut,
+)
+from pacslite.error_map import mapping_of
+from pacslite.errors import PacsliteError, TooLarge
+from pacslite.settings import Settings
+
+if TYPE_CHECKING:
+    from pacslite.app import Pacs
+    from pacslite.dimse.negotiation import Context
+
+_log = logging.getLogger(__name__)
+_PDV = struct.Struct(">IBB")
+_IS_COMMAND, _IS_LAST = 1, 2
+_MAX_COMMAND_BYTES = 64 * 1024
+_MAX_IDENTIFIER_BYTES = 16 * 1024**2
+_NOTHING = memoryview(b"")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request of the peer: its command set and the presentation context that it came in."""
+
+    context: Context
+    command: Command
+
+
+Serve = Callable[["Association", Request], None]
+
+
+class Association:
+    """The state of one association; `run` lives in the association's own thread, `stop` and `cut` may be called from others."""
+
+    def __init__(self, sock: socket.socket, address: str, pacs: Pacs, services: Mapping[int, Serve]) -> None:
+        self.id = os.urandom(6).hex()
+        self.address = address
+        self.pacs = pacs
+        self.calling_aet = self.called_aet = ""
+        self.answered: dict[str, int] = {}
+        self._sock = sock
+        self._services = services
+        self._contexts: Mapping[int, Context] = {}
+        self._peer_max_pdu = 0
+        self._body, self._offset = _NOTHING, 0
+        self._context_id = 0
+        self._data_left = False
+        self._lock = threading.Lock()
+        self._busy = self._stopping = False
+        self._reader: PduReader
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of this process."""
+        return self.pacs.settings
+
+    # Life of the association
+
+    def run(self, associate_rq: bytes) -> bool:
+        """Serve until the end; whether the peer may still have something to read, so that closing has to wait for it."""
+        with logs.bound(association_id=self.id):
+            farewell, outcome = self._converse(associate_rq)
+            if farewell:
+                # The association is over either way; a peer that is gone needs no goodbye.
+                with contextlib.suppress(AssociationEnded):
+                    self.send(farewell)
+            _log.info("association ended", extra={**self._who(), "outcome": outcome, "answered": self.answered})
+        return bool(farewell)
+
+    def _who(self) -> dict[str, str]:
+        return {"calling_aet": self.calling_aet, "called_aet": self.called_aet, "address": self.address}
+
+    def _converse(self, associate_rq: bytes) -> tuple[bytes, str]:
+        """Establish and serve; the last PDU to send, if any, and how it ended."""
+        try:
+            refusal = self._establish(associate_rq)
+            if refusal:
+                return refusal
+            while True:
+                self._serve_message()
+        except Released:
+            return pdus.RELEASE_RP_PDU, "released"
+        except PeerAborted:
+            return b"", "aborted by the peer"
+        except ProtocolViolation as error:
+            return pdus.abort_pdu(2, error.reason), f"aborted: {error}"
+        except TimedOut as error:
+            return pdus.abort_pdu(2, pdus.NO_REASON), f"aborted: {error}"
+        except (ConnectionLost, Stopping) as error:
+            if self._stopping:
+                return pdus.abort_pdu(0, pdus.NO_REASON), "aborted: the server is stopping"
+            return b"", f"lost: {error}"
+
+    def _establish(self, associate_rq: bytes) -> tuple[bytes, str] | None:
+        from pacslite.dimse.negotiation import Refused, negotiate  # pynetdicom: not before the first association
+
+        settings = self.settings
+        pdus.set_timeouts(self._sock, settings.network_timeout_s)
+        aet = settings.aet if settings.called_aet_policy == "own" else None
+        result = negotiate(associate_rq, aet, settings.max_pdu_bytes)
+        self.calling_aet, self.called_aet = result.calling_aet, result.called_aet
+        if isinstance(result, Refused):
+            return result.answer, f"rejected: {result.why}"
+        self._contexts, self._peer_max_pdu = result.contexts, result.max_pdu_bytes
+        self._reader = PduReader(self._sock, settings.max_pdu_bytes, settings.network_timeout_s)
+        self.send(result.answer)
+        _log.debug("association accepted", extra=self._who())
+        return None
+
+    def stop(self) -> None:
+        """Abort as soon as no store is running."""
+        with self._lock:
+            self._stopping = True
+            if not self._busy:
+                with contextlib.suppress(OSError):  # the association has ended by itself
+                    self._sock.shutdown(socket.SHUT_RD)
+
+    def cut(self) -> None:
+        """End the connection at once, whatever is going on."""
+        with contextlib.suppress(OSError):  # the association has ended by itself
+            self._sock.shutdown(socket.SHUT_RDWR)
+
+    # Messages
+
+    def _serve_message(self) -> None:
+        request = self._read_request()
+        try:
+            self._serve(request)
+            self._drain()
+        finally:
+            with self._lock:
+                self._busy = False
+        if self._stopping:
+            raise Stopping("the server is stopping")
+
+    def _read_request(self) -> Request:
+        """The next command set; nothing runs while it is awaited."""
+        context_id, control, data = self._next_pdv()
+        with self._lock:
+            if self._stopping:
+                raise Stopping("the server is stopping")
+            self._busy = True
+        if not control & _IS_COMMAND:
+            raise ProtocolViolation("data set without a command", pdus.UNEXPECTED_PARAMETER)
+        context = self._contexts.get(context_id)
+        if context is None:
+            raise ProtocolViolation(f"presentation context {context_id} was not accepted")
+        self._context_id = context_id
+        encoded = bytes(data)
+        while not control & _IS_LAST:
+            control, data = self._next_pdv_of_message(_IS_COMMAND)
+            encoded += data
+            if len(encoded) > _MAX_COMMAND_BYTES:
+                raise ProtocolViolation("command set too long")
+        command = commands.decode_command(encoded)
+        self._data_left = command.has_data_set
+        return Request(context, command)
+
+    def _serve(self, request: Request) -> None:
+        service = self._services.get(request.command.field)
+        try:
+            if service is not None:
+                service(self, request)
+            else:
+                self._serve_unknown(request)
+        except AssociationEnded:
+            raise
+        # The adapter's one catch: whatever a request met is answered with a status, and the association goes on.
+        except Exception as error:
+            self._refuse(request, error)
+
+    def _serve_unknown(self, request: Request) -> None:
+        field = request.command.field
+        if field == commands.C_CANCEL_RQ:
+            return  # came after the last response; PS3.7 9.3.2.3 lets it pass
+        if field not in commands.REQUESTS:
+            raise ProtocolViolation(f"command field {field:04X}H", pdus.UNEXPECTED_PARAMETER)
+        self._drain()
+        self.respond(request, commands.UNRECOGNIZED_OPERATION)
+
+    def _refuse(self, request: Request, error: Exception) -> None:
+        status = mapping_of(error).dimse
+        if isinstance(error, PacsliteError):
+            _log.info("request refused", extra={"status": f"{status:04X}", "reason": str(error)})
+            comment = str(error)
+        else:
+            _log.error("request failed", exc_info=error, extra={"status": f"{status:04X}"})
+            comment = "internal error"
+        self._drain()
+        self.respond(request, status, comment)
+
+    def fragments(self) -> Iterator[memoryview]:
+        """The data set of the request piece by piece; each piece is overwritten by the next."""
+        while self._data_left:
+            control, data = self._next_pdv_of_message(0)
+            self._data_left = not control & _IS_LAST
+            yield data
+
+    def data_set(self) -> bytes:
+        """The data set of the request, whole; raises TooLarge."""
+        pieces, size = [], 0
+        for piece in self.fragments():
+            size += len(piece)
+            if size > _MAX_IDENTIFIER_BYTES:
+                raise TooLarge(f"identifier of more than {_MAX_IDENTIFIER_BYTES} bytes")
+            pieces.append(bytes(piece))
+        return b"".join(pieces)
+
+    def _drain(self) -> None:
+        for _ in self.fragments():
+            pass
+
+    def _next_pdv_of_message(self, kind: int) -> tuple[int, memoryview]:
+        try:
+            context_id, control, data = self._next_pdv()
+        except Released:
+            raise ProtocolViolation("release inside a message", pdus.UNEXPECTED_PDU) from None
+        if context_id != self._context_id or control & _IS_COMMAND != kind:
+            raise ProtocolViolation("message interrupted by another", pdus.UNEXPECTED_PARAMETER)
+        return control, data
+
+    def _next_pdv(self) -> tuple[int, int, memoryview]:
+        """Context id, message control header and value of the next PDV (PS3.8 9.3.5.1, annex E)."""
+        while self._offset >= len(self._body):
+            kind, self._body = self._reader.next()
+            self._offset = 0
+            if kind != pdus.P_DATA:
+                self._body = _NOTHING
+                raise _END.get(kind, _UNEXPECTED)(f"PDU of type {kind:02X}H")
+        begin = self._offset
+        if begin + 6 > len(self._body):
+            raise ProtocolViolation("PDV header cut off")
+        length, context_id, control = _PDV.unpack_from(self._body, begin)
+        self._offset = end = begin + 4 + length
+        if length < 2 or end > len(self._body):
+            raise ProtocolViolation("PDV beyond the end of its PDU")
+        return context_id, control, self._body[begin + 6 : end]
+
+    # Answers
+
+    def send(self, data: bytes) -> None:
+        """Send whole PDUs in one go; raises AssociationEnded."""
+        try:
+            self._sock.sendall(data)
+        except (BlockingIOError, TimeoutError):
+            raise TimedOut("the peer does not read") from None
+        except OSError as error:
+            raise ConnectionLost(f"sending failed: {error.strerror or error}") from None
+
+    def respond(self, request: Request, status: int, comment: str = "", offending: tuple[int, ...] = ()) -> None:
+        """Send a final response without data set."""
+        name = f"{request.command.field:04X}:{status:04X}"
+        self.answered[name] = self.answered.get(name, 0) + 1
+        command = commands.encode_response(request.command, status, comment, offending)
+        self.send(pdus.encode_message(request.context.id, command, None, self._peer_max_pdu))
+
+    def message(self, request: Request, status: int, data_set: bytes) -> bytes:
+        """A response with a data set, as PDUs to send."""
+        command = commands.encode_response(request.command, status, data_set=True)
+        return pdus.encode_message(request.context.id, command, data_set, self._peer_max_pdu)
+
+    def cancelled(self, request: Request) -> bool:
+        """Whether a C-CANCEL-RQ for the running request is here (PS3.7 9.3.2.3); never waits for one.
+
+        Raises Stopping when the server goes down: an operation that asks may be broken off.
+        """
+        if self._stopping:
+            raise Stopping("the server is stopping")
+        if self._offset >= len(self._body) and not self._reader.has_input():
+            return False
+        context_id, control, data = self._next_pdv()
+        if control != _IS_COMMAND | _IS_LAST or context_id != request.context.id:
+            raise ProtocolViolation("message during an operation", pdus.UNEXPECTED_PARAMETER)
+        command = commands.decode_command(data)
+        if command.field != commands.C_CANCEL_RQ:
+            raise ProtocolViolation("request during an operation", pdus.UNEXPECTED_PARAMETER)
+        return command.number(commands.MESSAGE_ID_RESPONDED_TO) == request.command.message_id
+
+
+def _UNEXPECTED(message: str) -> ProtocolViolation:  # noqa: N802  (stands in for a class)
+    return ProtocolViolation(message, pdus.UNEXPECTED_PDU)
+
+
+_END: dict[int, Callable[[str], AssociationEnded]] = {pdus.RELEASE_RQ: Released, pdus.ABORT: PeerAborted}

@@ -1,0 +1,241 @@
+"""Connections before and after their association: one thread watches them all, so that none costs a thread of its own.
+
+A connection waits here until its A-ASSOCIATE-RQ is whole (the ARTIM timer of PS3.8 9.1.5 runs) and comes back when the
+last PDU is sent, until the peer closes. Peers that connect and say nothing take no place from those that talk:
+places are bounded, and the one that has waited longest goes first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import selectors
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+
+from pacslite.dimse import pdus
+
+_log = logging.getLogger(__name__)
+_MAX_WAITING = 512
+_MAX_WAITING_BYTES = 32 * 1024**2
+_LINGER_S = 5.0
+_BACKLOG = 512
+_RECEIVE_BYTES = 64 * 1024
+_ACCEPTED_AT_ONCE = 64
+_PAUSE_S = 0.2
+
+Deliver = Callable[[socket.socket, str, bytes], None]
+
+
+class _Waiting:
+    """A connection in the lobby: what has come of its A-ASSOCIATE-RQ, or None when only its end is awaited."""
+
+    __slots__ = ("address", "deadline", "received", "sock")
+
+    def __init__(self, sock: socket.socket, address: str, deadline: float, received: bytearray | None) -> None:
+        self.sock, self.address, self.deadline, self.received = sock, address, deadline, received
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket that other processes of this user may share (SO_REUSEPORT)."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    listener.setblocking(False)
+    return listener
+
+
+class Lobby:
+    """Accepts connections and calls `deliver(socket, address, A-ASSOCIATE-RQ)`; `run` returns after `stop`."""
+
+    def __init__(self, listener: socket.socket, artim_s: float, deliver: Deliver) -> None:
+        self._listener, self._artim_s, self._deliver = listener, artim_s, deliver
+        self._selector = selectors.DefaultSelector()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._selector.register(listener, selectors.EVENT_READ, "listener")
+        self._selector.register(self._wake, selectors.EVENT_READ, "wake")
+        # In order of arrival; all of one kind have the same span, so the first is the next to expire.
+        self._arriving: dict[_Waiting, None] = {}
+        self._leaving: dict[_Waiting, None] = {}
+        self._left: deque[socket.socket] = deque()
+        self._received_bytes = 0
+        self._paused_until = 0.0
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Let `run` close everything and return; may be called from any thread."""
+        self._stopping = True
+        os.eventfd_write(self._wake, 1)
+
+    def linger(self, sock: socket.socket) -> None:
+        """Close the connection when the peer has read what was sent; may be called from any thread."""
+        self._left.append(sock)
+        os.eventfd_write(self._wake, 1)
+
+    def run(self) -> None:
+        """Watch until stopped."""
+        try:
+            while not self._stopping:
+                for key, _ in self._selector.select(self._patience()):
+                    self._ready(key.data)
+                self._expire(time.monotonic())
+        finally:
+            self._close()
+
+    def _ready(self, data: object) -> None:
+        if isinstance(data, _Waiting):
+            if data.received is None:
+                self._discard_input(data)
+            else:
+                self._receive(data, data.received)
+        elif data == "listener":
+            self._accept()
+        else:
+            os.eventfd_read(self._wake)
+            while self._left:
+                self._await_end(self._left.popleft(), "")
+
+    def _patience(self) -> float | None:
+        """Seconds until something expires, None when nothing will."""
+        deadlines = [next(iter(kind)).deadline for kind in (self._arriving, self._leaving) if kind]
+        if self._paused_until:
+            deadlines.append(self._paused_until)
+        return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
+
+    def _expire(self, now: float) -> None:
+        for kind in (self._arriving, self._leaving):
+            while kind and (first := next(iter(kind))).deadline <= now:
+                _log.debug("connection closed: no association in time", extra={"address": first.address})
+                self._drop(first)
+        if self._paused_until and self._paused_until <= now:
+            self._paused_until = 0.0
+            self._selector.register(self._listener, selectors.EVENT_READ, "listener")
+
+    def _accept(self) -> None:
+        for _ in range(_ACCEPTED_AT_ONCE):
+            try:
+                sock, peer = self._listener.accept()
+            except BlockingIOError:
+                return
+            except ConnectionError:
+                continue  # the peer was gone before its turn
+            except OSError as error:
+                self._out_of_descriptors(error)
+                return
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            waiting = _Waiting(sock, str(peer[0]), time.monotonic() + self._artim_s, bytearray())
+            self._arriving[waiting] = None
+            self._selector.register(sock, selectors.EVENT_READ, waiting)
+            if len(self._arriving) > _MAX_WAITING:
+                self._drop(next(iter(self._arriving)))
+
+    def _out_of_descriptors(self, error: OSError) -> None:
+        """No descriptor or memory for one more: make room, and leave the newcomer in the backlog for a moment."""
+        _log.error("connection not accepted", extra={"reason": error.strerror})
+        for kind in (self._leaving, self._arriving):
+            if kind:
+                self._drop(next(iter(kind)))
+        self._selector.unregister(self._listener)
+        self._paused_until = time.monotonic() + _PAUSE_S
+
+    def _receive(self, waiting: _Waiting, received: bytearray) -> None:
+        data = _read(waiting.sock)
+        if data is None:
+            return
+        if not data:
+            self._drop(waiting)
+            return
+        received += data
+        self._received_bytes += len(data)
+        if len(received) < 6:
+            return
+        kind, length = pdus.pdu_header(received)
+        if kind != pdus.ASSOCIATE_RQ:
+            known = pdus.ASSOCIATE_RQ < kind <= pdus.ABORT
+            self._turn_away(waiting, pdus.UNEXPECTED_PDU if known else pdus.UNRECOGNIZED_PDU)
+        elif length > pdus.MAX_ASSOCIATE_BYTES or self._received_bytes > _MAX_WAITING_BYTES or len(received) > length + 6:
+            # Nothing may follow an A-ASSOCIATE-RQ before it is answered (PS3.8 9.2, Sta3).
+            self._turn_away(waiting, pdus.INVALID_PARAMETER)
+        elif len(received) == length + 6:
+            self._forget(waiting)
+            self._deliver(waiting.sock, waiting.address, bytes(received))
+
+    def _turn_away(self, waiting: _Waiting, reason: int) -> None:
+        _log.info("connection aborted: no A-ASSOCIATE-RQ", extra={"address": waiting.address})
+        self._forget(waiting)
+        self.say_goodbye(waiting.sock, waiting.address, pdus.abort_pdu(2, reason))
+
+    def say_goodbye(self, sock: socket.socket, address: str, pdu: bytes) -> None:
+        """Send a last PDU and await the end; only in the lobby's own thread."""
+        try:
+            sock.setblocking(False)
+            sock.send(pdu)
+        except OSError:
+            sock.close()  # the peer is gone, or has not read for a long time
+            return
+        self._await_end(sock, address)
+
+    def _await_end(self, sock: socket.socket, address: str) -> None:
+        """Half-close, so that the peer sees an end, and read away what it still sends: closing now would reset its reading."""
+        try:
+            sock.setblocking(False)
+            sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            sock.close()  # the peer is gone already
+            return
+        waiting = _Waiting(sock, address, time.monotonic() + _LINGER_S, None)
+        self._leaving[waiting] = None
+        self._selector.register(sock, selectors.EVENT_READ, waiting)
+        if len(self._leaving) > _MAX_WAITING:
+            self._drop(next(iter(self._leaving)))
+
+    def _discard_input(self, waiting: _Waiting) -> None:
+        if _read(waiting.sock) == b"":
+            self._drop(waiting)
+
+    def _forget(self, waiting: _Waiting) -> None:
+        self._selector.unregister(waiting.sock)
+        self._arriving.pop(waiting, None)
+        self._leaving.pop(waiting, None)
+        self._received_bytes -= len(waiting.received or b"")
+
+    def _drop(self, waiting: _Waiting) -> None:
+        self._forget(waiting)
+        waiting.sock.close()
+
+    def _close(self) -> None:
+        for waiting in [*self._arriving, *self._leaving]:
+            self._drop(waiting)
+        for sock in self._left:
+            sock.close()
+        self._listener.close()
+        self._selector.close()
+
+    def close(self) -> None:
+        """Release what `run` leaves open, once nobody can call `linger` any more."""
+        for sock in self._left:
+            sock.close()
+        with contextlib.suppress(OSError):
+            os.close(self._wake)
+
+
+def _read(sock: socket.socket) -> bytes | None:
+    """What is there; b"" at the end or on an error, None when nothing is."""
+    try:
+        return sock.recv(_RECEIVE_BYTES)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return b""

@@ -1,0 +1,239 @@
+"""What is agreed when an association begins (PS3.8 section 7.1, PS3.7 annex D), with pynetdicom as the authority.
+
+Accepted: Verification, Storage of every SOP class of patients' objects (private ones too), Query/Retrieve FIND with
+Patient Root and Study Root. Transfer syntaxes: for storage the one that the requestor lists first among the standard's,
+else its first private one; for queries explicit VR little endian before the others.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from functools import lru_cache
+
+from pydicom._uid_dict import UID_dictionary
+from pynetdicom import pdu_primitives as primitives
+from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
+from pynetdicom.presentation import PresentationContext, negotiate_as_acceptor
+from pynetdicom.sop_class import _NON_PATIENT_OBJECT_CLASSES, _STORAGE_CLASSES
+
+from pacslite.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from pacslite.dimse.pdus import INVALID_PARAMETER, ProtocolViolation, reject_pdu
+
+_APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
+_VERIFICATION = "1.2.840.10008.1.1"
+PATIENT_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.1.1"
+STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
+_STANDARD_ROOT = "1.2.840.10008."
+# Where the standard puts composite storage classes (PS3.6 annex A); newer ones than pynetdicom's table fall in here.
+_STORAGE_ARC = "1.2.840.10008.5.1.4.1.1."
+_TRANSFER_SYNTAXES = frozenset(uid for uid, row in UID_dictionary.items() if row[1] == "Transfer Syntax")
+_STORAGE = frozenset(_STORAGE_CLASSES.values()) | {
+    uid for uid, row in UID_dictionary.items() if row[1] == "SOP Class" and "Storage" in row[0] and "Commitment" not in row[0]
+}
+# Protocols, hanging protocols, templates, inventories and directories belong to no study.
+_NO_STUDY = frozenset(_NON_PATIENT_OBJECT_CLASSES.values()) | {"1.2.840.10008.1.3.10"}
+_SERVICES_IN_ARC = ("1.2.840.10008.5.1.4.1.1.200.", "1.2.840.10008.5.1.4.1.1.201.")
+_QUERY_SYNTAXES = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99")
+_CACHED_BYTES = 32 * 1024
+# Items and sub-items of an A-ASSOCIATE-RQ (PS3.8 9.3.2, PS3.7 annex D.3.3); others shall be ignored (PS3.8 9.3.1).
+_ITEMS, _CONTEXT_ITEMS, _USER_ITEMS = frozenset({0x10, 0x20, 0x50}), frozenset({0x30, 0x40}), frozenset(range(0x51, 0x59))
+# What pynetdicom raises on a malformed A-ASSOCIATE-RQ.
+_MALFORMED = (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError, struct.error)
+
+
+class Service(Enum):
+    """What a presentation context is for."""
+
+    VERIFICATION = "verification"
+    STORAGE = "storage"
+    FIND = "find"
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """An accepted presentation context; `as_scp` and `as_scu` are our roles (PS3.7 D.3.3.4)."""
+
+    id: int
+    abstract_syntax: str
+    transfer_syntax: str
+    service: Service
+    as_scp: bool = True
+    as_scu: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Agreed:
+    """An accepted association and the A-ASSOCIATE-AC that says so; `max_pdu_bytes` is the peer's, 0 for no bound."""
+
+    answer: bytes
+    calling_aet: str
+    called_aet: str
+    max_pdu_bytes: int
+    contexts: Mapping[int, Context]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A refused association, the A-ASSOCIATE-RJ and why."""
+
+    answer: bytes
+    calling_aet: str
+    called_aet: str
+    why: str
+
+
+def service_of(abstract_syntax: str) -> Service | None:
+    """Which service an abstract syntax stands for, None when it is none of ours."""
+    if abstract_syntax == _VERIFICATION:
+        return Service.VERIFICATION
+    if abstract_syntax in (PATIENT_ROOT_FIND, STUDY_ROOT_FIND):
+        return Service.FIND
+    if abstract_syntax in _NO_STUDY:
+        return None
+    if abstract_syntax in _STORAGE or not abstract_syntax.startswith(_STANDARD_ROOT):
+        return Service.STORAGE
+    unknown = abstract_syntax not in UID_dictionary
+    in_arc = abstract_syntax.startswith(_STORAGE_ARC) and not abstract_syntax.startswith(_SERVICES_IN_ARC)
+    return Service.STORAGE if unknown and in_arc else None
+
+
+def negotiate(pdu: bytes, aet: str | None, max_pdu_bytes: int) -> Agreed | Refused:
+    """The answer to an A-ASSOCIATE-RQ; `aet` is the one called title that is accepted, None for any.
+
+    Raises ProtocolViolation when the PDU is malformed.
+    """
+    # The same modality asks for the same again and again; decoding 128 contexts costs more than storing an instance.
+    work = _negotiate_cached if len(pdu) <= _CACHED_BYTES else _negotiate
+    return work(bytes(pdu), aet, max_pdu_bytes)
+
+
+def _negotiate(pdu: bytes, aet: str | None, max_pdu_bytes: int) -> Agreed | Refused:
+    try:
+        request = A_ASSOCIATE_RQ()
+        request.decode(_known_items(pdu))
+        asked = request.to_primitive()
+        return _answer(request.protocol_version, asked, aet, max_pdu_bytes)
+    except _MALFORMED as error:
+        raise ProtocolViolation(f"malformed A-ASSOCIATE-RQ ({type(error).__name__})", INVALID_PARAMETER) from error
+
+
+_negotiate_cached = lru_cache(maxsize=64)(_negotiate)
+
+
+def _answer(version: int, asked: primitives.A_ASSOCIATE, aet: str | None, max_pdu_bytes: int) -> Agreed | Refused:
+    called, calling = asked.called_ae_title.strip(), asked.calling_ae_title.strip()
+    if not version & 1:
+        return Refused(reject_pdu(1, 2, 2), calling, called, "protocol version not supported")
+    if asked.application_context_name != _APPLICATION_CONTEXT:
+        return Refused(reject_pdu(1, 1, 2), calling, called, "application context not supported")
+    if aet is not None and called != aet:
+        return Refused(reject_pdu(1, 1, 7), calling, called, "called AE title not recognized")
+    roles = {
+        item.sop_class_uid: (item.scu_role, item.scp_role)
+        for item in asked.user_information
+        if isinstance(item, primitives.SCP_SCU_RoleSelectionNegotiation)
+    }
+    results, agreed_roles = _contexts(asked.presentation_context_definition_list, roles)
+    contexts = {cx.context_id: _context(cx) for cx in results if cx.result == 0}
+    answer = _accept(asked, results, agreed_roles, max_pdu_bytes)
+    return Agreed(answer, calling, called, asked.maximum_length_received or 0, contexts)
+
+
+def _context(agreed: PresentationContext) -> Context:
+    service = service_of(str(agreed.abstract_syntax))
+    assert service is not None
+    syntax = str(agreed.transfer_syntax[0])
+    return Context(agreed.context_id, str(agreed.abstract_syntax), syntax, service, bool(agreed.as_scp), bool(agreed.as_scu))
+
+
+def _contexts(
+    asked: Iterable[PresentationContext], roles: dict[str, tuple[bool, bool]]
+) -> tuple[list[PresentationContext], list[primitives.SCP_SCU_RoleSelectionNegotiation]]:
+    """Results and roles, context by context, because our preference depends on what each one offers."""
+    results: list[PresentationContext] = []
+    agreed_roles: dict[str, primitives.SCP_SCU_RoleSelectionNegotiation] = {}
+    for context in asked:
+        if context.abstract_syntax is None or not context.transfer_syntax:
+            raise ValueError("presentation context without abstract or transfer syntax")
+        service = service_of(str(context.abstract_syntax))
+        supported = [_supported(context, service)] if service else []
+        # An empty list would mean "nothing is supported" in the same way; a context of our own tells 3 from 4.
+        result, role = negotiate_as_acceptor([context], supported, roles or None)
+        results += result
+        agreed_roles |= {str(item.sop_class_uid): item for item in role}
+    if len({cx.context_id for cx in results}) != len(results):
+        raise ValueError("presentation context ids are not unique")
+    return results, list(agreed_roles.values())
+
+
+def _supported(context: PresentationContext, service: Service) -> PresentationContext:
+    """Our side of a context that is offered: the transfer syntaxes we take, best first."""
+    ours = PresentationContext()
+    ours.abstract_syntax = context.abstract_syntax
+    offered = [str(uid) for uid in context.transfer_syntax]
+    if service is Service.FIND:
+        wanted: Iterable[str] = _QUERY_SYNTAXES
+    else:
+        private = [uid for uid in offered if not uid.startswith(_STANDARD_ROOT)]
+        wanted = [uid for uid in offered if uid in _TRANSFER_SYNTAXES] + (private if service is Service.STORAGE else [])
+    for uid in wanted:
+        ours.add_transfer_syntax(uid)
+    if service is Service.STORAGE:
+        ours.scu_role = ours.scp_role = True
+    return ours
+
+
+def _accept(
+    asked: primitives.A_ASSOCIATE,
+    results: list[PresentationContext],
+    roles: list[primitives.SCP_SCU_RoleSelectionNegotiation],
+    max_pdu_bytes: int,
+) -> bytes:
+    """The A-ASSOCIATE-AC. No asynchronous operations, no extended negotiation: what is not answered is not supported."""
+    length = primitives.MaximumLengthNotification()
+    length.maximum_length_received = max_pdu_bytes
+    implementation = primitives.ImplementationClassUIDNotification()
+    implementation.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+    version = primitives.ImplementationVersionNameNotification()
+    version.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+    accept = primitives.A_ASSOCIATE()
+    accept.application_context_name = _APPLICATION_CONTEXT
+    accept.called_ae_title = asked.called_ae_title
+    accept.calling_ae_title = asked.calling_ae_title
+    accept.result = 0
+    accept.presentation_context_definition_results_list = results
+    accept.user_information = [length, implementation, version, *roles]
+    return bytes(A_ASSOCIATE_AC(accept).encode())
+
+
+def _known_items(pdu: bytes) -> bytes:
+    """The PDU without items that the standard says to ignore, and with AE titles padded by spaces, not NUL."""
+    if len(pdu) < 74:
+        raise ValueError("A-ASSOCIATE-RQ of less than 74 bytes")
+    body = b"".join(_item(kind, data) for kind, data in _items(pdu, 74) if kind in _ITEMS)
+    return pdu[:10] + pdu[10:42].replace(b"\0", b" ") + pdu[42:74] + body
+
+
+def _item(kind: int, data: bytes) -> bytes:
+    head = data[:4] if kind == 0x20 else b""
+    wanted = {0x20: _CONTEXT_ITEMS, 0x50: _USER_ITEMS}.get(kind)
+    if wanted:
+        data = head + b"".join(_encode_item(sub, value) for sub, value in _items(data, len(head)) if sub in wanted)
+    return _encode_item(kind, data)
+
+
+def _encode_item(kind: int, data: bytes) -> bytes:
+    return struct.pack(">BxH", kind, len(data)) + data
+
+
+def _items(data: bytes, offset: int) -> Iterable[tuple[int, bytes]]:
+    """(type, value) of the items from `offset` on; raises ValueError when one is cut off."""
+    while offset < len(data):
+        kind, length = struct.unpack_from(">BxH", data, offset)
+        offset += 4 + length
+        if offset > len(data):
+            raise ValueError("item beyond the end of the PDU")
+        yield kind, data[offset - length : offset]

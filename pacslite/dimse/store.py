@@ -1,0 +1,34 @@
+"""C-STORE as SCP (PS3.4 annex B, PS3.7 9.1.1): the data set goes from the socket into the spool, then to ingest."""
+
+from __future__ import annotations
+
+from pacslite.core.ingest import Expected, Origin
+from pacslite.dicom.part10 import encode_preamble_and_meta
+from pacslite.dimse import commands
+from pacslite.dimse.associations import Association, Request
+from pacslite.dimse.negotiation import Service
+from pacslite.errors import NotDicom
+
+
+def serve(association: Association, request: Request) -> None:
+    """Receive and store one instance; success is answered after `ingest.accept` has made it durable."""
+    context, command = request.context, request.command
+    if context.service is not Service.STORAGE or not context.as_scp:
+        association.respond(request, commands.SOP_CLASS_NOT_SUPPORTED, "no storage in this presentation context")
+        return
+    sop_class_uid = command.uid(commands.AFFECTED_SOP_CLASS_UID)
+    sop_instance_uid = command.uid(commands.AFFECTED_SOP_INSTANCE_UID)
+    if not command.has_data_set:
+        raise NotDicom("C-STORE without a data set")
+    pacs = association.pacs
+    with pacs.spool.create(".dcm", association.settings.max_upload_bytes) as writer:
+        writer.write(encode_preamble_and_meta(sop_class_uid, sop_instance_uid, context.transfer_syntax, association.calling_aet))
+        for fragment in association.fragments():
+            writer.write(fragment)
+        spool_file = writer.finish()
+    origin = Origin("dimse", calling_aet=association.calling_aet, address=association.address, association_id=association.id)
+    accepted = pacs.ingest.accept(spool_file, origin, Expected(sop_class_uid=sop_class_uid, sop_instance_uid=sop_instance_uid))
+    if accepted.warnings and association.settings.coercion_warnings:
+        association.respond(request, commands.COERCED, accepted.warnings[0])
+    else:
+        association.respond(request, commands.SUCCESS)
