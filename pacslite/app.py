@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pacslite.settings import Settings
     from pacslite.storage.blob_store import BlobStore
     from pacslite.storage.spool import Spool
+    from pacslite.web.front import WsgiApplication
+    from pacslite.web.messages import Route
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,3 +83,19 @@ def build(settings: Settings) -> Pacs:
     prepare_directories(settings)
     catalog, store, spool = build_catalog(settings), build_store(settings), Spool(settings.spool_directory)
     return Pacs(settings, catalog, store, spool, Ingest(settings, catalog, store, spool))
+
+
+def routes() -> list[Route]:
+    """The routes of all HTTP adapters."""
+    from pacslite import admin
+
+    return [*admin.routes()]
+
+
+def web_application(settings: Settings) -> WsgiApplication:
+    """The WSGI application of one process; raises Unavailable when the catalog is of another revision."""
+    from pacslite.web import app as web
+
+    pacs = build(settings)
+    pacs.catalog.check_revision()
+    return web.create(pacs, routes())

@@ -1,0 +1,1 @@
+"""Administration over REST: health, peers, and the description of the interface itself."""

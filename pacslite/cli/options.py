@@ -1,0 +1,62 @@
+"""Options that many commands take, and how they become settings."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from pacslite.app import Pacs
+    from pacslite.settings import Settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def settings_options(command: F) -> F:
+    """Adds `--config` and `--data`; the command gets `config_file` and `data` to give to `load`."""
+
+    @click.option("--config", "config_file", type=click.Path(dir_okay=False), help="TOML file of settings (else PACSLITE_CONFIG).")
+    @click.option("--data", type=click.Path(file_okay=False), help="Directory of the data (default ./data).")
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        return command(*args, **kwargs)
+
+    return wrapped  # type: ignore[return-value]
+
+
+def json_option(command: F) -> F:
+    """Adds `--json`; the command gets `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")(command)
+
+
+def load(config_file: str | None, data: str | None, **overrides: Any) -> Settings:
+    """The settings of this call; says on stderr which `PACSLITE_*` variables are unknown. Raises ConfigurationError."""
+    from pacslite import settings
+
+    context = click.get_current_context(silent=True)
+    given = config_file or (context.find_root().obj if context else None)
+    unknown = settings.unknown_variables(os.environ)
+    if unknown:
+        click.echo(f"pacslite: warning: unknown environment variables are ignored: {', '.join(unknown)}", err=True)
+    return settings.load(Path(given) if given else None, data=data, **overrides)
+
+
+def open_pacs(settings: Settings) -> Pacs:
+    """The parts over an existing catalog of this release; raises Unavailable with what to do otherwise."""
+    from pacslite import app, logs
+
+    logs.configure("warning" if settings.log_level == "info" else settings.log_level)
+    pacs = app.build(settings)
+    pacs.catalog.check_revision()
+    return pacs
+
+
+def say(as_json: bool, value: Any, text: str) -> None:
+    """Prints the value as JSON or the text for people."""
+    click.echo(json.dumps(value, ensure_ascii=False, default=str) if as_json else text)

@@ -1,0 +1,91 @@
+"""`pacslite serve`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from pacslite.cli.options import json_option, load, settings_options
+
+if TYPE_CHECKING:
+    from pacslite.run_state import RunState
+    from pacslite.settings import Settings
+
+
+@click.command()
+@click.argument("scope", type=click.Choice(["all", "web", "dimse", "worker"]), default="all", required=False)
+@click.option("--http", metavar="HOST:PORT", help="Address of the web server (default 127.0.0.1:8080; port 0 takes a free one).")
+@click.option("--dicom", metavar="HOST:PORT", help="Address of the DICOM listener (default 127.0.0.1:11112).")
+@click.option("--aet", metavar="TITLE", help="Application entity title (default PACSLITE).")
+@click.option("--no-auth", is_flag=True, help="Nobody logs in; every call acts as the administrator 'local'. Loopback only.")
+@click.option("--web-processes", type=int, metavar="N", help="Processes of the web role (default 2).")
+@click.option("--dimse-processes", type=int, metavar="N", help="Processes of the DICOM listener (default 2).")
+@settings_options
+@json_option
+def serve(
+    scope: str,
+    http: str | None,
+    dicom: str | None,
+    aet: str | None,
+    no_auth: bool,
+    web_processes: int | None,
+    dimse_processes: int | None,
+    config_file: str | None,
+    data: str | None,
+    as_json: bool,
+) -> int:
+    """Run the server until SIGTERM or Ctrl-C.
+
+    The catalog is created or migrated first. Addresses are printed once everything serves; the same is in DATA/run/serve.json.
+    """
+    settings = load(
+        config_file,
+        data,
+        http=http,
+        dicom=dicom,
+        aet=aet,
+        auth=False if no_auth else None,
+        web_processes=web_processes,
+        dimse_processes=dimse_processes,
+    )
+    return run(settings, scope, as_json)
+
+
+def run(settings: Settings, scope: str, as_json: bool, epilog: str = "") -> int:
+    """Checks, migrates, supervises; the exit code."""
+    import logging
+
+    from pacslite import app, listeners, logs
+    from pacslite.supervisor import Supervisor
+
+    logs.configure(settings.log_level)
+    listeners.check_loopback(settings)
+    if settings.auth:
+        logging.getLogger(__name__).warning(
+            "this release has no accounts yet: nobody is asked to log in, and only loopback addresses are served; --no-auth says the same"
+        )
+    app.prepare_directories(settings)
+    catalog = app.build_catalog(settings)
+    catalog.migrate()
+    catalog.close()
+
+    def announce(state: RunState) -> None:
+        text = json.dumps({"event": "ready", **dataclasses.asdict(state)}) if as_json else _told(state, settings)
+        click.echo(text + ("" if as_json else epilog))
+        sys.stdout.flush()
+
+    return Supervisor(settings, scope, announce).run()
+
+
+def _told(state: RunState, settings: Settings) -> str:
+    lines = [f"pacslite {state.version} serves {settings.data}"]
+    if state.http:
+        base = settings.public_url or f"http://{state.http}"
+        lines += [f"  Web page   {base}/", f"  DICOMweb   {base}/dicom-web", f"  REST       {base}/api/v1/docs"]
+    if state.dicom:
+        lines.append(f"  DICOM      {state.aet} at {state.dicom}")
+    return "\n".join([*lines, "Ctrl-C stops it."])

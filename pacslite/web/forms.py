@@ -1,0 +1,134 @@
+"""JSON bodies as typed values, and their JSON Schema: a frozen dataclass is both the check and the documentation.
+
+`parse(Form, request)` refuses unknown fields, wrong types and unknown enum values, and names every field at fault at once.
+Fields carry `field(metadata=rule(...))` for what a type alone cannot say.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import types
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from pacslite.errors import BadRequest, InvalidForm, TooLarge, UnsupportedContent
+from pacslite.web.messages import Request
+
+T = TypeVar("T")
+
+MAX_BODY_BYTES = 1024 * 1024
+_JSON_NAMES: dict[type, str] = {str: "string", int: "integer", float: "number", bool: "boolean"}
+
+
+def rule(help: str, **limits: Any) -> dict[str, Any]:
+    """Metadata of a field: a sentence, and JSON Schema limits (minimum, maximum, minLength, maxLength, pattern, format)."""
+    return {"help": help, "limits": limits}
+
+
+def parse(form: type[T], request: Request) -> T:
+    """The body of the request as a value of `form`; raises InvalidForm, UnsupportedContent, TooLarge."""
+    content_type = (request.header("Content-Type") or "").partition(";")[0].strip().lower()
+    if content_type != "application/json":
+        raise UnsupportedContent("The body must be application/json.", ("application/json",))
+    body = request.body.read(MAX_BODY_BYTES + 1)
+    if len(body) > MAX_BODY_BYTES:
+        raise TooLarge(f"The body is larger than {MAX_BODY_BYTES} bytes.")
+    try:
+        given = json.loads(body)
+    except (ValueError, RecursionError):
+        raise BadRequest("The body is not JSON.") from None
+    return parse_value(form, given)
+
+
+def parse_value(form: type[T], given: Any) -> T:
+    """A JSON value as a value of `form`; raises InvalidForm."""
+    if not isinstance(given, dict):
+        raise InvalidForm("The body is not a JSON object.")
+    faults: list[tuple[str, str]] = []
+    values: dict[str, Any] = {}
+    hints = get_type_hints(form)
+    fields = {f.name: f for f in dataclasses.fields(form)}  # type: ignore[arg-type]
+    faults += [(name, "is not a field of this form") for name in given if name not in fields]
+    for name, f in fields.items():
+        if name in given:
+            try:
+                values[name] = _convert(hints[name], given[name], f.metadata.get("limits", {}))
+            except ValueError as error:
+                faults.append((name, str(error)))
+        elif f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
+            faults.append((name, "is missing"))
+    if faults:
+        raise InvalidForm("; ".join(f"{name}: {message}" for name, message in faults), tuple(faults))
+    return form(**values)
+
+
+def _convert(kind: Any, given: Any, limits: dict[str, Any]) -> Any:
+    """The typed value; raises ValueError with what is wrong."""
+    if get_origin(kind) in (Union, types.UnionType):
+        return None if given is None else _convert(_without_none(kind), given, limits)
+    if get_origin(kind) is Literal:
+        if given not in get_args(kind):
+            raise ValueError(f"is none of {', '.join(map(str, get_args(kind)))}")
+        return given
+    if get_origin(kind) is tuple:
+        if not isinstance(given, list):
+            raise ValueError("is not a list")
+        return tuple(_convert(get_args(kind)[0], item, limits) for item in given)
+    if type(given) is not kind and not (kind is float and type(given) is int):
+        raise ValueError(f"is not {_JSON_NAMES[kind]}")
+    _check_limits(given, limits)
+    return given
+
+
+def _check_limits(given: Any, limits: dict[str, Any]) -> None:
+    if "minimum" in limits and given < limits["minimum"]:
+        raise ValueError(f"is below {limits['minimum']}")
+    if "maximum" in limits and given > limits["maximum"]:
+        raise ValueError(f"is above {limits['maximum']}")
+    if "minLength" in limits and len(given) < limits["minLength"]:
+        raise ValueError("is empty" if limits["minLength"] == 1 else f"is shorter than {limits['minLength']}")
+    if "maxLength" in limits and len(given) > limits["maxLength"]:
+        raise ValueError(f"is longer than {limits['maxLength']}")
+    if "pattern" in limits and not re.search(limits["pattern"], given):
+        raise ValueError(f"does not match {limits['pattern']}")
+
+
+def _without_none(kind: Any) -> Any:
+    return next(part for part in get_args(kind) if part is not type(None))
+
+
+def schema_of(form: type[Any]) -> dict[str, Any]:
+    """The JSON Schema (2020-12, as OpenAPI 3.1 uses it) of a dataclass."""
+    hints = get_type_hints(form)
+    properties: dict[str, Any] = {}
+    required = []
+    for f in dataclasses.fields(form):
+        schema = _schema_of_kind(hints[f.name])
+        target = schema["items"] if "items" in schema else schema
+        target.update(f.metadata.get("limits", {}))
+        if "help" in f.metadata:
+            schema["description"] = f.metadata["help"]
+        properties[f.name] = schema
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
+            required.append(f.name)
+        elif isinstance(f.default, (str, int, bool, tuple)):
+            schema["default"] = list(f.default) if isinstance(f.default, tuple) else f.default
+    described = {"type": "object", "description": (form.__doc__ or "").strip(), "properties": properties, "additionalProperties": False}
+    return described | ({"required": required} if required else {})
+
+
+def _schema_of_kind(kind: Any) -> dict[str, Any]:
+    origin = get_origin(kind)
+    if origin in (Union, types.UnionType):
+        inner = _schema_of_kind(_without_none(kind))
+        return {"anyOf": [inner, {"type": "null"}]} if "$ref" in inner or "type" not in inner else inner | {"type": [inner["type"], "null"]}
+    if origin is Literal:
+        return {"type": "string", "enum": list(get_args(kind))}
+    if origin is tuple:
+        return {"type": "array", "items": _schema_of_kind(get_args(kind)[0])}
+    if origin is dict:
+        return {"type": "object", "additionalProperties": _schema_of_kind(get_args(kind)[1])}
+    if dataclasses.is_dataclass(kind):
+        return {"$ref": f"#/components/schemas/{kind.__name__}"}
+    return {"type": _JSON_NAMES[kind]}

@@ -1,0 +1,92 @@
+"""How gunicorn serves the web role: one table of its settings, for the supervisor and for `conf/gunicorn.py`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import gunicorn.glogging
+from gunicorn.app.base import BaseApplication
+
+from pacslite.settings import Settings
+
+if TYPE_CHECKING:
+    from pacslite.roles import Status
+
+_GRACE_S = 10
+_WORKER_SILENCE_S = 120
+_KEEPALIVE_S = 30
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108 - the heartbeat file of a worker must not wait for a disk
+
+
+class Logger(gunicorn.glogging.Logger):  # type: ignore[misc]
+    """Gunicorn's messages in the log of the process, as JSON lines like all others."""
+
+    def setup(self, cfg: Any) -> None:
+        """Replaces gunicorn's own handlers and formats."""
+        super().setup(cfg)
+        self.error_log.handlers[:] = []
+        self.error_log.propagate = True
+        # "Booting worker", "Listening at": the supervisor says these better.
+        self.error_log.setLevel("WARNING" if cfg.loglevel == "info" else cfg.loglevel.upper())
+
+
+def options(settings: Settings) -> dict[str, Any]:
+    """Gunicorn's settings for these settings."""
+    return {
+        "bind": [settings.http.text],
+        "workers": settings.web_processes,
+        "threads": settings.web_threads,
+        "worker_class": "gthread",
+        # Threads, locks and connections do not survive a fork: each worker builds its own.
+        "preload_app": False,
+        "sendfile": True,
+        "timeout": _WORKER_SILENCE_S,
+        "graceful_timeout": _GRACE_S,
+        "keepalive": _KEEPALIVE_S,
+        "limit_request_line": 8190,
+        "worker_tmp_dir": _SHARED_MEMORY if os.path.isdir(_SHARED_MEMORY) else None,
+        "control_socket_disable": True,
+        "forwarded_allow_ips": ",".join(settings.trusted_proxies),
+        "accesslog": None,
+        "loglevel": settings.log_level,
+        "logger_class": "pacslite.web_server.Logger",
+        "proc_name": "pacslite-web",
+    }
+
+
+class _Server(BaseApplication):  # type: ignore[misc]
+    def __init__(self, values: dict[str, Any], load: Callable[[], Any]) -> None:
+        self._values = values
+        self._load = load
+        super().__init__()
+
+    def load_config(self) -> None:
+        for name, value in self._values.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Any:
+        return self._load()
+
+
+def run(settings: Settings, status: Status, listen_fd: int | None) -> None:
+    """Serves until SIGTERM; tells `status` of every worker that serves or has ended."""
+    from pacslite import app, roles
+
+    values = options(settings)
+    if listen_fd is not None:
+        values["bind"] = [f"fd://{listen_fd}"]
+    master = os.getpid()
+
+    def post_fork(server: Any, worker: Any) -> None:
+        roles.end_with_parent(master)
+
+    def post_worker_init(worker: Any) -> None:
+        status.ready()
+
+    def child_exit(server: Any, worker: Any) -> None:
+        status.gone(worker.pid)
+
+    values |= {"post_fork": post_fork, "post_worker_init": post_worker_init, "child_exit": child_exit}
+    _Server(values, lambda: app.web_application(settings)).run()
