@@ -1,0 +1,344 @@
+"""Tables of the catalog, the same on SQLite and PostgreSQL.
+
+Columns of indexed attributes are generated from `dicom.attributes`. Text sorts and compares by code point on both databases
+(collation "C" on PostgreSQL), so that ranges, prefixes and pages mean the same. Times are text, ISO 8601 in UTC with
+microseconds. Rows refer to each other by numbers named `_pk`, so that `patient_id` and `study_id` are what DICOM calls so.
+`tests/integration/catalog/test_migrations.py` holds the migrations to these tables.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, Double, ForeignKey, Index, Integer, LargeBinary, MetaData, Table, Text, UniqueConstraint, text
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.orm import DeclarativeBase
+
+from pacslite.dicom.attributes import REQUEST_ATTRIBUTES_SEQUENCE, SEQUENCE_ITEMS, Attribute, Level, Source, of_level
+
+REVISION = "0001"
+"""The revision of the schema these tables are; the newest under migrations/versions."""
+
+# INTEGER PRIMARY KEY is SQLite's row id; any other type would cost an index.
+_ID = BigInteger().with_variant(Integer(), "sqlite")
+_TEXT = Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
+
+
+class Base(DeclarativeBase):
+    """Base of all models; its metadata is what migrations are compared with."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+def _attribute_columns(attributes: tuple[Attribute, ...]) -> list[Column[object]]:
+    columns: list[Column[object]] = []
+    for attribute in attributes:
+        if attribute.column and attribute.source is not Source.KEPT:
+            columns.append(Column(attribute.column, _TEXT, nullable=attribute.column not in _REQUIRED))
+            if attribute.has_normal_form:
+                columns.extend(_match_column(attribute, name) for name in attribute.match_columns)
+    return columns
+
+
+def _match_column(attribute: Attribute, name: str) -> Column[object]:
+    if attribute.vr in ("IS", "DS"):
+        return Column(name, Double)
+    # Never NULL: databases disagree where NULL sorts, and pages are cut by these.
+    return Column(name, _TEXT, nullable=False, server_default="")
+
+
+_REQUIRED = frozenset({"study_instance_uid", "series_instance_uid", "sop_instance_uid", "sop_class_uid"})
+
+
+def _count(name: str) -> Column[int]:
+    return Column(name, Integer, nullable=False, server_default="0")
+
+
+def _text(name: str, default: str | None = None) -> Column[str]:
+    return Column(name, _TEXT, nullable=False, server_default=default)
+
+
+def _parent(name: str, *, index: bool = False) -> Column[int]:
+    return Column(name, _ID, ForeignKey(f"{name.removesuffix('_pk')}.pk"), nullable=False, index=index)
+
+
+class Patient(Base):
+    """A patient: PatientID and issuer, trimmed; with an empty PatientID one of its own per study (`identity_study`)."""
+
+    __table__ = Table(
+        "patient",
+        Base.metadata,
+        Column("pk", _ID, primary_key=True),
+        _text("identity_id"),
+        _text("identity_issuer"),
+        _text("identity_study"),
+        *_attribute_columns(of_level(Level.PATIENT)),
+        Column("attributes_digest", LargeBinary),
+        _text("created_at"),
+        _text("updated_at"),
+        UniqueConstraint("identity_id", "identity_issuer", "identity_study"),
+        Index(None, "patient_id"),
+        Index(None, "patient_name_alphabetic"),
+        Index(None, "patient_birth_date_normal"),
+    )
+
+
+class Study(Base):
+    """A study; it stays with the patient of its first instance. Attributes are those of the version last stored."""
+
+    __table__ = Table(
+        "study",
+        Base.metadata,
+        Column("pk", _ID, primary_key=True),
+        _parent("patient_pk", index=True),
+        *_attribute_columns(of_level(Level.STUDY)),
+        Column("modalities_in_study", _TEXT),
+        Column("sop_classes_in_study", _TEXT),
+        _count("number_of_study_related_series"),
+        _count("number_of_study_related_instances"),
+        Column("attributes_digest", LargeBinary),
+        Column("change_seq", BigInteger, nullable=False, server_default="0"),
+        _text("created_at"),
+        _text("updated_at"),
+        UniqueConstraint("study_instance_uid"),
+        # The default order of studies, newest first, is this index read backwards.
+        Index(None, "study_date_normal", "study_time_normal", "pk"),
+        Index(None, "accession_number"),
+        Index(None, "study_id"),
+        Index(None, "referring_physician_name_alphabetic"),
+    )
+
+
+class Series(Base):
+    """A series of one study: the same UID in two studies is two series."""
+
+    __table__ = Table(
+        "series",
+        Base.metadata,
+        Column("pk", _ID, primary_key=True),
+        _parent("study_pk"),
+        *_attribute_columns(of_level(Level.SERIES)),
+        _count("number_of_series_related_instances"),
+        Column("attributes_digest", LargeBinary),
+        Column("change_seq", BigInteger, nullable=False, server_default="0"),
+        _text("created_at"),
+        _text("updated_at"),
+        UniqueConstraint("series_instance_uid", "study_pk"),
+        Index(None, "study_pk", "series_number_value", "pk"),
+        Index(None, "modality", "study_pk"),
+    )
+
+
+class RequestAttribute(Base):
+    """An item of a series' Request Attributes Sequence (0040,0275), in its order."""
+
+    __table__ = Table(
+        "request_attribute",
+        Base.metadata,
+        Column("series_pk", _ID, ForeignKey("series.pk"), primary_key=True),
+        Column("item", Integer, primary_key=True),
+        *_attribute_columns(SEQUENCE_ITEMS[REQUEST_ATTRIBUTES_SEQUENCE]),
+        Index(None, "scheduled_procedure_step_id"),
+        Index(None, "requested_procedure_id"),
+    )
+
+
+class Instance(Base):
+    """An instance of one series; `version_number` is its newest version, which is the one everybody sees."""
+
+    __table__ = Table(
+        "instance",
+        Base.metadata,
+        Column("pk", _ID, primary_key=True),
+        _parent("series_pk"),
+        *_attribute_columns(of_level(Level.INSTANCE)),
+        Column("transfer_syntax_uid", _TEXT, nullable=False),
+        Column("version_number", Integer, nullable=False),
+        _text("created_at"),
+        _text("updated_at"),
+        UniqueConstraint("sop_instance_uid", "series_pk"),
+        Index(None, "series_pk", "instance_number_value", "pk"),
+    )
+
+
+class Blob(Base):
+    """Immutable bytes in a store. `uid` is the unique id inside the key; `state` is live, doomed or quarantined."""
+
+    __table__ = Table(
+        "blob",
+        Base.metadata,
+        Column("pk", _ID, primary_key=True),
+        _text("uid"),
+        _text("storage_key"),
+        _text("store_name"),
+        Column("size_bytes", BigInteger, nullable=False),
+        _text("sha256"),
+        _text("media_type"),
+        _text("state", "live"),
+        Column("reference_count", Integer, nullable=False, server_default="1"),
+        Column("doomed_at", _TEXT),
+        _text("created_at"),
+        UniqueConstraint("uid"),
+        Index("ix_blob_doomed", "doomed_at", sqlite_where=text("state = 'doomed'"), postgresql_where=text("state = 'doomed'")),
+        # Quarantined and doomed blobs are few; live ones are not in any index but that of their id.
+    )
+
+
+class Version(Base):
+    """One version of an instance; never changed but for a repair of lost bytes."""
+
+    __table__ = Table(
+        "version",
+        Base.metadata,
+        Column("pk", _ID, primary_key=True),
+        _parent("instance_pk"),
+        Column("number", Integer, nullable=False),
+        _parent("blob_pk", index=True),
+        _text("transfer_syntax_uid"),
+        _text("data_set_sha256"),
+        Column("type", _TEXT),
+        Column("description", _TEXT),
+        Column("author", _TEXT),
+        _text("created_at"),
+        UniqueConstraint("instance_pk", "number"),
+    )
+
+
+class Metadata(Base):
+    """DICOM JSON of a version without bulk data (zlib), and where its frames lie; made once at ingest."""
+
+    __table__ = Table(
+        "metadata",
+        Base.metadata,
+        Column("version_pk", _ID, ForeignKey("version.pk"), primary_key=True, autoincrement=False),
+        Column("extractor_version", Integer, nullable=False),
+        Column("json", LargeBinary, nullable=False),
+        Column("frame_index", LargeBinary),
+    )
+
+
+class Change(Base):
+    """One entry of the ordered feed of everything that happened; see `catalog.changes`."""
+
+    __table__ = Table(
+        "change",
+        Base.metadata,
+        Column("seq", _ID, primary_key=True),
+        # PostgreSQL only: a reader passes over what an older, still open transaction may yet come before.
+        Column("transaction_id", BigInteger),
+        _text("at"),
+        _text("kind"),
+        Column("study_instance_uid", _TEXT),
+        Column("series_instance_uid", _TEXT),
+        Column("sop_instance_uid", _TEXT),
+        Column("version_number", Integer),
+        Column("blob_uid", _TEXT),
+        Column("protocol", _TEXT),
+        Column("calling_aet", _TEXT),
+        Column("address", _TEXT),
+        Column("actor", _TEXT),
+        Column("request_id", _TEXT),
+        Column("detail", _TEXT),
+        sqlite_autoincrement=True,  # a number is never used twice, even when the newest rows are pruned
+    )
+
+
+class Conflict(Base):
+    """Something stored that contradicts what was there: `sop_instance_uid` or `patient_id`; waits for a person."""
+
+    __table__ = Table(
+        "conflict",
+        Base.metadata,
+        Column("id", _ID, primary_key=True),
+        _text("kind"),
+        _text("study_instance_uid"),
+        _text("series_instance_uid"),
+        _text("sop_instance_uid"),
+        Column("detail", _TEXT),
+        _text("created_at"),
+        UniqueConstraint("study_instance_uid", "series_instance_uid", "sop_instance_uid", "kind"),
+    )
+
+
+class Tombstone(Base):
+    """What was deleted, so that asking for it is answered with Gone; "" for the UIDs below the level deleted."""
+
+    __table__ = Table(
+        "tombstone",
+        Base.metadata,
+        Column("study_instance_uid", _TEXT, primary_key=True),
+        Column("series_instance_uid", _TEXT, primary_key=True),
+        Column("sop_instance_uid", _TEXT, primary_key=True),
+        _text("deleted_at"),
+    )
+
+
+class Job(Base):
+    """Work to be done outside of a request, with a lease; see `catalog.jobs`."""
+
+    __table__ = Table(
+        "job",
+        Base.metadata,
+        Column("id", _ID, primary_key=True),
+        _text("kind"),
+        _text("state", "queued"),
+        Column("dedupe_key", _TEXT),
+        _text("payload", "{}"),
+        Column("result", _TEXT),
+        Column("error", _TEXT),
+        Column("actor", _TEXT),
+        _count("attempts"),
+        Column("max_attempts", Integer, nullable=False, server_default="5"),
+        _count("progress_done"),
+        Column("progress_total", Integer),
+        _text("run_after_at"),
+        Column("lease_owner", _TEXT),
+        Column("lease_until_at", _TEXT),
+        _text("created_at"),
+        _text("updated_at"),
+        Index(None, "state", "run_after_at", "id"),
+        Index(
+            "uq_job_dedupe_key",
+            "dedupe_key",
+            unique=True,
+            sqlite_where=text("state IN ('queued', 'running')"),
+            postgresql_where=text("state IN ('queued', 'running')"),
+        ),
+    )
+
+
+class Peer(Base):
+    """A remote application entity that the server knows."""
+
+    __table__ = Table(
+        "peer",
+        Base.metadata,
+        Column("ae_title", _TEXT, primary_key=True),
+        _text("host"),
+        Column("port", Integer, nullable=False),
+        _text("description", ""),
+        _text("created_at"),
+        _text("updated_at"),
+    )
+
+
+patient = Patient.__table__
+study = Study.__table__
+series = Series.__table__
+request_attribute = RequestAttribute.__table__
+instance = Instance.__table__
+blob = Blob.__table__
+version = Version.__table__
+metadata = Metadata.__table__
+change = Change.__table__
+conflict = Conflict.__table__
+tombstone = Tombstone.__table__
+job = Job.__table__
+peer = Peer.__table__
+
+TABLE_OF_LEVEL = {Level.PATIENT: patient, Level.STUDY: study, Level.SERIES: series, Level.INSTANCE: instance}
