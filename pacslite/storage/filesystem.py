@@ -8,7 +8,6 @@ the later syncs find nothing left to write.
 
 from __future__ import annotations
 
-import io
 import os
 import threading
 from collections import OrderedDict
@@ -21,6 +20,7 @@ from pacslite.errors import BlobMissing, StorageError
 from pacslite.storage.blob_store import BlobInfo
 from pacslite.storage.keys import check_key
 from pacslite.storage.spool import storage_error
+from pacslite.storage.window import FileWindow
 
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _DURABLE_DIRECTORIES = 64
@@ -148,7 +148,7 @@ class FilesystemStore:
         try:
             if offset == 0 and length is None:
                 return open(path, "rb")
-            return cast(BinaryIO, _Window(path, offset, length))
+            return cast(BinaryIO, FileWindow(path, offset, length))
         except OSError as error:
             raise _read_error(key, error) from error
 
@@ -253,43 +253,3 @@ def _read_error(key: str, error: OSError) -> StorageError:
     if isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError)):
         return BlobMissing(f"the bytes of {key} are missing from the storage")
     return storage_error(f"{key} cannot be read", error)
-
-
-class _Window(io.RawIOBase):
-    """A part of a file as a stream of its own."""
-
-    def __init__(self, path: str, offset: int, length: int | None) -> None:
-        super().__init__()
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        size = os.fstat(self._fd).st_size
-        self._begin = min(offset, size)
-        self._length = size - self._begin if length is None else max(0, min(length, size - self._begin))
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._length}[whence]
-        self._position = max(0, base + offset)
-        return self._position
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        wanted = min(len(buffer), self._length - self._position)
-        if wanted <= 0:
-            return 0
-        got = os.preadv(self._fd, [memoryview(buffer)[:wanted]], self._begin + self._position)
-        self._position += got
-        return got
-
-    def close(self) -> None:
-        if not self.closed and self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-        super().close()
