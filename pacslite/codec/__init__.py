@@ -1,0 +1,1 @@
+"""Pixels and transfer syntaxes: the only user of pixel codecs."""
