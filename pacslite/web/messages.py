@@ -7,12 +7,13 @@ renders one. Nothing here knows Flask: the adapters are `web.app` (Flask) and `w
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
+from pacslite.core.content import FileBody as FileBody
+from pacslite.core.content import StreamBody as StreamBody
 from pacslite.errors import BadRequest
 
 Headers = list[tuple[str, str]]
@@ -125,26 +126,6 @@ class Request:
     def dicomweb_url(self) -> str:
         """The DICOMweb root."""
         return self.base_url + "/dicom-web"
-
-
-@dataclass(frozen=True, slots=True)
-class FileBody:
-    """A range of a file on this machine; sent without copying where the server can."""
-
-    path: Path
-    offset: int
-    length: int
-
-
-@dataclass(frozen=True, slots=True)
-class StreamBody:
-    """Bytes that are made or fetched while they are sent; `chunks` is called once, its iterator is closed at the end.
-
-    Without a length the reply is chunked.
-    """
-
-    length: int | None
-    chunks: Callable[[], Iterator[bytes]]
 
 
 Segment = bytes | FileBody | StreamBody

@@ -10,6 +10,7 @@ import os
 import re
 import socket
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, BinaryIO
 
@@ -60,7 +61,7 @@ def _ranged(asked: str, reply: Reply) -> Reply:
     if first > last:
         raise RangeNotSatisfiable("No byte of the range exists.", size)
     length = last - first + 1
-    part = body[first : last + 1] if isinstance(body, bytes) else FileBody(body.path, body.offset + first, length)
+    part = body[first : last + 1] if isinstance(body, bytes) else replace(body, offset=body.offset + first, length=length)
     return Reply(206, [*reply.headers, ("Content-Range", f"bytes {first}-{last}/{size}")], part)
 
 
@@ -97,6 +98,9 @@ def _iterable(body: Body, environ: Environ) -> Iterable[bytes]:
 
 
 def _opened(body: FileBody) -> BinaryIO:
+    if body.file is not None:
+        body.file.seek(body.offset)
+        return body.file
     try:
         file = open(body.path, "rb", buffering=0)  # noqa: SIM115 - the server closes it when it is sent
     except FileNotFoundError:
