@@ -77,12 +77,20 @@ class S3Store:
             )
         )
 
-    def _client(self, endpoint: str | None = None) -> Any:
+    def client(self, endpoint: str | None = None) -> Any:
+        """The boto3 client of an endpoint (by default the one of the settings), made at the first call."""
         endpoint = endpoint or self._options.endpoint
         with self._lock:  # making a client is not thread-safe, using it is
             if endpoint not in self._clients:
                 self._clients[endpoint] = _make_client(self._options, endpoint)
             return self._clients[endpoint]
+
+    def close(self) -> None:
+        """Close the connections; the next use makes new ones."""
+        with self._lock:
+            for client in self._clients.values():
+                client.close()
+            self._clients.clear()
 
     def _at(self, key: str) -> dict[str, str]:
         return {"Bucket": self._options.bucket, "Key": self._prefix + check_key(key)}
@@ -121,7 +129,7 @@ class S3Store:
         with self._told(key):
             if size <= self._part_bytes:
                 with part(0, size) as body:
-                    self._client().put_object(**at, Body=body, ContentLength=size, ContentMD5=_md5(body))
+                    self.client().put_object(**at, Body=body, ContentLength=size, ContentMD5=_md5(body))
             else:
                 self._put_in_parts(at, size, part)
         arrived = self._stored_size(at, key)
@@ -130,7 +138,7 @@ class S3Store:
             raise StorageError(f"{key}: {size} bytes were sent to the S3 bucket, {arrived} arrived")
 
     def _put_in_parts(self, at: dict[str, str], size: int, part: Callable[[int, int], io.RawIOBase | io.BytesIO]) -> None:
-        client, step = self._client(), max(self._part_bytes, -(-size // _MAX_PARTS))
+        client, step = self.client(), max(self._part_bytes, -(-size // _MAX_PARTS))
         upload = {**at, "UploadId": client.create_multipart_upload(**at)["UploadId"]}
         parts: list[dict[str, Any]] = []
         try:
@@ -147,14 +155,14 @@ class S3Store:
     def _stored_size(self, at: dict[str, str], key: str) -> int | None:
         try:
             with self._told(key):
-                return int(self._client().head_object(**at)["ContentLength"])
+                return int(self.client().head_object(**at)["ContentLength"])
         except BlobMissing:
             return None
 
     def size(self, key: str) -> int:
         """Size in bytes, asked of the bucket."""
         with self._told(key):
-            return int(self._client().head_object(**self._at(key))["ContentLength"])
+            return int(self.client().head_object(**self._at(key))["ContentLength"])
 
     def open(self, key: str, offset: int = 0, length: int | None = None) -> BinaryIO:
         """A stream over one ranged GET, taken up again where it broke; it cannot seek."""
@@ -171,7 +179,7 @@ class S3Store:
         wanted = {} if offset == 0 and end is None else {"Range": f"bytes={offset}-{'' if end is None else end - 1}"}
         try:
             with self._told(key):
-                return self._client().get_object(**self._at(key), **wanted)["Body"]
+                return self.client().get_object(**self._at(key), **wanted)["Body"]
         except StorageError as error:
             cause = error.__cause__
             if isinstance(cause, ClientError) and _status(cause) == 416:
@@ -186,7 +194,7 @@ class S3Store:
         """Erase the object."""
         try:
             with self._told(key):
-                self._client().delete_object(**self._at(key))
+                self.client().delete_object(**self._at(key))
         except BlobMissing:
             return  # some services tell that it was gone already
 
@@ -204,7 +212,7 @@ class S3Store:
     def list(self, prefix: str) -> Iterator[BlobInfo]:
         """Page by page, in the order of the bucket, which is that of the keys."""
         cut = len(self._prefix)
-        pages = self._client().get_paginator("list_objects_v2").paginate(Bucket=self._options.bucket, Prefix=self._prefix + prefix)
+        pages = self.client().get_paginator("list_objects_v2").paginate(Bucket=self._options.bucket, Prefix=self._prefix + prefix)
         following = iter(pages)
         while True:
             with self._told():
@@ -217,13 +225,13 @@ class S3Store:
     def presign(self, key: str, expires_s: int) -> str:
         """A URL that GETs the object from the public endpoint."""
         with self._told(key):
-            client = self._client(self._options.public_endpoint)
+            client = self.client(self._options.public_endpoint)
             return str(client.generate_presigned_url("get_object", Params=self._at(key), ExpiresIn=expires_s))
 
     def check(self) -> None:
         """Whether the bucket answers."""
         with self._told():
-            self._client().list_objects_v2(Bucket=self._options.bucket, MaxKeys=1, Prefix=self._prefix)
+            self.client().list_objects_v2(Bucket=self._options.bucket, MaxKeys=1, Prefix=self._prefix)
 
 
 class _ObjectStream(io.RawIOBase):

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 ACCESS_KEY = "test-access"
-SECRET_KEY = "test-secret"  # noqa: S105
+SECRET_KEY = "test-secret"
 BUCKET = "bucket"
 
 
