@@ -9,12 +9,13 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pacslite.errors import ConfigurationError
+from pacslite.errors import ConfigurationError, PeerError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pacslite.catalog.database import Catalog
+    from pacslite.catalog.peers import Peer
     from pacslite.core.ingest import Ingest
     from pacslite.settings import Settings
     from pacslite.storage.blob_store import BlobStore
@@ -32,6 +33,14 @@ class Pacs:
     store: BlobStore
     spool: Spool
     ingest: Ingest
+
+    def send_echo(self, peer: Peer) -> None:
+        """Sends a C-ECHO to the peer; raises PeerError."""
+        from pacslite.dimse import peers
+
+        if peer.tls:
+            raise PeerError(f"{peer.ae_title} is called over TLS, which this release does not speak")
+        peers.echo(peer, self.settings.aet)
 
     def close(self) -> None:
         """Lets go of the connections to the catalog."""

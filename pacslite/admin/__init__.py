@@ -1,1 +1,15 @@
 """Administration over REST: health, peers, and the description of the interface itself."""
+
+from __future__ import annotations
+
+from pacslite.admin import description, health, peers
+from pacslite.web.messages import Route
+from pacslite.web.operations import Operation
+from pacslite.web.operations import routes as routes_of
+
+OPERATIONS: tuple[Operation, ...] = (*health.OPERATIONS, *peers.OPERATIONS)
+
+
+def routes() -> list[Route]:
+    """The routes of all operations, and of the two that describe them."""
+    return routes_of((*OPERATIONS, *description.describe(OPERATIONS)))

@@ -8,7 +8,22 @@ microseconds. Rows refer to each other by numbers named `_pk`, so that `patient_
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Double, ForeignKey, Index, Integer, LargeBinary, MetaData, Table, Text, UniqueConstraint, text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    false,
+    text,
+)
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import DeclarativeBase
 
@@ -321,7 +336,8 @@ class Peer(Base):
         Column("ae_title", _TEXT, primary_key=True),
         _text("host"),
         Column("port", Integer, nullable=False),
-        _text("description", ""),
+        _text("allow", "store find move get"),  # what it may ask of us, in this order
+        Column("tls", Boolean, nullable=False, server_default=false()),
         _text("created_at"),
         _text("updated_at"),
     )

@@ -126,6 +126,8 @@ def _described(operation: Operation) -> dict[str, Any]:
 def _answer(kind: type | None) -> dict[str, Any]:
     if kind is None:
         return {"description": "Done"}
+    if not dataclasses.is_dataclass(kind):
+        return {"description": "A JSON object", "content": {"application/json": {"schema": {"type": "object"}}}}
     return {"description": (kind.__doc__ or "").strip(), "content": {"application/json": {"schema": _reference(kind)}}}
 
 

@@ -1,0 +1,63 @@
+"""The known remote application entities: kept in the catalog, asked by C-ECHO."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from pacslite.catalog import peers as rows
+from pacslite.catalog.peers import SERVICES, Peer
+from pacslite.errors import InvalidForm, NotFound, PeerError
+
+if TYPE_CHECKING:
+    from pacslite.catalog.database import Catalog
+
+__all__ = ["SERVICES", "Echo", "Peer", "echo", "listed", "put", "remove"]
+
+# PS3.5 6.2, AE: 1-16 characters of the default repertoire, no backslash, no control characters; spaces around do not count.
+_AE_TITLE = re.compile(r"[!-\[\]-~](?:[ -\[\]-~]{0,14}[!-\[\]-~])?")
+
+
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """What came of a C-ECHO."""
+
+    outcome: Literal["success", "failed"]
+    duration_s: float
+    detail: str
+
+
+def listed(catalog: Catalog) -> list[Peer]:
+    """All peers by title."""
+    with catalog.read() as connection:
+        return rows.listed(connection)
+
+
+def put(catalog: Catalog, peer: Peer) -> Peer:
+    """Adds the peer or replaces the one of the same title; raises InvalidForm."""
+    if not _AE_TITLE.fullmatch(peer.ae_title):
+        message = "is not an AE title (1-16 characters of ISO 646, no backslash, no spaces around)"
+        raise InvalidForm(f"ae_title: {message}", (("ae_title", message),))
+    return catalog.write(lambda connection: rows.put(connection, peer))
+
+
+def remove(catalog: Catalog, ae_title: str) -> bool:
+    """Forgets the peer; whether there was one."""
+    return catalog.write(lambda connection: rows.remove(connection, ae_title))
+
+
+def echo(catalog: Catalog, ae_title: str, send_echo: Callable[[Peer], None]) -> Echo:
+    """Sends a C-ECHO by `send_echo`, which raises PeerError; raises NotFound for a title nobody added."""
+    with catalog.read() as connection:
+        peer = rows.find(connection, ae_title)
+    if peer is None:
+        raise NotFound(f"There is no peer {ae_title!r}.")
+    begun = time.monotonic()
+    try:
+        send_echo(peer)
+    except PeerError as error:
+        return Echo("failed", round(time.monotonic() - begun, 3), str(error))
+    return Echo("success", round(time.monotonic() - begun, 3), "C-ECHO answered with 0000H (Success)")
