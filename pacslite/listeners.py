@@ -40,7 +40,8 @@ def bind(address: Address, *, shared: bool) -> socket.socket:
             return _bound(address, shared=shared)
         except OSError as error:
             if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
-                raise Unavailable(f"cannot listen on {address.text}: {error.strerror}; choose another address or end what uses it") from None
+                advice = "choose another address or end what uses it"
+                raise Unavailable(f"cannot listen on {address.text}: {error.strerror}; {advice}") from None
         time.sleep(_PAUSE_S)
 
 

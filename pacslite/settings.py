@@ -218,7 +218,7 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
 
 
 # Read by the command line or the tests, not settings of a server.
-_NOT_SETTINGS = frozenset({"PACSLITE_CONFIG", "PACSLITE_CORPUS"})
+_NOT_SETTINGS = frozenset({"PACSLITE_CONFIG", "PACSLITE_CORPUS", "PACSLITE_HARNESS", "PACSLITE_TEST_FULL"})
 
 
 def load(file: Path | None = None, environment: Mapping[str, str] | None = None, **overrides: Any) -> Settings:

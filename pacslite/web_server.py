@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _GRACE_S = 10
 _WORKER_SILENCE_S = 120
 _KEEPALIVE_S = 30
-_SHARED_MEMORY = "/dev/shm"  # noqa: S108 - the heartbeat file of a worker must not wait for a disk
+_SHARED_MEMORY = "/dev/shm"  # the heartbeat file of a worker must not wait for a disk
 
 
 class Logger(gunicorn.glogging.Logger):  # type: ignore[misc]

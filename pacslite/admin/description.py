@@ -62,7 +62,8 @@ def _page(described: dict[str, Any]) -> str:
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>pacslite REST</title>'
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>'
         f"<h1>pacslite {escape(described['info']['version'])}</h1><p>{escape(described['info']['description'])} Paths are below "
-        f'<code>{ROOT}</code>; <a href="openapi.json">openapi.json</a> is this page for programs.</p>{body}<h2>Bodies</h2>{schemas}</body></html>'
+        f'<code>{ROOT}</code>; <a href="openapi.json">openapi.json</a> is this page for programs.</p>'
+        f"{body}<h2>Bodies</h2>{schemas}</body></html>"
     )
 
 
@@ -74,10 +75,8 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
     answers = "".join(f"<tr><td>{status}</td><td>{_answer(answer)}</td></tr>" for status, answer in operation["responses"].items())
     body = operation.get("requestBody")
     form = f"<p>Body: {_reference(body['content']['application/json']['schema'])}</p>" if body else ""
-    return (
-        f'<details><summary><span class="method">{method.upper()}</span> <code>{escape(path)}</code> {escape(operation["summary"])}</summary>'
-        f"{form}<table>{rows}{answers}</table></details>"
-    )
+    title = f'<span class="method">{method.upper()}</span> <code>{escape(path)}</code> {escape(operation["summary"])}'
+    return f"<details><summary>{title}</summary>{form}<table>{rows}{answers}</table></details>"
 
 
 def _answer(answer: dict[str, Any]) -> str:
@@ -91,4 +90,5 @@ def _reference(schema: dict[str, Any]) -> str:
 
 
 def _schema(name: str, schema: dict[str, Any]) -> str:
-    return f'<details id="{name}"><summary><code>{name}</code> {escape(schema["description"])}</summary><pre>{escape(json.dumps(schema, indent=2))}</pre></details>'
+    title = f"<code>{name}</code> {escape(schema['description'])}"
+    return f'<details id="{name}"><summary>{title}</summary><pre>{escape(json.dumps(schema, indent=2))}</pre></details>'

@@ -91,6 +91,12 @@ def _check_spool(pacs: Pacs) -> None:
 OPERATIONS = (
     Operation("GET", "/health/live", get_live, "Whether the process answers", "health", {200: Live}, also_at=("/health/live",)),
     Operation(
-        "GET", "/health/ready", get_ready, "Whether what it stands on works", "health", {200: Readiness, 503: Readiness}, also_at=("/health/ready",)
+        "GET",
+        "/health/ready",
+        get_ready,
+        "Whether what it stands on works",
+        "health",
+        {200: Readiness, 503: Readiness},
+        also_at=("/health/ready",),
     ),
 )

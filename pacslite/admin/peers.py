@@ -93,7 +93,16 @@ OPERATIONS = (
         {200: PeerList},
         parameters=(Parameter("limit", "Items of a page, 100 by default, at most 1000.", "integer"), Parameter("cursor", "From `next`.")),
     ),
-    Operation("POST", "/peers", put_peer, "Add or replace a remote application entity", "peers", {201: PeerView}, form=PeerForm, problems=(413, 415)),
+    Operation(
+        "POST",
+        "/peers",
+        put_peer,
+        "Add or replace a remote application entity",
+        "peers",
+        {201: PeerView},
+        form=PeerForm,
+        problems=(413, 415),
+    ),
     Operation("DELETE", "/peers/{ae_title}", remove_peer, "Forget a remote application entity", "peers", {204: None}, problems=(404,)),
     Operation("POST", "/peers/{ae_title}/echo", echo_peer, "Send a C-ECHO", "peers", {200: EchoView}, problems=(404,)),
 )

@@ -50,7 +50,11 @@ class _LazyGroup(click.Group):
             formatter.write_dl([(name, help) for name, (_, _, help) in _COMMANDS.items()])
 
 
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]}, epilog="Exit codes and settings: docs/operations.md.")
+@click.group(
+    cls=_LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes and settings: docs/operations.md.",
+)
 @click.version_option(__version__, prog_name="pacslite")
 @click.option("--config", "config_file", type=click.Path(dir_okay=False), help="TOML file of settings (else PACSLITE_CONFIG).")
 @click.pass_context

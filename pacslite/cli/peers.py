@@ -25,7 +25,7 @@ def peer() -> None:
 @click.argument("ae_title", metavar="AET")
 @click.argument("host")
 @click.argument("port", type=click.IntRange(1, 65535))
-@click.option("--allow", type=click.Choice(_SERVICES), multiple=True, help="What it may ask of this server; may be repeated (default: all).")
+@click.option("--allow", type=click.Choice(_SERVICES), multiple=True, help="What it may ask of us; may be repeated (default: all).")
 @click.option("--tls", is_flag=True, help="Call it over TLS.")
 @settings_options
 @json_option

@@ -105,7 +105,7 @@ def schema_of(form: type[Any]) -> dict[str, Any]:
     required = []
     for f in dataclasses.fields(form):
         schema = _schema_of_kind(hints[f.name])
-        target = schema["items"] if "items" in schema else schema
+        target = schema.get("items", schema)
         target.update(f.metadata.get("limits", {}))
         if "help" in f.metadata:
             schema["description"] = f.metadata["help"]

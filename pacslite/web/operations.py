@@ -69,11 +69,11 @@ class Operation:
 
 def routes(operations: Iterable[Operation]) -> list[Route]:
     """The routes that serve the operations."""
-    made = []
-    for operation in operations:
-        for path in (ROOT + operation.path, *operation.also_at):
-            made.append(Route(operation.method, re.sub(r"\{(\w+)\}", r"<\1>", path), operation.handler))
-    return made
+    return [
+        Route(operation.method, re.sub(r"\{(\w+)\}", r"<\1>", path), operation.handler)
+        for operation in operations
+        for path in (ROOT + operation.path, *operation.also_at)
+    ]
 
 
 def json_reply(value: Any, status: int = 200, headers: Iterable[tuple[str, str]] = ()) -> Reply:

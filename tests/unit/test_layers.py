@@ -1,0 +1,102 @@
+"""Imports only point down, and each library has one owner (docs/architecture.md)."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[2] / "pacslite"
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+BASE = frozenset({"settings", "errors", "error_map", "logs", "resources", "run_state", "pacslite"})
+FOUNDATIONS = frozenset({"catalog", "storage", "codec"})
+ADAPTERS = frozenset({"dimse", "dicomweb", "files", "admin", "ui"})
+# What each part may import, besides itself and the base. `dicom` is there for everybody.
+MAY = {
+    **dict.fromkeys(BASE, frozenset()),
+    "dicom": frozenset(),
+    **dict.fromkeys(FOUNDATIONS, frozenset({"dicom"})),
+    "core": FOUNDATIONS | {"dicom"},
+    "web": frozenset({"core", "dicom"}),
+    "dimse": frozenset({"core", "dicom", "codec"}),
+    "dicomweb": frozenset({"web", "core", "dicom", "codec"}),
+    "files": frozenset({"web", "core", "dicom"}),
+    "admin": frozenset({"web", "core"}),
+    "ui": frozenset({"web", "core"}),
+    "samples": frozenset({"dicom"}),
+}
+# The modules at the top start roles and join the parts; they may import whatever they start.
+TOP = frozenset({"app", "cli", "roles", "supervisor", "listeners", "web_server", "worker", "selftest", "documents", "__main__"})
+OWNERS = {
+    "sqlalchemy": {"catalog"},
+    "alembic": {"catalog"},
+    "boto3": {"storage"},
+    "botocore": {"storage"},
+    "pynetdicom": {"dimse"},
+    "flask": {"web", "dicomweb", "admin", "ui", "files"},
+    "werkzeug": {"web", "dicomweb", "admin", "ui", "files"},
+    "gunicorn": {"web_server"},
+    "click": {"cli"},
+}
+
+
+def part_of(path: Path) -> str:
+    first = path.relative_to(PACKAGE).parts[0]
+    return "pacslite" if first == "__init__.py" else first.removesuffix(".py")
+
+
+def imports_of(path: Path) -> set[str]:
+    """Dotted names of everything imported when the code runs; what only the type checker reads does not count."""
+    tree = ast.parse(path.read_text())
+    skipped = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+        for statement in node.body
+        for inner in ast.walk(statement)
+    }
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def our_parts(names: set[str]) -> set[str]:
+    parts = {name.split(".")[1] for name in names if name.startswith("pacslite.")}
+    known = {part_of(path) for path in SOURCES}
+    return {part if part in known else "pacslite" for part in parts}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_down(path: Path) -> None:
+    part = part_of(path)
+    if part in TOP:
+        return
+    assert part in MAY, f"{part} has no place in the layers; give it one here and in docs/architecture.md"
+    allowed = MAY[part] | BASE | {part}
+    assert our_parts(imports_of(path)) <= allowed
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_each_library_has_one_owner(path: Path) -> None:
+    used = {name.split(".")[0] for name in imports_of(path)}
+    for library, owners in OWNERS.items():
+        assert library not in used or part_of(path) in owners, f"{library} belongs to {', '.join(owners)}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_modules_stay_small(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 600
+
+
+def test_there_are_no_drawers() -> None:
+    drawers = {"utils", "helpers", "common", "manager", "base", "misc"}
+    assert not [path for path in SOURCES if path.stem in drawers]
