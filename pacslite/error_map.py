@@ -46,6 +46,7 @@ _ROWS: dict[type[errors.PacsliteError], Mapping] = {
     errors.InstanceRefused: Mapping(0xC000, 0xC000, 409, "instance-refused", "Instance refused"),
     errors.NotDicom: Mapping(0xC000, 0xC000, 409, "not-dicom", "Not a DICOM instance"),
     errors.TruncatedDataSet: Mapping(0xC000, 0xC000, 409, "truncated-data-set", "Truncated data set"),
+    errors.DataSetTooLarge: Mapping(0xC000, 0xC000, 413, "data-set-too-large", "Data set beyond the limits"),
     errors.MissingAttribute: Mapping(0xA900, 0xA900, 409, "missing-attribute", "Missing or invalid identifying attribute"),
     errors.UnsupportedTransferSyntax: Mapping(0x0122, 0xC122, 409, "unsupported-transfer-syntax", "Unsupported transfer syntax"),
     errors.SopClassMismatch: Mapping(0xA900, 0xA900, 409, "sop-class-mismatch", "SOP class mismatch"),
@@ -59,6 +60,7 @@ _ROWS: dict[type[errors.PacsliteError], Mapping] = {
     errors.Busy: Mapping(0xA700, 0xA700, 503, "busy", "Busy, try again"),
     errors.PeerError: Mapping(0x0110, 0x0110, 502, "peer-failed", "Remote application entity failed"),
     errors.Unavailable: Mapping(0x0110, 0x0110, 503, "unavailable", "Not available here"),
+    errors.OutcomeUnknown: Mapping(0xA700, 0xA700, 503, "outcome-unknown", "Interrupted, try again"),
 }
 
 

@@ -23,6 +23,7 @@
     ├── InstanceRefused             an instance that is not taken; nothing of it is kept
     │   ├── NotDicom                not a DICOM file or data set
     │   ├── TruncatedDataSet        ends inside an element
+    │   ├── DataSetTooLarge        header, nesting or inflated size beyond the limits
     │   ├── MissingAttribute        lacks a UID that identifies it
     │   ├── UnsupportedTransferSyntax  a transfer syntax nobody knows how to read
     │   ├── SopClassMismatch        command and data set name different SOP classes
@@ -36,6 +37,7 @@
     ├── Busy                        the catalog is locked or a bound is reached; try again
     ├── PeerError                   a remote application entity failed or refused
     └── Unavailable                 a part this needs is not there (viewer, codec, revision of the schema)
+        └── OutcomeUnknown          a commit was interrupted: it may have happened or not
 
 Protocol statuses are not here: `pacslite.error_map` gives each leaf its row.
 """
@@ -158,6 +160,10 @@ class TruncatedDataSet(InstanceRefused):
     """Ends inside an element."""
 
 
+class DataSetTooLarge(InstanceRefused):
+    """Header, nesting or inflated size beyond the limits of the reader."""
+
+
 class MissingAttribute(InstanceRefused):
     """Lacks a UID that identifies it, or has an invalid one."""
 
@@ -208,3 +214,7 @@ class PeerError(PacsliteError):
 
 class Unavailable(PacsliteError):
     """A part this needs is not there."""
+
+
+class OutcomeUnknown(Unavailable):
+    """A commit was interrupted: what was to be written may be there or not; doing it again is safe."""

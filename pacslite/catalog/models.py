@@ -276,7 +276,7 @@ class Conflict(Base):
         _text("sop_instance_uid"),
         Column("detail", _TEXT),
         _text("created_at"),
-        UniqueConstraint("study_instance_uid", "series_instance_uid", "sop_instance_uid", "kind"),
+        UniqueConstraint("study_instance_uid", "series_instance_uid", "sop_instance_uid", "kind", name="uq_conflict_instance_kind"),
     )
 
 

@@ -1,0 +1,270 @@
+"""The catalog's database: short reads, grouped writes, and its schema.
+
+`Catalog.read` and `Catalog.write` are the only ways to a connection. Nothing here knows what the tables mean.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from pacslite.catalog import schema
+from pacslite.catalog.group_commit import GroupCommit, Item, Take
+from pacslite.catalog.models import REVISION
+from pacslite.catalog.process_lock import ProcessLock
+from pacslite.errors import Busy, ConfigurationError, OutcomeUnknown, OutOfSpace, PacsliteError, Unavailable
+
+T = TypeVar("T")
+_ATTEMPTS = 8
+_RETRYABLE = frozenset({"40001", "40P01"})  # PostgreSQL: serialization failure, deadlock
+_OUT_OF_SPACE, _BUSY = frozenset({"53100", "SQLITE_FULL"}), frozenset({"55P03", "57014", "53300"})
+_POSTGRESQL_LEADERS = 4
+# Each process keeps so many pages of the write-ahead log before a commit has to copy them (16 MiB); the worker does it earlier.
+_WAL_PAGES = 4000
+
+
+class Catalog:
+    """One database, one process. Safe for threads; to be made after a fork, not before."""
+
+    def __init__(self, url: str, *, busy_timeout_s: float = 20, pool_size: int = 16) -> None:
+        self.url = _parse(url)
+        self.busy_timeout_s = busy_timeout_s
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self._lock: ProcessLock | None = None
+        if self.is_sqlite:
+            file = _database_file(self.url)
+            self._lock = ProcessLock(file)
+            self._reads = _sqlite_engine(self.url, pool_size, busy_timeout_s, writes=False)
+            self._writes = _sqlite_engine(self.url, 1, busy_timeout_s, writes=True)
+        else:
+            self._reads = _postgresql_engine(self.url, pool_size, busy_timeout_s, writes=False)
+            self._writes = _postgresql_engine(self.url, _POSTGRESQL_LEADERS, busy_timeout_s, writes=True)
+        self._driver_error: type[Exception] = self._writes.dialect.loaded_dbapi.Error
+        self._group = GroupCommit(self._commit, 1 if self.is_sqlite else _POSTGRESQL_LEADERS)
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A connection that sees one state of the catalog; to be left before anything is sent to anybody."""
+        with self._translated(), self._reads.connect() as conn:
+            conn.begin()
+            yield conn
+
+    def write(self, work: Callable[[Connection], T], keys: tuple[str, ...] = ()) -> T:
+        """The result of `work`, once it is committed. Raises what `work` raises (nothing is kept then), Busy, OutcomeUnknown.
+
+        `work` may run more than once and does nothing but SQL. `keys` name what it changes (`study:UID`): on PostgreSQL
+        two writes that share a key never overlap.
+        """
+        result: T = self._group.run(work, keys, self.busy_timeout_s)
+        return result
+
+    def _commit(self, take: Take, deadline: float) -> None:
+        held: AbstractContextManager[None] = self._lock.held(deadline) if self._lock else nullcontext()
+        with held:
+            batch = take()
+            for attempt in range(_ATTEMPTS):
+                if self._try_batch(batch, last=attempt == _ATTEMPTS - 1):
+                    return
+
+    def _try_batch(self, batch: list[Item], *, last: bool) -> bool:
+        """Runs and commits the batch; False when it has to run again."""
+        committing = False
+        try:
+            with self._writes.connect() as conn:
+                conn.begin()
+                self._lock_keys(conn, batch)
+                for item in batch:
+                    self._run(conn, item, alone=len(batch) == 1)
+                    if item.error is not None and not last and _sqlstate(item.error) in _RETRYABLE:
+                        return False
+                if all(item.error is not None for item in batch):
+                    conn.rollback()
+                else:
+                    committing = True
+                    conn.commit()
+        except (DBAPIError, self._driver_error, PoolTimeout) as error:
+            if not committing and not last and _sqlstate(error) in _RETRYABLE:
+                return False
+            failure = OutcomeUnknown("the commit of the catalog failed; nobody knows its outcome") if committing else _translate(error)
+            for item in batch:
+                item.fail(failure)
+            return True
+        for item in batch:
+            item.finished = True
+            if isinstance(item.error, (DBAPIError, self._driver_error)):
+                item.error = _translate(item.error)
+        return True
+
+    def _run(self, conn: Connection, item: Item, *, alone: bool) -> None:
+        if alone:
+            with item:
+                item.result = item.work(conn)
+            return
+        conn.exec_driver_sql("SAVEPOINT item")
+        with item:
+            item.result = item.work(conn)
+        conn.exec_driver_sql("RELEASE SAVEPOINT item" if item.error is None else "ROLLBACK TO SAVEPOINT item")
+
+    def _lock_keys(self, conn: Connection, batch: list[Item]) -> None:
+        """Advisory locks in sorted order, so that batches of several leaders and processes cannot wait in a circle."""
+        if self.is_sqlite:
+            return
+        keys = sorted({_key_number(key) for item in batch for key in item.keys})
+        if keys:
+            conn.exec_driver_sql("SELECT pg_advisory_xact_lock(k) FROM unnest(%s::bigint[]) WITH ORDINALITY AS t(k, n) ORDER BY n", (keys,))
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (DBAPIError, self._driver_error, PoolTimeout) as error:
+            raise _translate(error) from error
+
+    def revision(self) -> str | None:
+        """The revision of the schema in the database, None when there is none."""
+        with self._translated(), self._reads.connect() as conn:
+            if not inspect(conn).has_table("alembic_version"):
+                return None
+            revision: str | None = conn.execute(text("SELECT version_num FROM alembic_version")).scalar()
+            return revision
+
+    def check_revision(self) -> None:
+        """Raises Unavailable unless the schema is the one this program was made for."""
+        found = self.revision()
+        if found != REVISION:
+            raise Unavailable(f"the catalog has schema {found or 'none'}, this program needs {REVISION}: run `pacslite migrate`")
+
+    def migrate(self, target: str = "head") -> None:
+        """Bring the schema to this program's revision; only one process at a time does it, in one transaction."""
+        held: AbstractContextManager[None] = nullcontext()
+        if self._lock:
+            held = self._lock.held(time.monotonic() + max(60, self.busy_timeout_s))
+        with held, self._translated(), self._writes.connect() as conn, conn.begin():
+            if not self.is_sqlite:
+                conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _key_number("migrate")})
+            schema.upgrade(conn, target)
+        if self.is_sqlite:
+            schema.sync_directory(_database_file(self.url).parent)
+
+    def checkpoint(self) -> int:
+        """Copy SQLite's write-ahead log into the database; pages that remain in the log. The worker calls it."""
+        if not self.is_sqlite:
+            return 0
+        with self._translated(), self._writes.connect() as conn:
+            driver: Any = conn.connection.driver_connection
+            _, in_log, copied = driver.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        return int(max(0, in_log - copied))
+
+    def close(self) -> None:
+        """Close all connections; the catalog is not used afterwards."""
+        self._reads.dispose()
+        self._writes.dispose()
+        if self._lock:
+            self._lock.close()
+            self._lock = None
+
+
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise ConfigurationError("database_url: is not a database URL") from None
+    backend = parsed.get_backend_name()
+    if backend == "postgresql":
+        return parsed.set(drivername="postgresql+psycopg")
+    if backend != "sqlite" or parsed.database in (None, "", ":memory:"):
+        raise ConfigurationError("database_url: the catalog is sqlite:///FILE or postgresql://HOST/DATABASE")
+    return parsed
+
+
+def _database_file(url: URL) -> Path:
+    file = Path(url.database or "")
+    try:
+        file.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"database_url: {file.parent} cannot be made: {error.strerror}") from error
+    return file
+
+
+def _sqlite_engine(url: URL, pool_size: int, busy_timeout_s: float, *, writes: bool) -> Engine:
+    engine = create_engine(url, pool_size=pool_size, max_overflow=128, pool_timeout=busy_timeout_s)
+    pragmas = [
+        f"PRAGMA busy_timeout = {int(busy_timeout_s * 1000)}",
+        "PRAGMA foreign_keys = ON",
+        "PRAGMA synchronous = FULL",
+        "PRAGMA temp_store = MEMORY",
+        f"PRAGMA cache_size = {-32000 if writes else -8000}",
+        f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}",
+        *(["PRAGMA journal_mode = WAL"] if writes else []),
+    ]
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: Any, _record: object) -> None:
+        connection.isolation_level = None  # the driver begins no transactions of its own
+        for pragma in pragmas:
+            connection.execute(pragma).close()
+
+    begin_statement = "BEGIN IMMEDIATE" if writes else "BEGIN"
+
+    @event.listens_for(engine, "begin")
+    def begin(conn: Connection) -> None:
+        conn.connection.driver_connection.execute(begin_statement).close()  # type: ignore[union-attr]
+
+    return engine
+
+
+def _postgresql_engine(url: URL, pool_size: int, busy_timeout_s: float, *, writes: bool) -> Engine:
+    engine = create_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=0 if writes else pool_size,
+        pool_timeout=busy_timeout_s,
+        pool_pre_ping=False,
+        isolation_level="READ COMMITTED" if writes else "REPEATABLE READ",
+        connect_args={"connect_timeout": max(2, int(busy_timeout_s)), "application_name": "pacslite"},
+    )
+    settings = [f"SET lock_timeout = {int(busy_timeout_s * 1000)}", "SET synchronous_commit = on"]
+    if not writes:
+        settings.append("SET default_transaction_read_only = on")
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: Any, _record: object) -> None:
+        with connection.cursor() as cursor:
+            for setting in settings:
+                cursor.execute(setting)
+        connection.commit()
+
+    return engine
+
+
+def _key_number(key: str) -> int:
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big", signed=True)
+
+
+def _driver_level(error: BaseException) -> BaseException:
+    return error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+
+
+def _sqlstate(error: BaseException) -> str:
+    """PostgreSQL's SQLSTATE or SQLite's error name, "" when it has none."""
+    origin = _driver_level(error)
+    return str(getattr(origin, "sqlstate", None) or getattr(origin, "sqlite_errorname", None) or "")
+
+
+def _translate(error: BaseException) -> PacsliteError:
+    """Our error for the database's; its text names no value of a row."""
+    state, origin = _sqlstate(error), _driver_level(error)
+    if isinstance(error, PoolTimeout) or state in _BUSY or state.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")) or state in _RETRYABLE:
+        return Busy("the catalog is busy")
+    if state in _OUT_OF_SPACE:
+        return OutOfSpace("no room for the catalog")
+    return Unavailable(f"the catalog cannot be used ({type(origin).__name__} {state})".replace(" )", ")"))

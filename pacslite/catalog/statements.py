@@ -1,0 +1,75 @@
+"""Core statements compiled once for each dialect and run by the driver itself.
+
+SQLAlchemy's execution costs several times what SQLite needs for the statement; the paths that run for every instance go
+past it. Values are passed as the driver takes them: text, numbers, bytes, None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, Executable
+from sqlalchemy.sql.compiler import SQLCompiler
+
+
+class Prepared:
+    """A statement whose bound parameters are given by name at each run."""
+
+    __slots__ = ("_compiled", "_statement")
+
+    def __init__(self, statement: Executable) -> None:
+        self._statement = statement
+        self._compiled: dict[str, tuple[str, tuple[str, ...] | None, dict[str, Any]]] = {}
+
+    def run(self, conn: Connection, parameters: Mapping[str, Any]) -> Any:
+        """The driver's cursor after the statement has run."""
+        sql, order, constants = self._compiled.get(conn.dialect.name) or self._compile(conn)
+        if constants:
+            parameters = {**constants, **parameters}
+        cursor = conn.connection.cursor()
+        cursor.execute(sql, tuple([parameters[name] for name in order]) if order is not None else parameters)
+        return cursor
+
+    def first(self, conn: Connection, parameters: Mapping[str, Any]) -> tuple[Any, ...] | None:
+        """The first row, or None."""
+        cursor = self.run(conn, parameters)
+        try:
+            return cursor.fetchone()  # type: ignore[no-any-return]
+        finally:
+            cursor.close()
+
+    def all(self, conn: Connection, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        """All rows."""
+        cursor = self.run(conn, parameters)
+        try:
+            return cursor.fetchall()  # type: ignore[no-any-return]
+        finally:
+            cursor.close()
+
+    def only(self, conn: Connection, parameters: Mapping[str, Any]) -> Any:
+        """The first column of the one row that `RETURNING` gives."""
+        cursor = self.run(conn, parameters)
+        try:
+            return cursor.fetchall()[0][0]
+        finally:
+            cursor.close()
+
+    def _compile(self, conn: Connection) -> tuple[str, tuple[str, ...] | None, dict[str, Any]]:
+        compiled = self._statement.compile(dialect=conn.dialect)  # type: ignore[attr-defined]
+        assert isinstance(compiled, SQLCompiler)
+        order = tuple(compiled.positiontup) if compiled.positiontup is not None else None
+        constants = {name: bind.value for name, bind in compiled.binds.items() if not bind.required and bind.value is not None}
+        self._compiled[conn.dialect.name] = (compiled.string, order, constants)
+        return self._compiled[conn.dialect.name]
+
+
+def now_text() -> str:
+    """The present time as the catalog writes times: ISO 8601, UTC, microseconds."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")[:26] + "Z"
+
+
+def time_text(moment: datetime) -> str:
+    """A time as the catalog writes it."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")[:26] + "Z"
