@@ -83,6 +83,16 @@ def is_version_id(text: str) -> bool:
     return _VERSION_ID.fullmatch(text) is not None
 
 
+def blob_uid(key: str) -> str:
+    """The unique id within a key: its last part up to the first dot; what the catalog finds a blob by."""
+    return key.rpartition("/")[2].partition(".")[0]
+
+
+def version_time_ms(version_id: str) -> int:
+    """When a version id was made, in milliseconds since 1970 (RFC 9562, 5.7)."""
+    return int(version_id[:8] + version_id[9:13], 16)
+
+
 def journal_key(day: str, journal_id: str) -> str:
     """`journal/{yyyymmdd}/{time-ordered id}.jsonl.gz`: a piece of the changes feed."""
     return f"{JOURNAL}{day}/{journal_id}.jsonl.gz"

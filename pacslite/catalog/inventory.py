@@ -1,0 +1,100 @@
+"""What the catalog says about stored bytes, in pages: for verification, sweeping and erasing.
+
+Blobs are found by the unique id within their key, which is indexed; a transaction lasts one page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, bindparam, func, select, update
+
+from pacslite.catalog.models import blob, instance, job, metadata, series, study, version
+
+LIVE, DOOMED, QUARANTINED = "live", "doomed", "quarantined"
+
+
+@dataclass(frozen=True, slots=True)
+class BlobRow:
+    """One blob as the catalog knows it."""
+
+    pk: int
+    uid: str
+    storage_key: str
+    store_name: str
+    size_bytes: int
+    sha256: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredInstance:
+    """What the catalog took from the bytes of one blob, to be compared with them."""
+
+    version_pk: int
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    extractor_version: int
+    json: bytes
+    frame_index: bytes | None
+
+
+_COLUMNS = (blob.c.pk, blob.c.uid, blob.c.storage_key, blob.c.store_name, blob.c.size_bytes, blob.c.sha256, blob.c.state)
+_BY_UID = select(*_COLUMNS).where(blob.c.uid.in_(bindparam("uids", expanding=True)))
+_AFTER = select(*_COLUMNS).where(blob.c.pk > bindparam("after")).order_by(blob.c.pk).limit(bindparam("count"))
+_SET_STATE = update(blob).where(blob.c.pk == bindparam("blob_pk"), blob.c.state == bindparam("old")).values(state=bindparam("new"))
+_INSTANCES = (
+    select(
+        version.c.pk,
+        study.c.study_instance_uid,
+        series.c.series_instance_uid,
+        instance.c.sop_instance_uid,
+        version.c.transfer_syntax_uid,
+        metadata.c.extractor_version,
+        metadata.c.json,
+        metadata.c.frame_index,
+    )
+    .select_from(version)
+    .join(metadata, metadata.c.version_pk == version.c.pk)
+    .join(instance, instance.c.pk == version.c.instance_pk)
+    .join(series, series.c.pk == instance.c.series_pk)
+    .join(study, study.c.pk == series.c.study_pk)
+    .where(version.c.blob_pk == bindparam("blob_pk"))
+    .order_by(version.c.pk)
+)
+_PAYLOADS = select(job.c.payload).where(job.c.state.in_(("queued", "running")))
+
+
+def count_blobs(conn: Connection) -> int:
+    """How many blobs there are, in whatever state."""
+    return int(conn.execute(select(func.count()).select_from(blob)).scalar_one())
+
+
+def blobs_of(conn: Connection, uids: Sequence[str]) -> dict[str, BlobRow]:
+    """The blobs of these unique ids."""
+    return {row.uid: row for row in (BlobRow(*found) for found in conn.execute(_BY_UID, {"uids": list(uids)}))}
+
+
+def blobs_after(conn: Connection, pk: int, count: int) -> list[BlobRow]:
+    """The next blobs in the order of their numbers."""
+    return [BlobRow(*found) for found in conn.execute(_AFTER, {"after": pk, "count": count})]
+
+
+def instances_of(conn: Connection, blob_pk: int) -> list[StoredInstance]:
+    """The versions that the bytes are of."""
+    return [StoredInstance(*found) for found in conn.execute(_INSTANCES, {"blob_pk": blob_pk})]
+
+
+def change_state(conn: Connection, pk: int, old: str, new: str) -> bool:
+    """Set the state of a blob that is still in the old one; whether it was."""
+    return bool(conn.execute(_SET_STATE, {"blob_pk": pk, "old": old, "new": new}).rowcount)
+
+
+def is_referred_to(conn: Connection, uid: str) -> bool:
+    """Whether a blob row or a job that is not done names the unique id."""
+    if blobs_of(conn, [uid]):
+        return True
+    return any(uid in payload for (payload,) in conn.execute(_PAYLOADS))

@@ -1,0 +1,52 @@
+"""The storage beside the catalog: which stored bytes belong to which row, and which to none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from pacslite.catalog import inventory
+from pacslite.storage.keys import RADIOLOGY, blob_uid
+
+if TYPE_CHECKING:
+    from pacslite.catalog.database import Catalog
+    from pacslite.catalog.inventory import BlobRow
+    from pacslite.storage.blob_store import BlobInfo, BlobStore
+
+Progress = Callable[[int, int], None]
+"""Told how many are done, and of how many."""
+
+_BATCH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Bytes that are in the storage, and the row that names exactly this key, if any."""
+
+    info: BlobInfo
+    row: BlobRow | None
+
+
+def take_stock(catalog: Catalog, store: BlobStore, prefix: str = RADIOLOGY) -> Iterator[Found]:
+    """Everything stored under the prefix in the order of keys; one listing, one look-up per batch, bounded memory."""
+    listing = store.list(prefix)
+    while batch := list(islice(listing, _BATCH)):
+        with catalog.read() as conn:
+            rows = inventory.blobs_of(conn, [blob_uid(info.key) for info in batch])
+        for info in batch:
+            row = rows.get(blob_uid(info.key))
+            yield Found(info, row if row is not None and row.storage_key == info.key and row.store_name == store.name else None)
+
+
+def rows_of(catalog: Catalog) -> Iterator[BlobRow]:
+    """Every blob of the catalog, page by page, no transaction open in between."""
+    after = 0
+    while True:
+        with catalog.read() as conn:
+            page = inventory.blobs_after(conn, after, _BATCH)
+        if not page:
+            return
+        yield from page
+        after = page[-1].pk

@@ -1,0 +1,213 @@
+"""Whether every row of the catalog has its bytes, and what the storage holds beyond them.
+
+Quick: every blob is there and has the right size. Deep: the bytes have the right SHA-256 and read as the instance that
+the catalog says they are. A row without bytes is an emergency; bytes without a row are what a crash leaves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pacslite.catalog import inventory
+from pacslite.core.stocktaking import Progress, rows_of, take_stock
+from pacslite.core.sweep import BETWEEN_SWEEPS_S, quarantine
+from pacslite.errors import BlobMissing, InstanceRefused
+from pacslite.storage.keys import parse_instance_key, quarantine_key
+
+if TYPE_CHECKING:
+    from pacslite.catalog.database import Catalog
+    from pacslite.catalog.inventory import BlobRow, StoredInstance
+    from pacslite.dicom.instance import Instance, Limits
+    from pacslite.storage.blob_store import BlobStore
+    from pacslite.storage.spool import Spool
+
+_LISTED = 10_000
+_READ_BYTES = 1024 * 1024
+
+
+class Problem(StrEnum):
+    """What is wrong with a blob; `header`: the bytes are whole and the catalog says otherwise than they do."""
+
+    MISSING = "missing"
+    SIZE = "size"
+    HASH = "hash"
+    HEADER = "header"
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """One blob that is not as the catalog says."""
+
+    key: str
+    problem: Problem
+    detail: str
+    sop_instance_uid: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """Bytes that no row names and that are older than any transfer in progress."""
+
+    key: str
+    size_bytes: int
+
+
+@dataclass(slots=True)
+class VerifyReport:
+    """What was found; the lists stop at 10,000 entries, the counts do not."""
+
+    checked: int = 0
+    damaged_count: int = 0
+    orphan_count: int = 0
+    repaired_count: int = 0
+    damaged: list[Damage] = field(default_factory=list)
+    orphans: list[Orphan] = field(default_factory=list)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every row has its bytes; orphans harm nobody."""
+        return self.damaged_count == 0
+
+    def add_damage(self, damage: Damage) -> None:
+        """Count and list it."""
+        self.damaged_count += 1
+        if len(self.damaged) < _LISTED:
+            self.damaged.append(damage)
+
+    def add_orphan(self, orphan: Orphan) -> None:
+        """Count and list it."""
+        self.orphan_count += 1
+        if len(self.orphans) < _LISTED:
+            self.orphans.append(orphan)
+
+
+class Verifier:
+    """One run over a catalog and its storage; memory is bounded (a bit per blob and the lists of the report)."""
+
+    def __init__(self, catalog: Catalog, store: BlobStore, spool: Spool, limits: Limits) -> None:
+        self._catalog, self._store, self._spool, self._limits = catalog, store, spool, limits
+        self._right_size = bytearray()
+
+    def run(self, *, deep: bool = False, repair: bool = False, progress: Progress | None = None) -> VerifyReport:
+        """Compare; with `repair`, damaged blobs are marked (sent again, they are whole again) and moved to quarantine."""
+        report = VerifyReport()
+        with self._catalog.read() as conn:
+            total = inventory.count_blobs(conn)
+        self._look_through_storage(report, repair)
+        for row in rows_of(self._catalog):
+            if row.store_name == self._store.name and row.state != inventory.DOOMED:
+                report.checked += 1
+                damage = self._check(row, deep)
+                if damage is not None:
+                    report.add_damage(damage)
+                    report.repaired_count += repair and self._mark(row, damage)
+            if progress is not None:
+                progress(min(report.checked, total), total)
+        return report
+
+    def _look_through_storage(self, report: VerifyReport, repair: bool) -> None:
+        """One listing instead of a question per blob: remembers whose size is right, and finds orphans."""
+        young = time.time() - BETWEEN_SWEEPS_S
+        for found in take_stock(self._catalog, self._store):
+            if found.row is not None:
+                if found.row.size_bytes == found.info.size_bytes:
+                    self._remember(found.row.pk)
+            elif found.info.modified_at.timestamp() < young:
+                report.add_orphan(Orphan(found.info.key, found.info.size_bytes))
+                if repair:
+                    report.repaired_count += quarantine(self._catalog, self._store, found.info.key)
+
+    def _remember(self, pk: int) -> None:
+        byte, bit = divmod(pk, 8)
+        if byte >= len(self._right_size):
+            self._right_size.extend(bytes(byte + 1 - len(self._right_size) + 4096))
+        self._right_size[byte] |= 1 << bit
+
+    def _was_right(self, pk: int) -> bool:
+        byte, bit = divmod(pk, 8)
+        return byte < len(self._right_size) and bool(self._right_size[byte] >> bit & 1)
+
+    def _check(self, row: BlobRow, deep: bool) -> Damage | None:
+        if row.state == inventory.QUARANTINED:
+            return _damage(row, Problem.MISSING, "found damaged before; sent again, it is whole again")
+        try:
+            if not self._was_right(row.pk) and (size := self._store.size(row.storage_key)) != row.size_bytes:
+                return _damage(row, Problem.SIZE, f"{size} bytes instead of {row.size_bytes}")
+            return self._check_bytes(row) if deep else None
+        except BlobMissing:
+            return None if self._is_gone(row) else _damage(row, Problem.MISSING, "no bytes under this key")
+
+    def _is_gone(self, row: BlobRow) -> bool:
+        """Whether the row was deleted, or doomed, since it was read."""
+        with self._catalog.read() as conn:
+            now = inventory.blobs_of(conn, [row.uid]).get(row.uid)
+        return now is None or now.state == inventory.DOOMED
+
+    def _check_bytes(self, row: BlobRow) -> Damage | None:
+        from pacslite.dicom.instance import read_instance
+
+        with self._as_file(row.storage_key) as (path, sha256):
+            if sha256 != row.sha256:
+                return _damage(row, Problem.HASH, f"SHA-256 is {sha256} instead of {row.sha256}")
+            with self._catalog.read() as conn:
+                stored = inventory.instances_of(conn, row.pk)
+            try:
+                read = read_instance(path, self._limits)
+            except InstanceRefused as error:
+                return _damage(row, Problem.HEADER, f"does not read as an instance: {error}")
+        for known in stored:
+            if difference := _difference(read, known):
+                return _damage(row, Problem.HEADER, difference)
+        return None
+
+    @contextmanager
+    def _as_file(self, key: str) -> Iterator[tuple[Path, str]]:
+        """The bytes as a file, and their SHA-256; bytes that are no file here are fetched into the spool for the while."""
+        local = self._store.local_path(key)
+        with self._store.open(key) as stream:
+            if local is not None:
+                digest = hashlib.sha256()
+                while data := stream.read(_READ_BYTES):
+                    digest.update(data)
+                yield local, digest.hexdigest()
+                return
+            with self._spool.create(".verify") as writer:
+                while data := stream.read(_READ_BYTES):
+                    writer.write(data)
+                file = writer.finish()
+        try:
+            yield file.path, file.sha256
+        finally:
+            file.discard()
+
+    def _mark(self, row: BlobRow, damage: Damage) -> bool:
+        """Take the blob out of service, then its bytes out of the way; what only the catalog has wrong stays in service."""
+        if damage.problem is Problem.HEADER or row.state != inventory.LIVE:
+            return False
+        if not self._catalog.write(lambda conn: inventory.change_state(conn, row.pk, inventory.LIVE, inventory.QUARANTINED)):
+            return False
+        if damage.problem is not Problem.MISSING:
+            self._store.move(row.storage_key, quarantine_key(row.storage_key))
+        return True
+
+
+def _difference(read: Instance, known: StoredInstance) -> str:
+    pairs = (
+        ("StudyInstanceUID", read.study_instance_uid, known.study_instance_uid),
+        ("SeriesInstanceUID", read.series_instance_uid, known.series_instance_uid),
+        ("SOPInstanceUID", read.sop_instance_uid, known.sop_instance_uid),
+        ("TransferSyntaxUID", read.meta.transfer_syntax_uid, known.transfer_syntax_uid),
+    )
+    return "; ".join(f"{name} is {there}, the catalog says {here}" for name, there, here in pairs if there != here)
+
+
+def _damage(row: BlobRow, problem: Problem, detail: str) -> Damage:
+    parts = parse_instance_key(row.storage_key)
+    return Damage(row.storage_key, problem, detail, parts.sop_instance_uid if parts else None)
