@@ -7,7 +7,6 @@ places are bounded, and the one that has waited longest goes first.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import selectors
@@ -79,6 +78,9 @@ class Lobby:
 
     def linger(self, sock: socket.socket) -> None:
         """Close the connection when the peer has read what was sent; may be called from any thread."""
+        if self._stopping:
+            sock.close()
+            return
         self._left.append(sock)
         os.eventfd_write(self._wake, 1)
 
@@ -227,8 +229,7 @@ class Lobby:
         """Release what `run` leaves open, once nobody can call `linger` any more."""
         for sock in self._left:
             sock.close()
-        with contextlib.suppress(OSError):
-            os.close(self._wake)
+        os.close(self._wake)
 
 
 def _read(sock: socket.socket) -> bytes | None:

@@ -7,6 +7,7 @@ else its first private one; for queries explicit VR little endian before the oth
 
 from __future__ import annotations
 
+import logging
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -20,7 +21,9 @@ from pynetdicom.presentation import PresentationContext, negotiate_as_acceptor
 from pynetdicom.sop_class import _NON_PATIENT_OBJECT_CLASSES, _STORAGE_CLASSES
 
 from pacslite.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from pacslite.dicom.uids import clean_uid
 from pacslite.dimse.pdus import INVALID_PARAMETER, ProtocolViolation, reject_pdu
+from pacslite.errors import InvalidUid
 
 _APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 _VERIFICATION = "1.2.840.10008.1.1"
@@ -38,10 +41,14 @@ _NO_STUDY = frozenset(_NON_PATIENT_OBJECT_CLASSES.values()) | {"1.2.840.10008.1.
 _SERVICES_IN_ARC = ("1.2.840.10008.5.1.4.1.1.200.", "1.2.840.10008.5.1.4.1.1.201.")
 _QUERY_SYNTAXES = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99")
 _CACHED_BYTES = 32 * 1024
-# Items and sub-items of an A-ASSOCIATE-RQ (PS3.8 9.3.2, PS3.7 annex D.3.3); others shall be ignored (PS3.8 9.3.1).
-_ITEMS, _CONTEXT_ITEMS, _USER_ITEMS = frozenset({0x10, 0x20, 0x50}), frozenset({0x30, 0x40}), frozenset(range(0x51, 0x59))
+# Items and sub-items of an A-ASSOCIATE-RQ that are used (PS3.8 9.3.2, PS3.7 annex D.3.3). Unknown ones shall be ignored
+# (PS3.8 9.3.1), and so are optional ones that would not be answered: user identity, asynchronous operations.
+_MAXIMUM_LENGTH, _ROLE_SELECTION = 0x51, 0x54
+_ITEMS, _CONTEXT_ITEMS, _USER_ITEMS = frozenset({0x10, 0x20, 0x50}), frozenset({0x30, 0x40}), frozenset({_MAXIMUM_LENGTH, _ROLE_SELECTION})
 # What pynetdicom raises on a malformed A-ASSOCIATE-RQ.
-_MALFORMED = (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError, struct.error)
+_MALFORMED = (AssertionError, AttributeError, IndexError, InvalidUid, KeyError, TypeError, ValueError, struct.error)
+# It logs a traceback for what a stranger sends; our own line says it in one.
+logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
 
 
 class Service(Enum):
@@ -218,11 +225,24 @@ def _known_items(pdu: bytes) -> bytes:
 
 
 def _item(kind: int, data: bytes) -> bytes:
-    head = data[:4] if kind == 0x20 else b""
-    wanted = {0x20: _CONTEXT_ITEMS, 0x50: _USER_ITEMS}.get(kind)
-    if wanted:
-        data = head + b"".join(_encode_item(sub, value) for sub, value in _items(data, len(head)) if sub in wanted)
+    if kind == 0x20:
+        data = data[:4] + b"".join(_encode_item(sub, _uid(value)) for sub, value in _items(data, 4) if sub in _CONTEXT_ITEMS)
+    elif kind == 0x50:
+        data = b"".join(_encode_item(sub, _user_item(sub, value)) for sub, value in _items(data, 0) if sub in _USER_ITEMS)
+    else:
+        data = _uid(data)
     return _encode_item(kind, data)
+
+
+def _user_item(kind: int, value: bytes) -> bytes:
+    if kind != _ROLE_SELECTION:
+        return value
+    uid = _uid(value[2:-2])
+    return struct.pack(">H", len(uid)) + uid + value[-2:]
+
+
+def _uid(value: bytes) -> bytes:
+    return clean_uid(value.decode("ascii")).encode()
 
 
 def _encode_item(kind: int, data: bytes) -> bytes:

@@ -36,6 +36,7 @@ class DimseServer:
         self._lock = threading.Lock()
         self._lobby: lobby.Lobby
         self._thread: threading.Thread
+        self._started = False
 
     @property
     def associations(self) -> int:
@@ -49,10 +50,14 @@ class DimseServer:
         self._lobby = lobby.Lobby(listener, self._settings.acse_timeout_s, self._deliver)
         self._thread = threading.Thread(target=self._lobby.run, name="dimse-lobby", daemon=True)
         self._thread.start()
+        self._started = True
         return Address(host, port)
 
     def stop(self, grace_s: float = _GRACE_S) -> None:
         """Stop listening, let running stores finish within the grace, abort the rest; returns when all threads are done."""
+        if not self._started:
+            return
+        self._started = False
         self._lobby.stop()
         self._thread.join()
         deadline = time.monotonic() + grace_s
