@@ -1,0 +1,230 @@
+"""Searches in the catalog: one statement for a page of rows with all they show, one more to count when there are more rows.
+
+Statements are text: rendering a `select()` costs more than most of these take to run (docs/performance.md). Values are
+always parameters; names come from the models.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from sqlalchemy import Connection
+
+from pacslite.catalog.models import TABLE_OF_LEVEL
+from pacslite.catalog.search_conditions import FLAVOURS, Flavour, Sql, condition, conjunction
+from pacslite.dicom.attributes import LEVELS, SEQUENCE_ITEMS, Attribute, Level, Source
+from pacslite.dicom.matching import Match, SequenceMatch
+
+ITEM_SEPARATOR, VALUE_SEPARATOR = "\x1e", "\x1f"
+"""Between the items of a sequence column, and between the values of one item in the order of `SEQUENCE_ITEMS`."""
+
+# Rows asked for by number at once; far below the parameters a statement may have.
+_BATCH = 500
+_TABLES = {level: TABLE_OF_LEVEL[level].name for level in LEVELS}
+_ORDER = {
+    Level.PATIENT: "patient.patient_name_alphabetic, patient.pk",
+    Level.STUDY: "study.study_date_normal DESC, study.study_time_normal DESC, study.pk DESC",
+    Level.SERIES: "series.study_pk, series.series_number_value NULLS FIRST, series.pk",
+    Level.INSTANCE: (
+        "series.study_pk, series.series_number_value NULLS FIRST, series.pk, instance.instance_number_value NULLS FIRST, instance.pk"
+    ),
+}
+_COMPUTED = {
+    "NumberOfPatientRelatedStudies": "(SELECT COUNT(*) FROM study AS s WHERE s.patient_pk = patient.pk)",
+    "NumberOfPatientRelatedSeries": (
+        "(SELECT COALESCE(SUM(s.number_of_study_related_series), 0) FROM study AS s WHERE s.patient_pk = patient.pk)"
+    ),
+    "NumberOfPatientRelatedInstances": (
+        "(SELECT COALESCE(SUM(s.number_of_study_related_instances), 0) FROM study AS s WHERE s.patient_pk = patient.pk)"
+    ),
+}
+# From a row to the newest version below it.
+_VERSIONS_BELOW = {
+    Level.PATIENT: "JOIN series AS s ON s.pk = i.series_pk JOIN study AS t ON t.pk = s.study_pk WHERE t.patient_pk = patient.pk",
+    Level.STUDY: "JOIN series AS s ON s.pk = i.series_pk WHERE s.study_pk = study.pk",
+    Level.SERIES: "WHERE i.series_pk = series.pk",
+    Level.INSTANCE: "WHERE i.pk = instance.pk",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What is looked for: rows of `level` that fit all conditions; `columns` are what each row shows after its number."""
+
+    level: Level
+    conditions: tuple[tuple[Attribute, Match], ...]
+    columns: tuple[Attribute, ...]
+    limit: int
+    offset: int = 0
+
+
+Row = tuple[object, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One page; the first value of a row is its number. `remaining` rows come after it."""
+
+    rows: list[Row]
+    remaining: int
+
+
+def find(connection: Connection, search: Search) -> Found:
+    """One page in the order of the level: studies newest first, series and instances by their numbers."""
+    if search.limit == 0:
+        return Found([], 0)
+    flavour = FLAVOURS[connection.dialect.name]
+    where, tables = _where(search, flavour)
+    rows = _fetch(connection, _page_statement(search, where[0], tables, flavour), (*where[1], search.limit + 1, search.offset))
+    if len(rows) <= search.limit:
+        return Found(rows, 0)
+    counted = _fetch(connection, f"SELECT COUNT(*) FROM {_joined(search.level, tables)}{where[0]}", where[1])
+    return Found(rows[:-1], max(_integer(counted[0][0]) - search.offset - search.limit, 1))
+
+
+def numbers(connection: Connection, search: Search) -> list[int]:
+    """The numbers of the rows that fit, in order, no more than the limit."""
+    flavour = FLAVOURS[connection.dialect.name]
+    where, tables = _where(search, flavour)
+    source, order = _joined(search.level, tables), _ORDER[search.level]
+    sql = f"SELECT {_TABLES[search.level]}.pk FROM {source}{where[0]} ORDER BY {order} LIMIT {flavour.mark}"
+    return [_integer(row[0]) for row in _fetch(connection, sql, (*where[1], search.limit))]
+
+
+def rows_of(connection: Connection, level: Level, columns: tuple[Attribute, ...], pks: Sequence[int]) -> list[Row]:
+    """The rows with these numbers, in this order."""
+    flavour, found = FLAVOURS[connection.dialect.name], {}
+    for start in range(0, len(pks), _BATCH):
+        batch = tuple(pks[start : start + _BATCH])
+        marks = ", ".join([flavour.mark] * len(batch))
+        tables = frozenset(a.level for a in columns)
+        sql = f"SELECT {_selected(level, columns, flavour)} FROM {_joined(level, tables)} WHERE {_TABLES[level]}.pk IN ({marks})"
+        found.update({row[0]: row for row in _fetch(connection, sql, batch)})
+    return [found[pk] for pk in pks if pk in found]
+
+
+def documents(connection: Connection, level: Level, pks: Sequence[int]) -> dict[int, bytes]:
+    """The DICOM JSON of the instance stored last below each of these rows."""
+    flavour, table, found = FLAVOURS[connection.dialect.name], _TABLES[level], {}
+    newest = (
+        "(SELECT MAX(v.pk) FROM instance AS i JOIN version AS v ON v.instance_pk = i.pk AND v.number = i.version_number "
+        f"{_VERSIONS_BELOW[level]})"
+    )
+    for start in range(0, len(pks), _BATCH):
+        batch = tuple(pks[start : start + _BATCH])
+        marks = ", ".join([flavour.mark] * len(batch))
+        sql = f"SELECT {table}.pk, m.json FROM {table} JOIN metadata AS m ON m.version_pk = {newest} WHERE {table}.pk IN ({marks})"
+        for pk, packed in _fetch(connection, sql, batch):
+            found[_integer(pk)] = zlib.decompress(bytes(packed))  # type: ignore[call-overload]
+    return found
+
+
+def _fetch(connection: Connection, sql: str, parameters: tuple[object, ...]) -> list[Row]:
+    # The driver's own cursor: its tuples need no wrapping.
+    cursor = connection.connection.cursor()
+    try:
+        cursor.execute(sql, parameters)
+        return list(cursor.fetchall())
+    finally:
+        cursor.close()
+
+
+def _integer(value: object) -> int:
+    assert isinstance(value, int)
+    return value
+
+
+def _where(search: Search, flavour: Flavour) -> tuple[Sql, frozenset[Level]]:
+    """The WHERE clause with its parameters, and the levels whose tables it needs beside the search's own."""
+    own = LEVELS.index(search.level)
+    parts: list[Sql] = []
+    below: list[tuple[Attribute, Match]] = []
+    tables: set[Level] = set()
+    for attribute, match in search.conditions:
+        if LEVELS.index(attribute.level) > own:
+            below.append((attribute, match))
+        else:
+            tables.add(attribute.level)
+            parts.append(_one(attribute, match, flavour))
+    if below:
+        parts.append(_below(search.level, below, flavour))
+    if not parts:
+        return ("", ()), frozenset()
+    sql, parameters = " AND ".join(sql for sql, _ in parts), tuple(p for _, ps in parts for p in ps)
+    return (" WHERE " + sql, parameters), frozenset(tables)
+
+
+def _one(attribute: Attribute, match: Match, flavour: Flavour) -> Sql:
+    if isinstance(match, SequenceMatch):
+        items = {a.tag: a for a in SEQUENCE_ITEMS[attribute.tag]}
+        sql, parameters = conjunction([condition(items[tag], "r", inner, flavour) for tag, inner in match.keys])
+        return f"series.pk IN (SELECT r.series_pk FROM request_attribute AS r WHERE {sql})", parameters
+    if attribute.source is Source.COMPUTED:
+        sql, parameters = condition(_as_column(attribute), "patient", match, flavour)
+        return sql.replace("patient.computed", _COMPUTED[attribute.keyword]), parameters
+    return condition(attribute, _TABLES[attribute.level], match, flavour)
+
+
+@lru_cache(maxsize=16)
+def _as_column(attribute: Attribute) -> Attribute:
+    return Attribute(attribute.keyword, attribute.tag, attribute.vr, attribute.level, "computed", ("computed",), source=Source.KEPT)
+
+
+def _below(level: Level, conditions: list[tuple[Attribute, Match]], flavour: Flavour) -> Sql:
+    """Rows that have something below them, all in one line of descent, that fits the conditions."""
+    child = LEVELS[LEVELS.index(level) + 1]
+    deepest = max(LEVELS.index(attribute.level) for attribute, _ in conditions)
+    tables = [_TABLES[child], *(_join(i) for i in range(LEVELS.index(child) + 1, deepest + 1))]
+    sql, parameters = conjunction([_one(attribute, match, flavour) for attribute, match in conditions])
+    parent = _TABLES[level]
+    return f"{parent}.pk IN (SELECT {_TABLES[child]}.{parent}_pk FROM {' '.join(tables)} WHERE {sql})", parameters
+
+
+def _join(i: int) -> str:
+    """The table of the i-th level joined to the one above it."""
+    table, parent = _TABLES[LEVELS[i]], _TABLES[LEVELS[i - 1]]
+    return f"JOIN {table} ON {table}.{parent}_pk = {parent}.pk"
+
+
+@lru_cache(maxsize=64)
+def _joined(level: Level, needed: frozenset[Level]) -> str:
+    """The table of a level, joined upwards as far as needed; instances are ordered by columns of their series."""
+    own = LEVELS.index(level)
+    highest = min([LEVELS.index(one) for one in needed] + [own])
+    if level is Level.INSTANCE:
+        highest = min(highest, own - 1)
+    joins = [_TABLES[level]]
+    for i in range(own, highest, -1):
+        table, parent = _TABLES[LEVELS[i]], _TABLES[LEVELS[i - 1]]
+        joins.append(f"JOIN {parent} ON {parent}.pk = {table}.{parent}_pk")
+    return " ".join(joins)
+
+
+@lru_cache(maxsize=256)
+def _selected(level: Level, columns: tuple[Attribute, ...], flavour: Flavour) -> str:
+    return ", ".join([f"{_TABLES[level]}.pk", *(_expression(a, flavour) for a in columns)])
+
+
+def _expression(attribute: Attribute, flavour: Flavour) -> str:
+    if attribute.source is Source.COMPUTED:
+        return _COMPUTED[attribute.keyword]
+    if attribute.source is Source.ITEM:
+        pieces = f" || {flavour.character}(31) || ".join(f"COALESCE(r.{a.column}, '')" for a in SEQUENCE_ITEMS[attribute.tag])
+        items = f"(SELECT {pieces} AS one FROM request_attribute AS r WHERE r.series_pk = series.pk ORDER BY r.item) AS items"
+        return f"(SELECT {flavour.aggregate}(one, {flavour.character}(30)) FROM {items})"
+    return f"{_TABLES[attribute.level]}.{attribute.column}"
+
+
+def _page_statement(search: Search, where: str, tables: frozenset[Level], flavour: Flavour) -> str:
+    level, order = search.level, _ORDER[search.level]
+    selected = _selected(level, search.columns, flavour)
+    shown = frozenset(a.level for a in search.columns)
+    bounds = f"LIMIT {flavour.mark} OFFSET {flavour.mark}"
+    if not search.offset:
+        return f"SELECT {selected} FROM {_joined(level, tables | shown)}{where} ORDER BY {order} {bounds}"
+    # The rows passed over are only counted, in an index where there is one; then the page itself is read.
+    page = f"SELECT {_TABLES[level]}.pk FROM {_joined(level, tables)}{where} ORDER BY {order} {bounds}"
+    return f"SELECT {selected} FROM {_joined(level, shown)} WHERE {_TABLES[level]}.pk IN ({page}) ORDER BY {order}"

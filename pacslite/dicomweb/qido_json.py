@@ -1,0 +1,152 @@
+"""Rows of the catalog as DICOM JSON bytes (PS3.18 Annex F), without a Python object per attribute.
+
+Each column has an encoder made once; a whole column is encoded at a time and equal neighbours only once, since the
+study and series columns of a list of instances hold the same value in every row.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from json.encoder import encode_basestring as quote
+from typing import Any
+
+from pacslite.core.query import Page, item_values
+from pacslite.dicom.attributes import LEVELS, SEQUENCE_ITEMS, UNIQUE_KEYS, Attribute, Level, Returned
+from pacslite.dicom.document import Document, PrivateTag, private_element, tag_key
+
+Encoder = Callable[[object], str]
+
+_NUMBER_VRS = frozenset({"DS", "FD", "FL", "IS", "SL", "SS", "SV", "UL", "US", "UV"})
+# What JSON takes as a number as it stands; other spellings (leading zeros, plus signs) are sent as strings (F.2.3.1).
+_JSON_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?")
+RETRIEVE_URL, INSTANCE_AVAILABILITY = 0x00081190, 0x00080056
+_ONLINE = '"00080056":{"vr":"CS","Value":["ONLINE"]}'
+_PATH = {Level.STUDY: "/studies/", Level.SERIES: "/series/", Level.INSTANCE: "/instances/"}
+
+
+def _text_value(text: str) -> str:
+    return quote(text) if text else "null"
+
+
+def _name_value(text: str) -> str:
+    groups = zip(("Alphabetic", "Ideographic", "Phonetic"), text.split("=", 2), strict=False)
+    return "{" + ",".join(f'"{name}":{quote(group)}' for name, group in groups if group) + "}" if text.strip("=") else "null"
+
+
+def _number_value(text: str) -> str:
+    text = text.strip()
+    if not text:
+        return "null"
+    return text if _JSON_NUMBER.fullmatch(text) else quote(text)
+
+
+# Values that hold backslashes as text, not as the delimiter of several values (PS3.5 6.2).
+_UNDIVIDED_VRS = frozenset({"LT", "ST", "UT", "UR"})
+
+
+def _element_encoder(tag: int, vr: str, *, omit_empty: bool) -> Encoder:
+    """A function from the stored value to `"GGGGEEEE":{...}`; "" for an empty one that is left out."""
+    empty = "" if omit_empty else f'"{tag:08X}":{{"vr":"{vr}"}}'
+    head = f'"{tag:08X}":{{"vr":"{vr}","Value":['
+    one = _name_value if vr == "PN" else _number_value if vr in _NUMBER_VRS else _text_value
+    divided = vr not in _UNDIVIDED_VRS
+
+    def encode(value: object) -> str:
+        if value is None or value == "":
+            return empty
+        text = value if isinstance(value, str) else str(value)
+        if divided and "\\" in text:
+            return head + ",".join(map(one, text.split("\\"))) + "]}"
+        return head + one(text) + "]}"
+
+    return encode
+
+
+def _sequence_encoder(attribute: Attribute) -> Encoder:
+    encoders = {a.tag: _element_encoder(a.tag, a.vr, omit_empty=True) for a in sorted(SEQUENCE_ITEMS[attribute.tag], key=lambda a: a.tag)}
+
+    def encode(value: object) -> str:
+        if not isinstance(value, str) or not value:
+            return ""
+        items = [",".join(filter(None, (e(item[tag]) for tag, e in encoders.items()))) for item in item_values(attribute, value)]
+        return f'"{attribute.hex}":{{"vr":"SQ","Value":[' + ",".join(f"{{{item}}}" for item in items) + "]}"
+
+    return encode
+
+
+@lru_cache(maxsize=512)
+def encoder_of(attribute: Attribute) -> Encoder:
+    """The encoder of a column. What is answered only when it is known is left out when empty."""
+    if attribute.vr == "SQ":
+        return _sequence_encoder(attribute)
+    return _element_encoder(attribute.tag, attribute.vr, omit_empty=attribute.returned is Returned.KNOWN)
+
+
+def encode_page(page: Page, level: Level, root_url: str, private_fields: Sequence[PrivateTag] = ()) -> list[str]:
+    """Each row as one JSON object, tags ascending, with the URL it is retrieved from under `root_url`."""
+    if not page.rows:
+        return []
+    _, *values = zip(*page.rows, strict=True)
+    count = len(page.rows)
+    cells = {a.tag: _column(encoder_of(a), column) for a, column in zip(page.columns, values, strict=True)}
+    cells[INSTANCE_AVAILABILITY] = [_ONLINE] * count
+    cells[RETRIEVE_URL] = _urls(page.columns, values, level, root_url)
+    for tag in page.document_tags:
+        cells[tag] = [_from_document(document, tag_key(tag)) for document in page.documents]
+    if private_fields:
+        return [_with_private(row, doc, private_fields) for row, doc in zip(_joined(cells), page.documents, strict=True)]
+    return ["{" + ",".join(filter(None, row)) + "}" for row in _joined(cells)]
+
+
+def _joined(cells: dict[int, list[str]]) -> list[tuple[str, ...]]:
+    return list(zip(*(cells[tag] for tag in sorted(cells)), strict=True))
+
+
+def _column(encode: Encoder, values: Sequence[object]) -> list[str]:
+    first = values[0]
+    if len(values) > 1 and values[-1] == first and values.count(first) == len(values):
+        return [encode(first)] * len(values)
+    return [encode(value) for value in values]
+
+
+def _urls(columns: Sequence[Attribute], values: Sequence[Sequence[object]], level: Level, root_url: str) -> list[str]:
+    path, uids = quote(root_url)[:-1], []
+    position = {a.tag: i for i, a in enumerate(columns)}
+    for one in LEVELS[1 : LEVELS.index(level) + 1]:
+        path += _PATH[one] + "%s"
+        uids.append(values[position[UNIQUE_KEYS[one].tag]])
+    head = '"00081190":{"vr":"UR","Value":[' + path.replace("%s", "\0").replace("%", "%%").replace("\0", "%s") + '"]}'
+    return [head % row for row in zip(*uids, strict=True)]
+
+
+def _from_document(document: Document, key: str) -> str:
+    """An element of a stored document; bulk data is not part of an answer to a search."""
+    element = document.get(key)
+    return f'"{key}":{_dump(element)}' if element is not None and not _is_bulk(element) else ""
+
+
+def _with_private(cells: tuple[str, ...], document: Document, fields: Sequence[PrivateTag]) -> str:
+    """The row with private attributes and the creators of their blocks (10.6.3.3.1), in the order of tags."""
+    found = {cell[1:9]: cell for cell in cells if cell}
+    for field in fields:
+        element = private_element(document, field)
+        if element is not None and not _is_bulk(element[1]):
+            key = element[0]
+            creator = f"{key[:4]}00{key[4:6]}"
+            found[key] = f'"{key}":{_dump(element[1])}'
+            found[creator] = f'"{creator}":{_dump(document[creator])}'
+    return "{" + ",".join(found[key] for key in sorted(found)) + "}"
+
+
+def _dump(element: dict[str, Any]) -> str:
+    return json.dumps(element, ensure_ascii=False, separators=(",", ":"))
+
+
+def _is_bulk(element: dict[str, Any]) -> bool:
+    if "BulkDataURI" in element:
+        return True
+    items = [item for item in element.get("Value", ()) if isinstance(item, dict)]
+    return any(_is_bulk(inner) for item in items for inner in item.values() if isinstance(inner, dict))
