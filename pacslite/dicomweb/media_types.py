@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
+from pacslite.dicom.data_set import NATIVE
 from pacslite.errors import BadRequest, NotAcceptable
 
 DICOM = "application/dicom"
@@ -18,9 +19,8 @@ OCTET_STREAM = "application/octet-stream"
 
 EXPLICIT_LE = "1.2.840.10008.1.2.1"
 DEFLATED_LE = "1.2.840.10008.1.2.1.99"
-NATIVE = frozenset({"1.2.840.10008.1.2", EXPLICIT_LE, "1.2.840.10008.1.2.2", DEFLATED_LE})
 # Stored perhaps, but named by no request (PS3.18 8.7.3.4); sent only as "whatever is stored".
-UNNAMEABLE = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.2"})
+UNNAMEABLE = NATIVE - {EXPLICIT_LE, DEFLATED_LE}
 
 _JPEG = "1.2.840.10008.1.2.4."
 # PS3.18 Table 8.7.3-5: the media type of a compressed transfer syntax.

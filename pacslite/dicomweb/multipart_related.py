@@ -126,7 +126,10 @@ class MultipartReader:
             self._append(piece)
 
     def _receive(self) -> bytes:
-        piece = self._stream.read(PIECE_BYTES)
+        try:
+            piece = self._stream.read(PIECE_BYTES)
+        except OSError:  # the client has gone, or its chunks are malformed
+            piece = b""
         if not piece:
             raise InvalidMultipart("The body ends without its closing boundary.")
         self._received_bytes += len(piece)

@@ -20,6 +20,20 @@ from pacslite.web.messages import Body, FileBody, Headers, Reply, Request, Segme
 PIECE_BYTES = 512 * 1024
 _STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 _RANGE = re.compile(r"bytes=\s*(\d*)-(\d*)\s*", re.IGNORECASE)
+# RFC 9110 15.4.5; and the policies: a 304 updates the headers of what the caller has kept (RFC 9111 4.3.4), so one without
+# them, or with those of other resources, would change how a kept page or script may behave.
+_KEPT_IN_304 = frozenset(
+    {
+        "etag",
+        "cache-control",
+        "vary",
+        "last-modified",
+        "content-location",
+        "content-security-policy",
+        "cross-origin-opener-policy",
+        "cross-origin-embedder-policy",
+    }
+)
 _ETAG = re.compile(r'(?:W/)?("[^"]*")')
 
 Environ = dict[str, Any]
@@ -32,9 +46,8 @@ def conditional(request: Request, reply: Reply) -> Reply:
     Raises RangeNotSatisfiable. Several ranges in one request are answered whole, as RFC 9110 14.2 allows.
     """
     etag = reply.header("ETag")
-    if etag is not None and _names(request.header("If-None-Match"), etag):
-        kept = [(k, v) for k, v in reply.headers if k.lower() in ("etag", "cache-control", "vary", "last-modified", "content-location")]
-        return Reply(304, kept)
+    if etag is not None and names_etag(request.header("If-None-Match"), etag):
+        return Reply(304, [(name, value) for name, value in reply.headers if name.lower() in _KEPT_IN_304])
     if not isinstance(reply.body, bytes | FileBody) or reply.status != 200:
         return reply
     reply.headers.append(("Accept-Ranges", "bytes"))
@@ -45,7 +58,8 @@ def conditional(request: Request, reply: Reply) -> Reply:
     return _ranged(asked, reply)
 
 
-def _names(header: str | None, etag: str) -> bool:
+def names_etag(header: str | None, etag: str) -> bool:
+    """Whether If-None-Match names the ETag, by weak comparison (RFC 9110 13.1.2)."""
     return header is not None and (header.strip() == "*" or etag.removeprefix("W/") in _ETAG.findall(header))
 
 

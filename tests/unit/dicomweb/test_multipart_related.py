@@ -40,7 +40,8 @@ NASTY = b"\r\n\r\nPixels\r\n--not\r\n--b7\n--bx--\r\n-\r--b\r\n\r\n--B\r\n"
 BODY = (
     b"a preamble\r\n--b\r\nContent-Type: application/dicom\r\nX: 1\r\n\r\n"
     + NASTY
-    + b"\r\n--b  \t\r\ncontent-TYPE:text/plain\r\n\r\nsecond\r\n--b\r\n\r\nno headers\r\n--b\r\nY: empty\r\n\r\n--b--\r\nan epilogue\r\n--b\r\nZ: 1\r\n\r\nnot a part"
+    + b"\r\n--b  \t\r\ncontent-TYPE:text/plain\r\n\r\nsecond\r\n--b\r\n\r\nno headers"
+    + b"\r\n--b\r\nY: empty\r\n\r\n--b--\r\nan epilogue\r\n--b\r\nZ: 1\r\n\r\nnot a part"
 )
 PARTS = [
     ({"content-type": "application/dicom", "x": "1"}, NASTY),
