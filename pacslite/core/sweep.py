@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 BETWEEN_SWEEPS_S = 3600
 QUARANTINE_S = 7 * 86400
 _MAX_CANDIDATES = 100_000
+# So many unreferenced blobs, and most of all there are, mean that the catalog is not the one of this storage.
+_MANY = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,20 +43,22 @@ class SweepReport:
 def sweep(catalog: Catalog, store: BlobStore, memory: Path, now: float | None = None) -> SweepReport:
     """Sweep the storage; `memory` is the file that remembers the candidates of the sweeps before."""
     now = time.time() if now is None else now
-    before, checked = _read(memory, store.name), 0
+    before, checked, unreferenced = _read(memory, store.name), 0, 0
     candidates: dict[str, float] = {}
-    quarantined: list[str] = []
     for found in take_stock(catalog, store):
         checked += 1
-        if found.row is not None or now - found.info.modified_at.timestamp() < BETWEEN_SWEEPS_S:
-            continue
-        first_seen = before.get(found.info.key, now)
-        if now - first_seen >= BETWEEN_SWEEPS_S and quarantine(catalog, store, found.info.key):
-            quarantined.append(found.info.key)
-        elif len(candidates) < _MAX_CANDIDATES:
-            candidates[found.info.key] = first_seen
+        if found.row is None and now - found.info.modified_at.timestamp() >= BETWEEN_SWEEPS_S:
+            unreferenced += 1
+            if len(candidates) < _MAX_CANDIDATES:
+                candidates[found.info.key] = before.get(found.info.key, now)
+    if unreferenced >= _MANY and unreferenced > checked // 2:
+        raise StorageError(f"the catalog knows {checked - unreferenced} of {checked} stored blobs: nothing is swept; is a reindex due?")
+    ripe = [key for key, first_seen in candidates.items() if now - first_seen >= BETWEEN_SWEEPS_S]
+    quarantined = tuple(key for key in ripe if quarantine(catalog, store, key))
+    for key in quarantined:
+        del candidates[key]
     _write(memory, store.name, candidates)
-    return SweepReport(checked, len(candidates), tuple(quarantined), _erase_old(catalog, store, now))
+    return SweepReport(checked, len(candidates), quarantined, _erase_old(catalog, store, now))
 
 
 def quarantine(catalog: Catalog, store: BlobStore, key: str) -> bool:

@@ -13,7 +13,7 @@ from sqlalchemy import insert
 from pacslite.catalog.database import Catalog
 from pacslite.catalog.models import blob, job
 from pacslite.core.sweep import BETWEEN_SWEEPS_S, QUARANTINE_S, quarantine, sweep
-from pacslite.errors import BlobMissing
+from pacslite.errors import BlobMissing, StorageError
 from pacslite.storage.filesystem import FilesystemStore
 from pacslite.storage.keys import blob_uid, instance_key, new_version_id
 
@@ -114,6 +114,18 @@ def test_quarantine_is_erased_after_a_week_unless_a_row_names_it(catalog: Catalo
     assert sweep(catalog, store, memory, now + QUARANTINE_S - 60).erased == 0
     assert sweep(catalog, store, memory, now + QUARANTINE_S + 60).erased == 1
     assert [info.key for info in store.list("quarantine/")] == ["quarantine/" + damaged]
+
+
+def test_a_catalog_that_knows_little_of_the_storage_sweeps_nothing(
+    catalog: Catalog, store: FilesystemStore, memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pacslite.core.sweep._MANY", 3)
+    keys, now = [_stored(store) for _ in range(5)], time.time()
+    _refer(catalog, keys[0])
+    for at in (now, now + 2 * HOUR):
+        with pytest.raises(StorageError, match=r"knows 1 of 5 .* reindex"):
+            sweep(catalog, store, memory, at)
+    assert len(list(store.list("radiology/"))) == 5
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"store": "another", "candidates": {"KEY": 0}}'])
