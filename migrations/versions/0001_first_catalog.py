@@ -132,6 +132,10 @@ def upgrade() -> None:
     op.create_index("ix_patient_patient_birth_date_normal", "patient", ["patient_birth_date_normal"], unique=False)
     op.create_index("ix_patient_patient_id", "patient", ["patient_id"], unique=False)
     op.create_index("ix_patient_patient_name_alphabetic", "patient", ["patient_name_alphabetic"], unique=False)
+    for group in ("ideographic", "phonetic"):
+        filled = sa.text(f"patient_name_{group} <> ''")
+        name = f"patient_name_{group}"
+        op.create_index(f"ix_patient_{name}", "patient", [name], unique=False, sqlite_where=filled, postgresql_where=filled)
     op.create_table(
         "peer",
         sa.Column("ae_title", _TEXT, nullable=False),

@@ -82,6 +82,12 @@ def _parent(name: str, *, index: bool = False) -> Column[int]:
     return Column(name, _ID, ForeignKey(f"{name.removesuffix('_pk')}.pk"), nullable=False, index=index)
 
 
+def _index_where_filled(table: str, column: str) -> Index:
+    """For what few rows have; a search has to say `column <> ''` to be served by it."""
+    filled = text(f"{column} <> ''")
+    return Index(f"ix_{table}_{column}", column, sqlite_where=filled, postgresql_where=filled)
+
+
 class Patient(Base):
     """A patient: PatientID and issuer, trimmed; with an empty PatientID one of its own per study (`identity_study`)."""
 
@@ -99,6 +105,7 @@ class Patient(Base):
         UniqueConstraint("identity_id", "identity_issuer", "identity_study"),
         Index(None, "patient_id"),
         Index(None, "patient_name_alphabetic"),
+        *(_index_where_filled("patient", f"patient_name_{group}") for group in ("ideographic", "phonetic")),
         Index(None, "patient_birth_date_normal"),
     )
 
