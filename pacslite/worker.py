@@ -1,4 +1,8 @@
-"""The background work of the `worker` role: small tasks, each at its interval, one after another."""
+"""The background work of the `worker` role: small tasks, each at its interval, in two lanes.
+
+The quick lane writes the journal and keeps the write-ahead log short, within seconds; the long lane walks through the
+storage. Whatever is cut short by a kill is done again.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,12 @@ from pacslite.errors import PacsliteError
 
 if TYPE_CHECKING:
     from pacslite.app import Pacs
+    from pacslite.settings import Settings
+
+JOURNAL_INTERVAL_S = 2
+CHECKPOINT_INTERVAL_S = 5
+ERASE_INTERVAL_S = 60
+JOIN_INTERVAL_S = 3600
 
 _log = logging.getLogger(__name__)
 
@@ -24,12 +34,39 @@ class Task:
     name: str
     interval_s: float
     run: Callable[[Pacs], object]
+    is_long: bool = False
+    at_end: bool = False  # once more when the worker stops
+
+
+def main(settings: Settings) -> int:
+    """The `worker` role by itself, until SIGTERM or SIGINT."""
+    from pacslite import app
+    from pacslite.roles import stop_event
+
+    stop = stop_event()
+    pacs = app.build(settings)
+    pacs.catalog.check_revision()
+    run(pacs, stop)
+    pacs.close()
+    return 0
 
 
 def run(pacs: Pacs, stop: threading.Event, tasks: tuple[Task, ...] | None = None) -> None:
     """Does the tasks until `stop` is set; a task that fails is logged and tried again at its next time."""
-    due = {task: time.monotonic() + task.interval_s for task in (tasks_of(pacs) if tasks is None else tasks)}
-    while not stop.is_set():
+    tasks = tasks_of(pacs) if tasks is None else tasks
+    # A daemon: a walk through a large storage is not waited for.
+    long_lane = threading.Thread(target=_lane, args=(pacs, stop, [t for t in tasks if t.is_long]), name="long-lane", daemon=True)
+    long_lane.start()
+    _lane(pacs, stop, [t for t in tasks if not t.is_long])
+    for task in tasks:
+        if task.at_end:
+            _do(pacs, task)
+    long_lane.join(timeout=2)
+
+
+def _lane(pacs: Pacs, stop: threading.Event, tasks: list[Task]) -> None:
+    due = {task: time.monotonic() + task.interval_s for task in tasks}
+    while due and not stop.is_set():
         task = min(due, key=due.__getitem__)
         if stop.wait(max(0.0, due[task] - time.monotonic())):
             return
@@ -46,4 +83,23 @@ def _do(pacs: Pacs, task: Task) -> None:
 
 def tasks_of(pacs: Pacs) -> tuple[Task, ...]:
     """What this release does in the background."""
-    return (Task("spool.sweep", pacs.settings.sweep_interval_s, lambda p: p.spool.sweep()),)
+    from pacslite.core.erasure import erase_doomed
+    from pacslite.core.journal import Journal
+
+    journal, grace_s, sweep_s = Journal(pacs.store, pacs.spool), pacs.settings.removal_grace_s, pacs.settings.sweep_interval_s
+    return (
+        Task("journal.write", JOURNAL_INTERVAL_S, lambda p: journal.write_new(p.catalog), at_end=True),
+        Task("catalog.checkpoint", CHECKPOINT_INTERVAL_S, lambda p: p.catalog.checkpoint()),
+        Task("blobs.erase", ERASE_INTERVAL_S, lambda p: erase_doomed(p.catalog, p.store, grace_s), is_long=True),
+        Task("journal.join", JOIN_INTERVAL_S, lambda p: journal.join_past_days(), is_long=True),
+        Task("spool.sweep", sweep_s, lambda p: p.spool.sweep(), is_long=True),
+        Task("storage.sweep", sweep_s, _sweep_storage, is_long=True),
+    )
+
+
+def _sweep_storage(pacs: Pacs) -> None:
+    from pacslite.core.sweep import sweep
+
+    report = sweep(pacs.catalog, pacs.store, pacs.settings.data / "sweep.json")
+    for key in report.quarantined:
+        _log.warning("bytes that nothing refers to were quarantined", extra={"action": "storage.sweep", "object_id": key})

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, bindparam, func, select, update
+from sqlalchemy import Connection, bindparam, delete, func, select, update
 
 from pacslite.catalog.models import blob, instance, job, metadata, series, study, version
 
@@ -65,6 +65,14 @@ _INSTANCES = (
     .where(version.c.blob_pk == bindparam("blob_pk"))
     .order_by(version.c.pk)
 )
+_DOOMED = (
+    select(*_COLUMNS)
+    .where(blob.c.state == DOOMED, blob.c.doomed_at <= bindparam("until"), blob.c.store_name == bindparam("store_name"))
+    .where(~select(version.c.pk).where(version.c.blob_pk == blob.c.pk).exists())
+    .order_by(blob.c.doomed_at, blob.c.pk)
+    .limit(bindparam("count"))
+)
+_FORGET = delete(blob).where(blob.c.pk == bindparam("blob_pk"), blob.c.state == DOOMED)
 _PAYLOADS = select(job.c.payload).where(job.c.state.in_(("queued", "running")))
 
 
@@ -98,3 +106,14 @@ def is_referred_to(conn: Connection, uid: str) -> bool:
     if blobs_of(conn, [uid]):
         return True
     return any(uid in payload for (payload,) in conn.execute(_PAYLOADS))
+
+
+def doomed_until(conn: Connection, until: str, store_name: str, count: int) -> list[BlobRow]:
+    """Blobs of a store, doomed up to that time, that nothing refers to; the longest doomed first."""
+    return [BlobRow(*found) for found in conn.execute(_DOOMED, {"until": until, "store_name": store_name, "count": count})]
+
+
+def forget(conn: Connection, pks: Sequence[int]) -> None:
+    """Drop the rows of doomed blobs whose bytes are erased."""
+    for pk in pks:
+        conn.execute(_FORGET, {"blob_pk": pk})

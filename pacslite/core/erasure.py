@@ -1,0 +1,33 @@
+"""Erases the bytes of what was deleted, after a time of grace.
+
+The deletion is committed long before; here the bytes go first and the row after them, so that a crash in between only
+means that erasing is repeated.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from pacslite.catalog import inventory
+from pacslite.catalog.statements import time_text
+
+if TYPE_CHECKING:
+    from pacslite.catalog.database import Catalog
+    from pacslite.storage.blob_store import BlobStore
+
+_BATCH = 200
+
+
+def erase_doomed(catalog: Catalog, store: BlobStore, grace_s: float, now: datetime | None = None) -> int:
+    """Erase the blobs of this store that were doomed more than `grace_s` ago and that nothing refers to; how many."""
+    until, erased = time_text((now or datetime.now(UTC)) - timedelta(seconds=grace_s)), 0
+    while True:
+        # Asked within a write transaction: nobody is about to refer to them (a doomed blob never comes back).
+        rows = catalog.write(lambda conn: inventory.doomed_until(conn, until, store.name, _BATCH))
+        if not rows:
+            return erased
+        for row in rows:
+            store.delete(row.storage_key)
+        catalog.write(lambda conn, pks=[row.pk for row in rows]: inventory.forget(conn, pks))  # type: ignore[misc]
+        erased += len(rows)
