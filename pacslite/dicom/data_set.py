@@ -52,6 +52,11 @@ class DataSetFile:
     inflated: bool = False
     warnings: list[str] = field(default_factory=list)
 
+    @property
+    def big_endian_pixels(self) -> bool:
+        """Whether native pixels are big endian though the data set is not."""
+        return self.meta.transfer_syntax_uid == GE_PRIVATE
+
     def __enter__(self) -> Self:
         return self
 

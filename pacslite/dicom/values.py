@@ -25,6 +25,8 @@ _EMPTY: Rendered = ("", ())
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?", re.ASCII)
 _LOOSE = re.compile(r"([+-]?)0*(\d*)(?:\.(\d*))?(?:[eE]([+-]?\d+))?", re.ASCII)
 _PAD = " \0"
+# Delimiters alone are no name: empty components may be left out or not (PS3.5 6.2.1.1).
+_NO_NAME = "^= \0"
 _GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
 _SWAP_CODES = {2: "H", 4: "I", 8: "Q"}
 
@@ -74,7 +76,7 @@ def _single(raw: bytes, little: bool, charset: Charset) -> Rendered:
 def _name(raw: bytes, little: bool, charset: Charset) -> Rendered:
     """PN: an object of the groups that are there (PS3.18 F.2.2)."""
     text = charset.decode(raw, name=True).rstrip(_PAD)
-    if not text:
+    if not text.strip(_NO_NAME):
         return _EMPTY
     if "\\" not in text and "=" not in text:
         return f',"Value":[{{"Alphabetic":{encode_basestring(text)}}}]', (text,)
@@ -84,7 +86,7 @@ def _name(raw: bytes, little: bool, charset: Charset) -> Rendered:
 
 def _groups(value: str) -> str:
     groups = [group.rstrip(_PAD) for group in value.split("=")]
-    members = [f'"{key}":{encode_basestring(group)}' for key, group in zip(_GROUPS, groups, strict=False) if group]
+    members = [f'"{key}":{encode_basestring(group)}' for key, group in zip(_GROUPS, groups, strict=False) if group.strip(_NO_NAME)]
     return f"{{{','.join(members)}}}" if members else "null"
 
 
