@@ -84,6 +84,15 @@ def build_catalog(settings: Settings) -> Catalog:
     return Catalog(settings.resolved_database_url, busy_timeout_s=settings.busy_timeout_s)
 
 
+def migrate(settings: Settings) -> None:
+    """Brings the catalog to this release's schema, under a lock."""
+    catalog = build_catalog(settings)
+    try:
+        catalog.migrate()
+    finally:
+        catalog.close()
+
+
 def build(settings: Settings) -> Pacs:
     """Everything of one process, on existing directories or new ones. Call it after forking, never before."""
     from pacslite.core.ingest import Ingest
@@ -97,8 +106,11 @@ def build(settings: Settings) -> Pacs:
 def routes() -> list[Route]:
     """The routes of all HTTP adapters."""
     from pacslite import admin
+    from pacslite.dicomweb.routes import ROUTES as DICOMWEB
+    from pacslite.ui import viewer
+    from pacslite.web import app as _  # noqa: F401 - Flask too is loaded here, once for all workers
 
-    return [*admin.routes()]
+    return [*DICOMWEB, *admin.routes(), *viewer.ROUTES]
 
 
 def web_application(settings: Settings) -> WsgiApplication:

@@ -1,4 +1,5 @@
-"""Documents made from the code: `python -m pacslite.documents DOCS CONF` writes docs/settings.md and conf/pacslite.toml.
+"""Documents made from the code: `python -m pacslite.documents DOCS CONF` writes docs/settings.md, docs/conformance.md
+and conf/pacslite.toml.
 
 A test fails when they are not up to date.
 """
@@ -86,7 +87,10 @@ def _toml(value: Any) -> str:
 
 def write(docs: Path, conf: Path) -> None:
     """Writes all documents."""
+    from pacslite import conformance
+
     (docs / "settings.md").write_text(settings_page())
+    (docs / "conformance.md").write_text(conformance.page())
     (conf / "pacslite.toml").write_text(settings_sample())
 
 

@@ -64,6 +64,11 @@ _ROWS: dict[type[errors.PacsliteError], Mapping] = {
 }
 
 
+def rows() -> dict[type[errors.PacsliteError], Mapping]:
+    """The whole table, for documents and tests."""
+    return dict(_ROWS)
+
+
 def mapping_of(error: BaseException) -> Mapping:
     """The row of the error's own class, else of its nearest base; anything foreign is an internal error."""
     for cls in type(error).__mro__:

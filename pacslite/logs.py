@@ -46,7 +46,7 @@ def configure(level: str = "info", stream: TextIO | None = None) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     # These log identifiers or whole data sets at their chattier levels.
-    for name in ("pynetdicom", "pydicom", "botocore", "boto3", "urllib3", "s3transfer", "sqlalchemy"):
+    for name in ("pynetdicom", "pydicom", "botocore", "boto3", "urllib3", "s3transfer", "sqlalchemy", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
 

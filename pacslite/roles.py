@@ -7,6 +7,7 @@ lines on a pipe: `ready PID` when it serves, `gone PID` when a worker of its own
 from __future__ import annotations
 
 import ctypes
+import gc
 import logging
 import os
 import pickle
@@ -111,7 +112,16 @@ def run_web(assignment: Assignment, status: Status) -> None:
     catalog = app.build_catalog(assignment.settings)
     catalog.check_revision()
     catalog.close()
+    # Loaded before the workers are forked, so that they share the memory of the code; what it builds is theirs.
+    app.routes()
+    gc.collect()
+    gc.freeze()
     web_server.run(assignment.settings, status, assignment.listen_fd)
+
+
+def _log_thread_end(ended: threading.ExceptHookArgs) -> None:
+    error = ended.exc_value or ended.exc_type()
+    _log.error("a thread ended by an error", exc_info=error, extra={"thread": ended.thread.name if ended.thread else ""})
 
 
 def main() -> int:
@@ -119,6 +129,7 @@ def main() -> int:
     assignment: Assignment = pickle.load(sys.stdin.buffer)
     end_with_parent(assignment.parent_pid)
     logs.configure(assignment.settings.log_level)
+    threading.excepthook = _log_thread_end
     run = {"web": run_web, "dimse": run_dimse, "worker": run_worker}[assignment.role]
     try:
         run(assignment, Status(assignment.status_fd))

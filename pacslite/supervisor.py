@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import IO
 
 from pacslite import __version__, listeners, run_state
-from pacslite.errors import Unavailable
+from pacslite.errors import PacsliteError, Unavailable
 from pacslite.roles import EXIT_OF_NO_USE, ROLES, Assignment
 from pacslite.run_state import BACKOFF, FAILED, READY, STARTING, STOPPED, RoleState, RunState
 from pacslite.settings import Settings
@@ -274,6 +275,38 @@ class Supervisor:
                 child.process.kill()
                 child.process.wait()
                 child.process = None
+
+
+def in_child(work: Callable[[], None]) -> None:
+    """Does work in a forked process and raises here what it raises; the memory of what it imports goes with it."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        told = False
+        try:
+            os.write(writer, pickle.dumps(_error_of(work)))
+            told = True
+        finally:
+            if not told:
+                traceback.print_exc()
+            os._exit(0 if told else 1)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        outcome = pipe.read()
+    os.waitpid(pid, 0)
+    if not outcome:
+        raise Unavailable("the preparation of the catalog broke off")
+    error = pickle.loads(outcome)
+    if error is not None:
+        raise error
+
+
+def _error_of(work: Callable[[], None]) -> PacsliteError | None:
+    try:
+        work()
+    except PacsliteError as error:
+        return error
+    return None
 
 
 @contextlib.contextmanager

@@ -42,3 +42,12 @@ def check(config_file: str | None, data: str | None, as_json: bool) -> None:
         catalog.close()
     note = "" if revision else " The catalog does not exist yet; `pacslite migrate` or `pacslite serve` makes it."
     say(as_json, {"ok": True, "catalog_revision": revision}, f"The settings are right.{note}")
+
+
+@config.command()
+@click.argument("name", type=click.Choice(["pacslite.toml", "gunicorn.py", "nginx.conf", "ohif-app-config.js"]), default="pacslite.toml")
+def sample(name: str) -> None:
+    """Print a sample: of the settings, or for what stands around the server."""
+    from pacslite import resources
+
+    click.echo((resources.directory("conf") / name).read_text(), nl=False)

@@ -60,7 +60,7 @@ def run(settings: Settings, scope: str, as_json: bool, epilog: str = "") -> int:
     import logging
 
     from pacslite import app, listeners, logs
-    from pacslite.supervisor import Supervisor
+    from pacslite.supervisor import Supervisor, in_child
 
     logs.configure(settings.log_level)
     listeners.check_loopback(settings)
@@ -69,9 +69,7 @@ def run(settings: Settings, scope: str, as_json: bool, epilog: str = "") -> int:
             "this release has no accounts yet: nobody is asked to log in, and only loopback addresses are served; --no-auth says the same"
         )
     app.prepare_directories(settings)
-    catalog = app.build_catalog(settings)
-    catalog.migrate()
-    catalog.close()
+    in_child(lambda: app.migrate(settings))
 
     def announce(state: RunState) -> None:
         text = json.dumps({"event": "ready", **dataclasses.asdict(state)}) if as_json else _told(state, settings)

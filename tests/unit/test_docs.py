@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pacslite import documents, settings
+from pacslite import conformance, documents, settings
 from pacslite.cli import _COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -17,6 +17,10 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 def test_the_page_of_settings_is_up_to_date() -> None:
     assert (ROOT / "docs/settings.md").read_text() == documents.settings_page(), "run `make docs`"
+
+
+def test_the_conformance_statement_is_up_to_date() -> None:
+    assert (ROOT / "docs/conformance.md").read_text() == conformance.page(), "run `make docs`"
 
 
 def test_the_sample_of_settings_is_up_to_date() -> None:

@@ -1,0 +1,120 @@
+"""`pacslite migrate`, `verify`, `reindex` and `cleanup`."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import click
+
+from pacslite.cli import EXIT_NO
+from pacslite.cli.options import json_option, load, open_pacs, say, settings_options
+
+if TYPE_CHECKING:
+    from pacslite.core.verify import VerifyReport
+
+_SHOWN = 50
+
+
+@click.command()
+@click.option("--check", "only_check", is_flag=True, help="Change nothing; exit 1 when the schema is not this release's.")
+@settings_options
+@json_option
+def migrate(only_check: bool, config_file: str | None, data: str | None, as_json: bool) -> int:
+    """Create the catalog, or bring it to this release's schema; nothing is done when it is there."""
+    from pacslite import app
+    from pacslite.catalog.models import REVISION
+
+    settings = load(config_file, data)
+    app.prepare_directories(settings)
+    catalog = app.build_catalog(settings)
+    try:
+        before = catalog.revision()
+        if not only_check:
+            catalog.migrate()
+        after = catalog.revision()
+    finally:
+        catalog.close()
+    value = {"before": before, "revision": after, "needed": REVISION, "up_to_date": after == REVISION}
+    if after == REVISION:
+        say(as_json, value, f"The catalog has schema {after}." if before == after else f"The catalog now has schema {after}.")
+        return 0
+    say(as_json, value, f"The catalog has schema {after or 'none'}, this release needs {REVISION}; `pacslite migrate` brings it there.")
+    return EXIT_NO
+
+
+@click.command()
+@click.option("--quick", "depth", flag_value="quick", default=True, help="Every blob is there with the right size (default).")
+@click.option("--deep", "depth", flag_value="deep", help="Also read every blob: its SHA-256, and that it is what the catalog says.")
+@click.option("--repair", is_flag=True, help="Put damaged blobs aside, so that sending the instance again makes it whole.")
+@settings_options
+@json_option
+def verify(depth: str, repair: bool, config_file: str | None, data: str | None, as_json: bool) -> int:
+    """Compare the catalog with the storage. May run beside a server. Exit 1 when a row lacks its bytes."""
+    from pacslite.cli.progress import Bar
+    from pacslite.core.retrieve import limits_of
+    from pacslite.core.verify import Verifier
+
+    pacs = open_pacs(load(config_file, data))
+    with Bar(f"verify --{depth}") as bar:
+        verifier = Verifier(pacs.catalog, pacs.store, pacs.spool, limits_of(pacs.settings))
+        report = verifier.run(deep=depth == "deep", repair=repair, progress=bar.update)
+    pacs.close()
+    say(as_json, dataclasses.asdict(report), _told(report, repair))
+    return 0 if report.is_whole else EXIT_NO
+
+
+def _told(report: VerifyReport, repair: bool) -> str:
+    lines = [f"{report.checked} blobs checked, {report.damaged_count} damaged, {report.orphan_count} orphans."]
+    lines += [f"  {one.problem}: {one.key} ({one.detail})" for one in report.damaged[:_SHOWN]]
+    lines += [f"  orphan: {one.key} ({one.size_bytes} bytes)" for one in report.orphans[:_SHOWN]]
+    if max(report.damaged_count, report.orphan_count) > _SHOWN:
+        lines.append("  and more; --json lists them")
+    if report.damaged_count and repair:
+        lines.append(f"{report.repaired_count} were put aside; send these instances again to make them whole.")
+    elif report.damaged_count:
+        lines.append("`pacslite verify --repair` puts them aside, so that sending the instances again makes them whole.")
+    if report.orphan_count:
+        lines.append("Orphans harm nobody; the worker removes them after two sweeps.")
+    return "\n".join(lines)
+
+
+@click.command()
+@click.option("--yes", is_flag=True, help="Do not ask before the catalog is emptied.")
+@settings_options
+@json_option
+def reindex(yes: bool, config_file: str | None, data: str | None, as_json: bool) -> int:
+    """Rebuild the whole catalog from the storage alone. Stop the server first. Exit 1 when something could not be read."""
+    from pacslite import app
+    from pacslite.cli.progress import Bar
+    from pacslite.core.reindex import reindex as rebuild
+
+    settings = load(config_file, data)
+    app.prepare_directories(settings)
+    if not yes:
+        click.confirm("The catalog is emptied and made again from the storage. Go on?", abort=True)
+    pacs = app.build(settings)
+    pacs.catalog.migrate()
+    with Bar("reindex") as bar:
+        report = rebuild(pacs, progress=bar.update)
+    pacs.close()
+    lines = [f"{report.recorded} versions recorded, {len(report.refused)} blobs could not be read."]
+    lines += [f"  {key}: {reason}" for key, reason in report.refused[:_SHOWN]]
+    say(as_json, dataclasses.asdict(report), "\n".join(lines))
+    return EXIT_NO if report.refused else 0
+
+
+@click.command()
+@click.option("--older-than-hours", type=click.FloatRange(min=0), default=24.0, show_default=True, help="0 takes everything.")
+@settings_options
+@json_option
+def cleanup(older_than_hours: float, config_file: str | None, data: str | None, as_json: bool) -> None:
+    """Remove spool files of broken-off uploads, and erase what deletions left, when older than this. May run beside a server."""
+    from pacslite.core.erasure import erase_doomed
+
+    pacs = open_pacs(load(config_file, data))
+    older_than_s = older_than_hours * 3600
+    spooled = pacs.spool.sweep(older_than_s)
+    erased = erase_doomed(pacs.catalog, pacs.store, older_than_s)
+    pacs.close()
+    say(as_json, {"spool_files": spooled, "erased": erased}, f"{spooled} spool files and {erased} blobs of deleted instances removed.")

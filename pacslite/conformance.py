@@ -1,0 +1,76 @@
+"""The conformance statement: what is said by hand, and the tables that follow from the code."""
+
+from __future__ import annotations
+
+from pacslite import error_map
+from pacslite.dicom.attributes import ATTRIBUTES, Attribute, Level, Returned, Source
+
+_HEAD = """# Conformance
+
+Made by `make docs`; the tables come from the code that does it. PS3.x names the parts of the DICOM standard.
+
+## DIMSE
+
+pacslite accepts associations (SCP) for:
+
+| Service | SOP classes | |
+|---|---|---|
+| Verification | 1.2.840.10008.1.1 | also as SCU, for known peers (`pacslite peer echo`) |
+| Storage | all of the installed pydicom's dictionary, and private ones | every transfer syntax of that dictionary; kept as received |
+| Query | Patient Root and Study Root FIND, relational queries too | PATIENT, STUDY, SERIES, IMAGE |
+
+- The called AE title must be ours (`PACSLITE_AET`), else the association is rejected with source 1, reason 7;
+  `called_aet_policy = "any"` takes all.
+- At most `max_associations` associations are held per process; others are rejected as transient (source 3, reason 2).
+- C-STORE answers 0000H once bytes and catalog are on stable storage (sync included).
+- The same instance again is 0000H and changes nothing. Other content under a known UID is a new version (0000H), or, by `duplicate_policy`,
+  refused with 0111H, or ignored with 0000H (`keep_first`).
+- Text is answered in a Specific Character Set that the caller can read, see PS3.3 C.12.1.1.2.
+
+## DICOMweb
+
+Root `/dicom-web` (PS3.18). Searches: the six resources of table 10.6.1-1, as `application/dicom+json` (default) or `dicom+xml`. Store:
+`POST /studies` and `/studies/{study}`. Retrieve: study, series, instance, metadata of each, frames, bulk data.
+
+- Without an Accept header the default of the resource is sent (`strict_accept` makes it 406).
+- Native transfer syntaxes are converted among each other; compressed ones are sent as stored or, when that is not accepted,
+  refused with 406.
+- An unsatisfied range of results is told by Warning 299; no match is 204.
+- STOW-RS: 200 when all instances are stored, 202 when some are, 409 when none is, with FailureReason per instance (below).
+
+## Matching
+
+`*` and `?` match in AE, CS, LO, LT, PN, SH, ST, UC, UR, UT; a lone `*` matches everything. Person names match without regard
+to case and accents, on any component group; other text by case unless `match_ignore_case` is set. Dates and times match as ranges, in QIDO-RS (and in C-FIND when
+negotiated) combined. UID lists are separated by backslash, in QIDO-RS also by comma.
+
+Attributes with a column are matched there and are fast when indexed. Every other attribute of an instance can still be a
+key: it is searched in the stored metadata.
+"""
+_ERRORS = """
+## Failures
+
+| Situation | DIMSE status | STOW FailureReason | HTTP | problem `type` |
+|---|---|---|---|---|
+"""
+_RETURNED = {Returned.ALWAYS: "always", Returned.KNOWN: "when known", Returned.ASKED: "when asked for"}
+
+
+def page() -> str:
+    """docs/conformance.md."""
+    parts = [_HEAD]
+    for level in Level:
+        parts.append(f"\n### {str(level).capitalize()} level\n\n| Tag | Keyword | VR | Indexed | Returned |\n|---|---|---|---|---|\n")
+        parts += [_row(a) for a in ATTRIBUTES if a.level is level]
+    parts.append(_ERRORS)
+    for cls, row in error_map.rows().items():
+        meaning = (cls.__doc__ or "").splitlines()[0].partition(";")[0].rstrip(".")
+        parts.append(f"| {meaning} | {row.dimse:04X}H | {row.stow:04X}H | {row.http} | `{row.slug}` |\n")
+    return "".join(parts)
+
+
+def _row(attribute: Attribute) -> str:
+    tag = f"({attribute.hex[:4]},{attribute.hex[4:]})"
+    keyword = attribute.keyword
+    indexed = "yes" if attribute.indexed else ("computed" if attribute.source is Source.COMPUTED else "column")
+    return f"| {tag} | {keyword} | {attribute.vr} | {indexed} | {_RETURNED[attribute.returned]} |\n"
