@@ -31,9 +31,8 @@ from pacslite.settings import Settings
 from pacslite.web.messages import Reply, Request
 from tests.support.catalog_rows import Loader
 
-FAMILIES = ("Doe", "Roe", "Müller", "García", "Smith", "Nguyen", "Kowalska", "Rossi", "Okafor", "Yamada^Tarou=山田^太郎=やまだ^たろう") + tuple(
-    f"Family{i}" for i in range(30)
-)
+_KNOWN = ("Doe", "Roe", "Müller", "García", "Smith", "Nguyen", "Kowalska", "Rossi", "Okafor", "Yamada^Tarou=山田^太郎=やまだ^たろう")
+FAMILIES = (*_KNOWN, *(f"Family{i}" for i in range(30)))
 ROOT = "1.2.826.0.1.3680043.10.1355"
 
 
@@ -56,8 +55,9 @@ def load(catalog: Catalog, studies: int) -> None:
                 NumberOfStudyRelatedSeries=1, NumberOfStudyRelatedInstances=300 if last else 1,
             )  # fmt: skip
             series = loader.series(
-                study, SeriesInstanceUID=f"{ROOT}.2.{n}", Modality="CT", SeriesNumber="1", SeriesDescription="Axial", NumberOfSeriesRelatedInstances=1
-            )
+                study, SeriesInstanceUID=f"{ROOT}.2.{n}", Modality="CT", SeriesNumber="1", SeriesDescription="Axial",
+                NumberOfSeriesRelatedInstances=300 if last else 1,
+            )  # fmt: skip
             for i in range(300 if last else 1):
                 loader.instance(
                     series, SOPClassUID="1.2.840.10008.5.1.4.1.1.2", SOPInstanceUID=f"{ROOT}.3.{n}.{i}", InstanceNumber=str(i + 1),
@@ -128,7 +128,8 @@ def run(catalog: Catalog, studies: int) -> None:
     measure("studies, PatientName=Doe*, limit=25", get(qido.search_studies, lambda: "/studies?PatientName=Doe*&limit=25"))
     measure("studies, PatientName=*mith*, limit=25", get(qido.search_studies, lambda: "/studies?PatientName=*mith*&limit=25"))
     measure("studies, limit=100 at 90 %", get(qido.search_studies, lambda: f"/studies?limit=100&offset={studies * 9 // 10}"))
-    measure("studies, first page of the viewer", get(qido.search_studies, lambda: "/studies?limit=101&offset=0&includefield=00081030%2C00080060"))
+    viewer = "/studies?limit=101&offset=0&fuzzymatching=false&includefield=00081030%2C00080060"
+    measure("studies, first page of the viewer", get(qido.search_studies, lambda: viewer))
     measure("series of a study", get(qido.search_series, lambda: f"/studies/{study}/series", study=study))
     measure("instances of a series, 300", get(qido.search_instances, lambda: "/instances", study=study, series=series))
     measure("all instances, limit=100", get(qido.search_instances, lambda: "/instances?limit=100"), repeat=50)

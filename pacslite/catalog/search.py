@@ -14,9 +14,9 @@ from functools import lru_cache
 from sqlalchemy import Connection
 
 from pacslite.catalog.models import TABLE_OF_LEVEL
-from pacslite.catalog.search_conditions import FLAVOURS, Flavour, Sql, condition, conjunction
+from pacslite.catalog.search_conditions import FLAVOURS, SQLITE, Flavour, Sql, condition, conjunction
 from pacslite.dicom.attributes import LEVELS, SEQUENCE_ITEMS, Attribute, Level, Source
-from pacslite.dicom.matching import Match, SequenceMatch
+from pacslite.dicom.matching import Match, Name, SequenceMatch, Single
 
 ITEM_SEPARATOR, VALUE_SEPARATOR = "\x1e", "\x1f"
 """Between the items of a sequence column, and between the values of one item in the order of `SEQUENCE_ITEMS`."""
@@ -32,6 +32,8 @@ _ORDER = {
         "series.study_pk, series.series_number_value NULLS FIRST, series.pk, instance.instance_number_value NULLS FIRST, instance.pk"
     ),
 }
+# Levels above, whose columns the order needs.
+_ORDERED_BY: dict[Level, frozenset[Level]] = {level: frozenset() for level in LEVELS} | {Level.INSTANCE: frozenset({Level.SERIES})}
 _COMPUTED = {
     "NumberOfPatientRelatedStudies": "(SELECT COUNT(*) FROM study AS s WHERE s.patient_pk = patient.pk)",
     "NumberOfPatientRelatedSeries": (
@@ -77,21 +79,22 @@ def find(connection: Connection, search: Search) -> Found:
     if search.limit == 0:
         return Found([], 0)
     flavour = FLAVOURS[connection.dialect.name]
-    where, tables = _where(search, flavour)
-    rows = _fetch(connection, _page_statement(search, where[0], tables, flavour), (*where[1], search.limit + 1, search.offset))
+    where = _where(search, flavour)
+    rows = _fetch(connection, _page_statement(search, where, flavour), (*where.parameters, search.limit + 1, search.offset))
     if len(rows) <= search.limit:
         return Found(rows, 0)
-    counted = _fetch(connection, f"SELECT COUNT(*) FROM {_joined(search.level, tables)}{where[0]}", where[1])
+    sql = f"SELECT COUNT(*) FROM {_joined(search.level, where.tables, where.by_patient)}{where.sql}"
+    counted = _fetch(connection, sql, where.parameters)
     return Found(rows[:-1], max(_integer(counted[0][0]) - search.offset - search.limit, 1))
 
 
 def numbers(connection: Connection, search: Search) -> list[int]:
     """The numbers of the rows that fit, in order, no more than the limit."""
     flavour = FLAVOURS[connection.dialect.name]
-    where, tables = _where(search, flavour)
-    source, order = _joined(search.level, tables), _ORDER[search.level]
-    sql = f"SELECT {_TABLES[search.level]}.pk FROM {source}{where[0]} ORDER BY {order} LIMIT {flavour.mark}"
-    return [_integer(row[0]) for row in _fetch(connection, sql, (*where[1], search.limit))]
+    where, order = _where(search, flavour), _ORDER[search.level]
+    source = _joined(search.level, where.tables | _ORDERED_BY[search.level], where.by_patient)
+    sql = f"SELECT {_TABLES[search.level]}.pk FROM {source}{where.sql} ORDER BY {order} LIMIT {flavour.mark}"
+    return [_integer(row[0]) for row in _fetch(connection, sql, (*where.parameters, search.limit))]
 
 
 def rows_of(connection: Connection, level: Level, columns: tuple[Attribute, ...], pks: Sequence[int]) -> list[Row]:
@@ -137,8 +140,17 @@ def _integer(value: object) -> int:
     return value
 
 
-def _where(search: Search, flavour: Flavour) -> tuple[Sql, frozenset[Level]]:
-    """The WHERE clause with its parameters, and the levels whose tables it needs beside the search's own."""
+@dataclass(frozen=True, slots=True)
+class _Where:
+    """The WHERE clause, the levels whose tables it needs, and whether patients are to be looked up first."""
+
+    sql: str
+    parameters: tuple[object, ...]
+    tables: frozenset[Level]
+    by_patient: bool
+
+
+def _where(search: Search, flavour: Flavour) -> _Where:
     own = LEVELS.index(search.level)
     parts: list[Sql] = []
     below: list[tuple[Attribute, Match]] = []
@@ -152,9 +164,18 @@ def _where(search: Search, flavour: Flavour) -> tuple[Sql, frozenset[Level]]:
     if below:
         parts.append(_below(search.level, below, flavour))
     if not parts:
-        return ("", ()), frozenset()
+        return _Where("", (), frozenset(), by_patient=False)
     sql, parameters = " AND ".join(sql for sql, _ in parts), tuple(p for _, ps in parts for p in ps)
-    return (" WHERE " + sql, parameters), frozenset(tables)
+    # SQLite takes an alternative of three indexed columns for dear and reads all studies instead; PostgreSQL has statistics.
+    by_patient = flavour is SQLITE and own > 0 and any(a.level is Level.PATIENT and _is_narrow(m) for a, m in search.conditions)
+    return _Where(" WHERE " + sql, parameters, frozenset(tables), by_patient)
+
+
+def _is_narrow(match: Match) -> bool:
+    """Whether a name is looked up in its indexes: some group has to be, or to start with, something known."""
+    if not isinstance(match, Name):
+        return False
+    return any(all(isinstance(one, Single) or one.pattern[0] not in "*?" for one in part.alternatives) for part in match.parts)
 
 
 def _one(attribute: Attribute, match: Match, flavour: Flavour) -> Sql:
@@ -190,12 +211,13 @@ def _join(i: int) -> str:
 
 
 @lru_cache(maxsize=64)
-def _joined(level: Level, needed: frozenset[Level]) -> str:
-    """The table of a level, joined upwards as far as needed; instances are ordered by columns of their series."""
+def _joined(level: Level, needed: frozenset[Level], by_patient: bool = False) -> str:
+    """The table of a level, joined upwards as far as needed, or from the patient downwards in that order."""
     own = LEVELS.index(level)
+    if by_patient:
+        # SQLite keeps the order of a CROSS JOIN.
+        return " ".join(["patient CROSS " + _join(1), *(_join(i) for i in range(2, own + 1))])
     highest = min([LEVELS.index(one) for one in needed] + [own])
-    if level is Level.INSTANCE:
-        highest = min(highest, own - 1)
     joins = [_TABLES[level]]
     for i in range(own, highest, -1):
         table, parent = _TABLES[LEVELS[i]], _TABLES[LEVELS[i - 1]]
@@ -218,13 +240,14 @@ def _expression(attribute: Attribute, flavour: Flavour) -> str:
     return f"{_TABLES[attribute.level]}.{attribute.column}"
 
 
-def _page_statement(search: Search, where: str, tables: frozenset[Level], flavour: Flavour) -> str:
+def _page_statement(search: Search, where: _Where, flavour: Flavour) -> str:
     level, order = search.level, _ORDER[search.level]
     selected = _selected(level, search.columns, flavour)
-    shown = frozenset(a.level for a in search.columns)
+    shown = frozenset(a.level for a in search.columns) | _ORDERED_BY[level]
+    tables = where.tables | _ORDERED_BY[level]
     bounds = f"LIMIT {flavour.mark} OFFSET {flavour.mark}"
     if not search.offset:
-        return f"SELECT {selected} FROM {_joined(level, tables | shown)}{where} ORDER BY {order} {bounds}"
+        return f"SELECT {selected} FROM {_joined(level, tables | shown, where.by_patient)}{where.sql} ORDER BY {order} {bounds}"
     # The rows passed over are only counted, in an index where there is one; then the page itself is read.
-    page = f"SELECT {_TABLES[level]}.pk FROM {_joined(level, tables)}{where} ORDER BY {order} {bounds}"
+    page = f"SELECT {_TABLES[level]}.pk FROM {_joined(level, tables, where.by_patient)}{where.sql} ORDER BY {order} {bounds}"
     return f"SELECT {selected} FROM {_joined(level, shown)} WHERE {_TABLES[level]}.pk IN ({page}) ORDER BY {order}"

@@ -32,11 +32,15 @@ def _text_value(text: str) -> str:
 
 
 def _name_value(text: str) -> str:
+    if text and "=" not in text:
+        return f'{{"Alphabetic":{quote(text)}}}'
     groups = zip(("Alphabetic", "Ideographic", "Phonetic"), text.split("=", 2), strict=False)
     return "{" + ",".join(f'"{name}":{quote(group)}' for name, group in groups if group) + "}" if text.strip("=") else "null"
 
 
 def _number_value(text: str) -> str:
+    if text.isdigit() and text.isascii() and text[0] != "0":
+        return text
     text = text.strip()
     if not text:
         return "null"
@@ -53,6 +57,9 @@ def _element_encoder(tag: int, vr: str, *, omit_empty: bool) -> Encoder:
     head = f'"{tag:08X}":{{"vr":"{vr}","Value":['
     one = _name_value if vr == "PN" else _number_value if vr in _NUMBER_VRS else _text_value
     divided = vr not in _UNDIVIDED_VRS
+    # A value on its own is never null: an empty one has no Value at all.
+    if one is _text_value:
+        return _text_encoder(head, empty, divided=divided)
 
     def encode(value: object) -> str:
         if value is None or value == "":
@@ -60,7 +67,20 @@ def _element_encoder(tag: int, vr: str, *, omit_empty: bool) -> Encoder:
         text = value if isinstance(value, str) else str(value)
         if divided and "\\" in text:
             return head + ",".join(map(one, text.split("\\"))) + "]}"
-        return head + one(text) + "]}"
+        return f"{head}{one(text)}]}}"
+
+    return encode
+
+
+def _text_encoder(head: str, empty: str, *, divided: bool) -> Encoder:
+    """The encoder of text VRs, which are most columns."""
+
+    def encode(value: object) -> str:
+        if not value or not isinstance(value, str):
+            return empty
+        if divided and "\\" in value:
+            return head + ",".join(map(_text_value, value.split("\\"))) + "]}"
+        return f"{head}{quote(value)}]}}"
 
     return encode
 

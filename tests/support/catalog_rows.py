@@ -70,13 +70,14 @@ class Loader:
     def study(self, patient: int, **values: Any) -> int:
         """A study by keyword; its number."""
         number = len(self._rows.get("study", ())) + 1
-        values = {"NumberOfStudyRelatedSeries": 0, "NumberOfStudyRelatedInstances": 0, "ModalitiesInStudy": None, "SOPClassesInStudy": None} | values
-        return self._add("study", {"pk": number, "patient_pk": patient, **_STAMPS, **row_of(LEVELS[1], values)})
+        kept = {"NumberOfStudyRelatedSeries": 0, "NumberOfStudyRelatedInstances": 0, "ModalitiesInStudy": None, "SOPClassesInStudy": None}
+        return self._add("study", {"pk": number, "patient_pk": patient, **_STAMPS, **row_of(LEVELS[1], kept | values)})
 
     def series(self, study: int, requests: Iterable[tuple[str, str]] = (), **values: Any) -> int:
         """A series by keyword, with (SPS ID, requested procedure ID) of its request attributes; its number."""
         number = len(self._rows.get("series", ())) + 1
-        self._add("series", {"pk": number, "study_pk": study, **_STAMPS, **row_of(LEVELS[2], {"NumberOfSeriesRelatedInstances": 0} | values)})
+        values = {"NumberOfSeriesRelatedInstances": 0} | values
+        self._add("series", {"pk": number, "study_pk": study, **_STAMPS, **row_of(LEVELS[2], values)})
         for item, pair in enumerate(requests):
             columns = {a.column: text or None for a, text in zip(SEQUENCE_ITEMS[REQUEST_ATTRIBUTES_SEQUENCE], pair, strict=True)}
             self._add("request_attribute", {"series_pk": number, "item": item, **columns})
