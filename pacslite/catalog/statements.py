@@ -32,6 +32,14 @@ class Prepared:
         cursor.execute(sql, tuple([parameters[name] for name in order]) if order is not None else parameters)
         return cursor
 
+    def do(self, conn: Connection, parameters: Mapping[str, Any]) -> int:
+        """Runs a statement that gives no rows; how many rows it has changed."""
+        cursor = self.run(conn, parameters)
+        try:
+            return cursor.rowcount  # type: ignore[no-any-return]
+        finally:
+            cursor.close()
+
     def first(self, conn: Connection, parameters: Mapping[str, Any]) -> tuple[Any, ...] | None:
         """The first row, or None."""
         cursor = self.run(conn, parameters)

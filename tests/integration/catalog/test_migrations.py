@@ -24,7 +24,10 @@ def shape(conn: Connection) -> dict[str, object]:
             (c["name"], str(c["type"]), getattr(c["type"], "collation", None), c["nullable"], c["default"])
             for c in inspector.get_columns(table)
         ]
-        keys = [inspector.get_pk_constraint(table), inspector.get_foreign_keys(table), inspector.get_unique_constraints(table)]
+        keys = [
+            inspector.get_pk_constraint(table),
+            *(sorted(map(repr, each)) for each in (inspector.get_foreign_keys(table), inspector.get_unique_constraints(table))),
+        ]
         indexes = [
             (i["name"], i["column_names"], i["unique"], {k: str(v) for k, v in i["dialect_options"].items()})
             for i in inspector.get_indexes(table)

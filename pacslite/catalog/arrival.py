@@ -1,0 +1,195 @@
+"""An instance on its way into the catalog: its attributes as rows, made before the write transaction begins."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from pacslite.catalog.changes import Origin
+from pacslite.dicom.attributes import Attribute, Level, Source, of_level
+from pacslite.dicom.person_name import normal_groups
+from pacslite.dicom.temporal import date_time_interval, normal_date, normal_time
+
+Values = Mapping[int, tuple[str, ...]]
+
+# PostgreSQL takes 2,704 bytes in one index entry, at most four bytes a character.
+_INDEXED_CHARACTERS = 512
+_CHARACTERS = 16384
+_PATIENT_ID, _ISSUER_OF_PATIENT_ID, _MODALITY = 0x00100020, 0x00100021, 0x00080060
+
+
+@dataclass(frozen=True, slots=True)
+class PatientIdentity:
+    """Who a patient is: PatientID and issuer, trimmed. Without a PatientID it is the patient of one study (`study`)."""
+
+    patient_id: str
+    issuer: str
+    study: str = ""
+    issuer_given: bool = False
+
+    @property
+    def key(self) -> str:
+        """Name of the lock of this patient."""
+        return f"patient:{self.patient_id}\\{self.issuer}\\{self.study}"
+
+
+@dataclass(frozen=True, slots=True)
+class NewBlob:
+    """Bytes that are in the store and not yet in the catalog."""
+
+    uid: str
+    storage_key: str
+    store_name: str
+    size_bytes: int
+    sha256: str
+    media_type: str = "application/dicom"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The columns of one level, and a digest of what they were made from."""
+
+    columns: Mapping[str, Any]
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """Everything about one instance that a write transaction puts into the catalog."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    identity: PatientIdentity
+    modality: str
+    patient: Row
+    study: Row
+    series: Row
+    instance: Mapping[str, Any]
+    request_attributes: tuple[tuple[str, str], ...]
+    data_set_sha256: str
+    metadata: bytes
+    extractor_version: int
+    frame_index: bytes | None
+    origin: Origin
+
+    @property
+    def uids(self) -> tuple[str, str, str]:
+        """Study, series and SOP Instance UID."""
+        return self.study_instance_uid, self.series_instance_uid, self.sop_instance_uid
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """What the transaction changes, for `Catalog.write`."""
+        return f"study:{self.study_instance_uid}", self.identity.key
+
+
+def identity_of(values: Values, study_instance_uid: str, default_issuer: str) -> PatientIdentity:
+    """The patient an instance names; an empty PatientID makes one patient per study, and never joins people."""
+    patient_id = _clean("\\".join(values.get(_PATIENT_ID, ())), _INDEXED_CHARACTERS).strip()
+    if not patient_id:
+        return PatientIdentity("", "", study_instance_uid)
+    issuer = _clean("\\".join(values.get(_ISSUER_OF_PATIENT_ID, ())), _INDEXED_CHARACTERS).strip()
+    return PatientIdentity(patient_id, issuer or default_issuer, "", bool(issuer))
+
+
+def modality_of(values: Values) -> str:
+    """The modality that counts for ModalitiesInStudy."""
+    return _clean("\\".join(values.get(_MODALITY, ())), _INDEXED_CHARACTERS)
+
+
+def _clean(text: str, limit: int) -> str:
+    """Text every database can keep: no NUL, no half surrogates, no endless values."""
+    if not text.isascii():
+        text = text.encode("utf-8", "replace").decode("utf-8")
+    return text.replace("\0", "")[:limit]
+
+
+def _number(text: str) -> float | None:
+    first = text.split("\\", 1)[0].strip()
+    try:
+        value = float(first)
+    except ValueError:
+        return None
+    # float() knows "nan", "inf" and "1_000", which are no IS or DS.
+    return value if math.isfinite(value) and "_" not in first else None
+
+
+def _normal_date(text: str) -> tuple[str]:
+    return (normal_date(text.split("\\", 1)[0]) or "",)
+
+
+def _normal_time(text: str) -> tuple[str]:
+    return (normal_time(text.split("\\", 1)[0]) or "",)
+
+
+def _interval(text: str) -> tuple[str, str]:
+    return date_time_interval(text.split("\\", 1)[0]) or ("", "")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(group[:_INDEXED_CHARACTERS] for group in normal_groups(text))
+
+
+_FORMS: dict[str, Callable[[str], tuple[Any, ...]]] = {
+    "DA": _normal_date,
+    "TM": _normal_time,
+    "DT": _interval,
+    "PN": _names,
+    "IS": lambda text: (_number(text),),
+    "DS": lambda text: (_number(text),),
+}
+_EMPTY_FORMS: dict[str, tuple[Any, ...]] = {"DA": ("",), "TM": ("",), "DT": ("", ""), "PN": ("", "", ""), "IS": (None,), "DS": (None,)}
+_UIDS = frozenset({"StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"})
+
+
+def _of_elements(level: Level) -> tuple[Attribute, ...]:
+    return tuple(a for a in of_level(level) if a.source is Source.ELEMENT and a.keyword not in _UIDS)
+
+
+_ELEMENTS = {level: _of_elements(level) for level in Level}
+_TAGS = {level: tuple(a.tag for a in attributes) for level, attributes in _ELEMENTS.items()}
+COLUMNS = {
+    level: tuple(name for a in attributes for name in (a.column, *(a.match_columns if a.has_normal_form else ())))
+    for level, attributes in _ELEMENTS.items()
+}
+"""The columns that `columns_of` and `row_of` fill, by level."""
+
+Raw = tuple[tuple[str, ...] | None, ...]
+
+
+def _columns(level: Level, raw: Raw) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for attribute, values in zip(_ELEMENTS[level], raw, strict=True):
+        text = ""
+        if values:
+            text = values[0] if len(values) == 1 else "\\".join(values)
+            text = _clean(text, _INDEXED_CHARACTERS if attribute.indexed else _CHARACTERS)
+        out[attribute.column] = text or None
+        if attribute.has_normal_form:
+            forms = _FORMS[attribute.vr](text) if text else _EMPTY_FORMS[attribute.vr]
+            out.update(zip(attribute.match_columns, forms, strict=True))
+    return out
+
+
+def columns_of(level: Level, values: Values) -> dict[str, Any]:
+    """The columns of a level from the attributes of an instance."""
+    return _columns(level, tuple([values.get(tag) for tag in _TAGS[level]]))
+
+
+# The instances of a series share all this, and senders send series by series.
+@lru_cache(maxsize=256)
+def _row(level: Level, raw: Raw, extra: tuple[tuple[str, str], ...]) -> Row:
+    digest = hashlib.blake2b(repr((raw, extra)).encode("utf-8", "surrogatepass"), digest_size=12).digest()
+    return Row(_columns(level, raw), digest)
+
+
+def row_of(level: Level, values: Values, extra: tuple[tuple[str, str], ...] = ()) -> Row:
+    """The columns of a level with the digest that tells whether they differ from those in the catalog."""
+    return _row(level, tuple([values.get(tag) for tag in _TAGS[level]]), extra)

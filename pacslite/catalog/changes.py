@@ -1,0 +1,171 @@
+"""The ordered feed of everything that happened; each row is written by the transaction that did it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import BigInteger, Connection, bindparam, func, insert, select
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+
+from pacslite.catalog.models import change
+from pacslite.catalog.statements import Prepared
+
+
+class Kind(StrEnum):
+    """What happened."""
+
+    INSTANCE_STORED = "instance_stored"
+    VERSION_ADDED = "version_added"
+    INSTANCE_REPAIRED = "instance_repaired"
+    CONFLICT_NOTED = "conflict_noted"
+    PATIENT_UPDATED = "patient_updated"
+    STUDY_DELETED = "study_deleted"
+    SERIES_DELETED = "series_deleted"
+    INSTANCE_DELETED = "instance_deleted"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who caused it: `protocol` is dimse, stow, import, upload, job or api."""
+
+    protocol: str
+    calling_aet: str = ""
+    address: str = ""
+    actor: str = ""
+    association_id: str = ""
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One entry of the feed; `detail` is what the kind needs beside the UIDs."""
+
+    seq: int
+    at: str
+    kind: str
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    version_number: int | None
+    blob_uid: str
+    protocol: str
+    calling_aet: str
+    address: str
+    actor: str
+    request_id: str
+    detail: Mapping[str, Any]
+
+
+class _ThisTransaction(FunctionElement[int]):
+    """The number of the running transaction where the database has such numbers."""
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+class _OldestTransaction(FunctionElement[int]):
+    """The number of the oldest transaction that is still open; above all where writers come one after the other."""
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+@compiles(_ThisTransaction, "sqlite")
+def _no_number(element: _ThisTransaction, compiler: SQLCompiler, **kw: object) -> str:
+    return "NULL"
+
+
+@compiles(_ThisTransaction, "postgresql")
+def _number(element: _ThisTransaction, compiler: SQLCompiler, **kw: object) -> str:
+    return "CAST(CAST(pg_current_xact_id() AS text) AS bigint)"
+
+
+@compiles(_OldestTransaction, "sqlite")
+def _above_all(element: _OldestTransaction, compiler: SQLCompiler, **kw: object) -> str:
+    return "1"
+
+
+@compiles(_OldestTransaction, "postgresql")
+def _oldest(element: _OldestTransaction, compiler: SQLCompiler, **kw: object) -> str:
+    return "CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text) AS bigint)"
+
+
+_UIDS = ("study_instance_uid", "series_instance_uid", "sop_instance_uid")
+_WRITTEN = ("at", "kind", *_UIDS, "version_number", "blob_uid", "protocol", "calling_aet", "address", "actor", "request_id", "detail")
+_INSERT = Prepared(
+    insert(change).values({**{name: bindparam(name) for name in _WRITTEN}, "transaction_id": _ThisTransaction()}).returning(change.c.seq)
+)
+_AFTER = Prepared(
+    select(change.c.seq, *(change.c[name] for name in _WRITTEN))
+    .where(change.c.seq > bindparam("seq"), func.coalesce(change.c.transaction_id, 0) < _OldestTransaction())
+    .order_by(change.c.seq)
+    .limit(bindparam("limit", type_=BigInteger()))
+)
+_LAST = select(func.coalesce(func.max(change.c.seq), 0)).where(func.coalesce(change.c.transaction_id, 0) < _OldestTransaction())
+
+
+def add(
+    conn: Connection,
+    kind: Kind,
+    at: str,
+    origin: Origin,
+    *,
+    uids: tuple[str | None, str | None, str | None] = (None, None, None),
+    version_number: int | None = None,
+    blob_uid: str | None = None,
+    detail: Mapping[str, Any] | None = None,
+) -> int:
+    """Append an entry; its number."""
+    row = {
+        "at": at,
+        "kind": kind.value,
+        "study_instance_uid": uids[0],
+        "series_instance_uid": uids[1],
+        "sop_instance_uid": uids[2],
+        "version_number": version_number,
+        "blob_uid": blob_uid,
+        "protocol": origin.protocol,
+        "calling_aet": origin.calling_aet or None,
+        "address": origin.address or None,
+        "actor": origin.actor or None,
+        "request_id": origin.request_id or origin.association_id or None,
+        "detail": json.dumps(detail, ensure_ascii=False) if detail else None,
+    }
+    seq: int = _INSERT.only(conn, row)
+    return seq
+
+
+def after(conn: Connection, seq: int, limit: int = 1000) -> list[Change]:
+    """The entries that follow a number, in order. What is returned has no gap that could be filled later."""
+    return [_change(row) for row in _AFTER.all(conn, {"seq": seq, "limit": limit})]
+
+
+def last(conn: Connection) -> int:
+    """The number of the newest entry, 0 when there is none."""
+    return int(conn.execute(_LAST).scalar_one())
+
+
+def _change(row: tuple[Any, ...]) -> Change:
+    seq, at, kind, study, series, sop, number, blob_uid, protocol, calling_aet, address, actor, request_id, detail = row
+    return Change(
+        seq,
+        at,
+        kind,
+        study or "",
+        series or "",
+        sop or "",
+        number,
+        blob_uid or "",
+        protocol or "",
+        calling_aet or "",
+        address or "",
+        actor or "",
+        request_id or "",
+        json.loads(detail or "{}"),
+    )
