@@ -1,0 +1,50 @@
+"""Streams of many blobs one after the other, the next ones asked for while one is being sent.
+
+An object store answers after some milliseconds whatever the size; a series is hundreds of objects. What is opened in
+advance waits in socket buffers, so memory is bounded by `ahead` of those.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import BinaryIO
+
+from pacslite.storage.blob_store import BlobStore
+
+AHEAD = 4
+
+Range = tuple[str, int, int | None]
+"""Key, offset and length as `BlobStore.open` takes them."""
+
+
+def open_each(store: BlobStore, ranges: Iterable[Range], ahead: int = AHEAD) -> Iterator[BinaryIO]:
+    """The streams in the order asked for; each is closed when the next one is taken, all when the iterator is closed.
+
+    Raises what `open` raises, when its turn comes. Local files are opened when their turn comes.
+    """
+    if store.kind == "filesystem" or ahead < 1:
+        for wanted in ranges:
+            with store.open(*wanted) as stream:
+                yield stream
+        return
+    remaining, waiting = iter(ranges), deque[Future[BinaryIO]]()
+    with ThreadPoolExecutor(ahead, thread_name_prefix="read-ahead") as pool:
+        try:
+            while True:
+                while len(waiting) <= ahead and (wanted := next(remaining, None)) is not None:  # type: ignore[assignment]
+                    waiting.append(pool.submit(store.open, *wanted))
+                if not waiting:
+                    return
+                with waiting.popleft().result() as stream:
+                    yield stream
+        finally:
+            for future in waiting:
+                if not future.cancel():
+                    future.add_done_callback(_close)
+
+
+def _close(future: Future[BinaryIO]) -> None:
+    if future.exception() is None:
+        future.result().close()

@@ -1,0 +1,62 @@
+"""The worker does each task at its time, goes on after a failure, and writes the journal once more when it stops."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, cast
+
+import pytest
+
+from pacslite import worker
+from pacslite.errors import StorageError
+from pacslite.worker import Task
+
+NOBODY = cast(Any, None)
+
+
+def test_a_task_that_fails_is_logged_and_done_again(caplog: pytest.LogCaptureFixture) -> None:
+    stop, runs = threading.Event(), []
+
+    def task(_: object) -> None:
+        runs.append(1)
+        if len(runs) == 1:
+            raise StorageError("the store is away")
+        stop.set()
+
+    worker.run(NOBODY, stop, (Task("x", 0, task),))
+    assert len(runs) == 2
+    assert [record.getMessage() for record in caplog.records] == ["x failed: the store is away"]
+
+
+def test_a_long_task_does_not_hold_up_the_quick_ones() -> None:
+    stop, begun, released, quick = threading.Event(), threading.Event(), threading.Event(), []
+
+    def long(_: object) -> None:
+        begun.set()
+        released.wait(30)
+
+    def short(_: object) -> None:
+        begun.wait(30)
+        quick.append(1)
+        if len(quick) == 3:
+            released.set()
+            stop.set()
+
+    worker.run(NOBODY, stop, (Task("long", 0, long, is_long=True), Task("short", 0, short)))
+    assert len(quick) == 3
+
+
+def test_what_is_due_at_the_end_is_done_when_the_worker_stops() -> None:
+    stop, done = threading.Event(), []
+    stop.set()
+    worker.run(NOBODY, stop, (Task("x", 3600, lambda _: done.append(1), at_end=True), Task("y", 3600, lambda _: done.append(2))))
+    assert done == [1]
+
+
+def test_a_stopped_worker_does_not_wait_for_the_next_interval() -> None:
+    stop = threading.Event()
+    runner = threading.Thread(target=worker.run, args=(NOBODY, stop, (Task("x", 3600, lambda _: None),)))
+    runner.start()
+    stop.set()
+    runner.join(timeout=10)
+    assert not runner.is_alive()
