@@ -53,7 +53,12 @@ class WebServer:
         return f"http://127.0.0.1:{self.port}{self.root}"
 
     def request(
-        self, method: str, path: str, body: bytes | Iterator[bytes] | None = None, headers: dict[str, str] | None = None, timeout_s: float = 60
+        self,
+        method: str,
+        path: str,
+        body: bytes | Iterator[bytes] | None = None,
+        headers: dict[str, str] | None = None,
+        timeout_s: float = 60,
     ) -> Answer:
         """One request below the DICOMweb root; an iterator as body goes out chunked."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)

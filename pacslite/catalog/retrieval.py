@@ -1,0 +1,141 @@
+"""What retrieval reads: which bytes make up a study, series or instance, and their metadata documents.
+
+Newest versions only. Each function is one indexed statement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Select, bindparam, or_, select
+
+from pacslite.catalog.models import blob, instance, metadata, series, study, tombstone, version
+from pacslite.catalog.statements import Prepared
+
+_FETCHED_ROWS = 100
+
+
+class ItemRow(NamedTuple):
+    """The newest version of one instance and where its bytes are."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    version_number: int
+    version_pk: int
+    storage_key: str
+    store_name: str
+    size_bytes: int
+    sha256: str
+
+
+class DocumentRow(NamedTuple):
+    """The compressed metadata document of one instance."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    json: bytes
+
+
+_ITEM = (
+    study.c.study_instance_uid,
+    series.c.series_instance_uid,
+    instance.c.sop_instance_uid,
+    instance.c.sop_class_uid,
+    version.c.transfer_syntax_uid,
+    version.c.number,
+    version.c.pk,
+    blob.c.storage_key,
+    blob.c.store_name,
+    blob.c.size_bytes,
+    blob.c.sha256,
+)
+_DOCUMENT = (study.c.study_instance_uid, series.c.series_instance_uid, instance.c.sop_instance_uid, metadata.c.json)
+
+
+def _newest(columns: tuple[Any, ...], depth: int) -> Select[Any]:
+    """Instances of a study (1), of a series (2) or one (3), in the order of series and instance numbers."""
+    statement = (
+        select(*columns)
+        .select_from(study)
+        .join(series, series.c.study_pk == study.c.pk)
+        .join(instance, instance.c.series_pk == series.c.pk)
+        .join(version, (version.c.instance_pk == instance.c.pk) & (version.c.number == instance.c.version_number))
+        .where(study.c.study_instance_uid == bindparam("study"))
+    )
+    if depth > 1:
+        statement = statement.where(series.c.series_instance_uid == bindparam("series"))
+    if depth > 2:
+        return statement.where(instance.c.sop_instance_uid == bindparam("instance"))
+    numbers = (series.c.series_number_value, series.c.pk) if depth == 1 else ()
+    return statement.order_by(*numbers, instance.c.instance_number_value, instance.c.pk)
+
+
+_ITEMS = {depth: Prepared(_newest(_ITEM, depth).join(blob, blob.c.pk == version.c.blob_pk)) for depth in (1, 2, 3)}
+_DOCUMENTS = {depth: Prepared(_newest(_DOCUMENT, depth).join(metadata, metadata.c.version_pk == version.c.pk)) for depth in (1, 2, 3)}
+_FRAME_INDEX = Prepared(select(metadata.c.frame_index).where(metadata.c.version_pk == bindparam("version")))
+_STUDY_CHANGE = Prepared(select(study.c.change_seq).where(study.c.study_instance_uid == bindparam("study")))
+_SERIES_CHANGE = Prepared(
+    select(series.c.change_seq)
+    .join(study, study.c.pk == series.c.study_pk)
+    .where(series.c.series_instance_uid == bindparam("series"), study.c.study_instance_uid == bindparam("study"))
+)
+_TOMBSTONE = Prepared(
+    select(tombstone.c.deleted_at).where(
+        tombstone.c.study_instance_uid == bindparam("study"),
+        or_(
+            tombstone.c.series_instance_uid == "",
+            (tombstone.c.series_instance_uid == bindparam("series")) & tombstone.c.sop_instance_uid.in_(["", bindparam("instance")]),
+        ),
+    )
+)
+
+
+def _parameters(study_uid: str, series_uid: str | None, instance_uid: str | None) -> tuple[int, dict[str, str]]:
+    parameters = {"study": study_uid}
+    if series_uid is not None:
+        parameters["series"] = series_uid
+        if instance_uid is not None:
+            parameters["instance"] = instance_uid
+    return len(parameters), parameters
+
+
+def items(conn: Connection, study_uid: str, series_uid: str | None = None, instance_uid: str | None = None) -> list[ItemRow]:
+    """The instances of a study or series, or one of them; empty when there is none."""
+    depth, parameters = _parameters(study_uid, series_uid, instance_uid)
+    return [ItemRow._make(row) for row in _ITEMS[depth].all(conn, parameters)]
+
+
+def documents(conn: Connection, study_uid: str, series_uid: str | None = None, instance_uid: str | None = None) -> Iterator[DocumentRow]:
+    """The metadata documents, fetched while they are asked for: use them before the transaction ends."""
+    depth, parameters = _parameters(study_uid, series_uid, instance_uid)
+    cursor = _DOCUMENTS[depth].run(conn, parameters)
+    try:
+        while rows := cursor.fetchmany(_FETCHED_ROWS):
+            for row in rows:
+                yield DocumentRow._make(row)
+    finally:
+        cursor.close()
+
+
+def frame_index(conn: Connection, version_pk: int) -> bytes | None:
+    """The encoded frame index of a version; None when it has no frames."""
+    row = _FRAME_INDEX.first(conn, {"version": version_pk})
+    return row[0] if row is not None else None
+
+
+def change_number(conn: Connection, study_uid: str, series_uid: str | None = None) -> int | None:
+    """The number of the last change of a study or series; None when there is no such."""
+    _, parameters = _parameters(study_uid, series_uid, None)
+    row = (_STUDY_CHANGE if series_uid is None else _SERIES_CHANGE).first(conn, parameters)
+    return row[0] if row is not None else None
+
+
+def was_deleted(conn: Connection, study_uid: str, series_uid: str | None = None, instance_uid: str | None = None) -> bool:
+    """Whether this resource, or one above it, is known to have been deleted."""
+    parameters = {"study": study_uid, "series": series_uid or "", "instance": instance_uid or ""}
+    return _TOMBSTONE.first(conn, parameters) is not None

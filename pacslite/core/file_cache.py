@@ -1,0 +1,108 @@
+"""Files that can be made again, kept within a bound: the one used longest ago goes first.
+
+A name means its content for ever, so nothing here is ever stale. Names begin with the boot of the machine: files are not
+synced, and one that a power cut left half-written has a name nobody asks for any more.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from pacslite.storage.spool import storage_error
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_RENEWED_AFTER_S = 60
+_STRIPES = 32
+
+
+def _boot() -> str:
+    """What changes when the machine starts anew; empty where the system does not say."""
+    try:
+        return _BOOT_ID.read_text().replace("-", "")[:12] + "-"
+    except OSError:
+        return ""
+
+
+class FileCache:
+    """A directory of made files, shared by the processes of a host; each of them keeps the bound."""
+
+    def __init__(self, directory: Path, max_bytes: int) -> None:
+        self.directory = directory
+        self._max_bytes = max_bytes
+        self._boot = _boot()
+        # Made since the directory was last looked through; the first file looks through it.
+        self._made_bytes = max_bytes
+        # One thread makes a file, the others who want it wait; other files are not held up.
+        self._locks = tuple(threading.Lock() for _ in range(_STRIPES))
+        self._sweeping = threading.Lock()
+        directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+
+    def open(self, name: str, make: Callable[[BinaryIO], None]) -> tuple[BinaryIO, int]:
+        """The open file and its size; `make` writes it when it is not there."""
+        path = self.directory / (self._boot + name)
+        found = _opened(path)
+        if found is None:
+            with self._locks[hash(name) % _STRIPES]:
+                found = _opened(path) or self._make(path, make)
+        return found
+
+    def _make(self, path: Path, make: Callable[[BinaryIO], None]) -> tuple[BinaryIO, int]:
+        unfinished = path.with_name(f".{os.urandom(8).hex()}")
+        file = open(unfinished, "w+b", buffering=0)  # noqa: SIM115 - handed to the caller
+        try:
+            try:
+                make(file)
+                if not self._boot:
+                    os.fsync(file.fileno())
+                os.replace(unfinished, path)
+            except OSError as error:
+                raise storage_error("the cache cannot be written", error) from error
+        except BaseException:
+            file.close()
+            unfinished.unlink(missing_ok=True)
+            raise
+        size = file.tell()
+        self._made_bytes += size
+        if self._made_bytes > self._max_bytes // 8:
+            self._sweep()
+        return file, size
+
+    def _sweep(self) -> None:
+        """Removes what is above the bound, oldest use first."""
+        if not self._sweeping.acquire(blocking=False):
+            return
+        try:
+            self._made_bytes = 0
+            with os.scandir(self.directory) as entries:
+                known = [(stat.st_mtime, stat.st_size, entry.path) for entry in entries if (stat := _stat(entry)) is not None]
+            total = sum(size for _, size, _ in known)
+            for _, size, path in sorted(known):
+                if total <= self._max_bytes:
+                    break
+                Path(path).unlink(missing_ok=True)
+                total -= size
+        finally:
+            self._sweeping.release()
+
+
+def _stat(entry: os.DirEntry[str]) -> os.stat_result | None:
+    try:
+        return entry.stat() if entry.is_file(follow_symlinks=False) else None
+    except FileNotFoundError:
+        return None  # another process has removed it
+
+
+def _opened(path: Path) -> tuple[BinaryIO, int] | None:
+    try:
+        file = open(path, "rb", buffering=0)  # noqa: SIM115 - handed to the caller
+    except FileNotFoundError:
+        return None
+    stat = os.fstat(file.fileno())
+    if time.time() - stat.st_mtime > _RENEWED_AFTER_S:
+        os.utime(file.fileno())
+    return file, stat.st_size

@@ -1,0 +1,31 @@
+"""Frames as they are sent: little endian and whole bytes when native (PS3.18 8.7.3.3), the code stream when compressed."""
+
+from __future__ import annotations
+
+from pacslite.codec.transfer_syntax import frame_bytes
+from pacslite.core.retrieve import SMALL_BYTES, Frames, Piece, extent, local_copy, read_extent, swapped_extent
+from pacslite.dicom.data_set import open_data_set
+from pacslite.dicom.limits import Limits
+from pacslite.storage.blob_store import BlobStore
+
+
+def frame(store: BlobStore, image: Frames, number: int, limits: Limits) -> tuple[Piece, ...]:
+    """The bytes of one frame (from 1) in pieces; raises FrameNotFound.
+
+    Large frames that are stored as they are sent stay files; the others are read, which is bounded by one frame.
+    """
+    index, item = image.index, image.item
+    segments = index.segments(number)
+    if index.inflated:
+        # A deflated data set has to be inflated from its beginning (PS3.5 A.5).
+        with local_copy(store, item, limits.scratch) as path, open_data_set(path, limits) as opened:
+            return (frame_bytes(opened.source.read, index, number),)
+    size = sum(length for _, length in segments)
+    whole_bytes = not index.frame_bits or (index.frame_bits % 8 == 0 and index.bit_offset(number) == 0)
+    if size <= SMALL_BYTES or not whole_bytes:
+        return (frame_bytes(lambda offset, length: read_extent(store, item, offset, length), index, number),)
+    if index.swap_bytes and size * 8 == index.frame_bits:
+        return (swapped_extent(store, item, *segments[0], index.swap_bytes),)
+    if index.swap_bytes:
+        return (frame_bytes(lambda offset, length: read_extent(store, item, offset, length), index, number),)
+    return tuple(extent(store, item, offset, length) for offset, length in segments)

@@ -1,0 +1,211 @@
+"""Retrieval: `plan` says which bytes a study, series or instance is, `stored` and `extent` give them.
+
+Shared by WADO-RS, C-MOVE and C-GET. A plan is frozen and its transaction is over: nothing that streams touches the catalog.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pacslite.catalog import retrieval
+from pacslite.catalog.database import Catalog
+from pacslite.core.content import FileBody, StreamBody
+from pacslite.dicom import frame_index as frame_indexes
+from pacslite.dicom.frame_index import FrameIndex
+from pacslite.dicom.limits import Limits
+from pacslite.dicom.values import swapped
+from pacslite.errors import BlobMissing, FrameNotFound, Gone, NotFound
+from pacslite.settings import Settings
+from pacslite.storage.blob_store import BlobStore
+
+PIECE_BYTES = 512 * 1024
+# What is smaller is read at once: it costs less than to open it twice.
+SMALL_BYTES = 64 * 1024
+_KEPT_INDEX_BYTES = 64 * 1024
+_KEPT_INDEXES_BYTES = 8 * 1024 * 1024
+
+Item = retrieval.ItemRow
+DocumentRow = retrieval.DocumentRow
+Piece = bytes | FileBody | StreamBody
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A study, one of its series, or one instance of that; UIDs as `dicom.uids.clean_uid` gives them."""
+
+    study_instance_uid: str
+    series_instance_uid: str | None = None
+    sop_instance_uid: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """The item and frame index of one image."""
+
+    item: Item
+    index: FrameIndex
+
+
+def plan(catalog: Catalog, resource: Resource) -> tuple[Item, ...]:
+    """The newest versions of the instances, in order; raises NotFound, or Gone when it is known to be deleted."""
+    with catalog.read() as conn:
+        found = retrieval.items(conn, *uids(resource))
+        if not found:
+            raise absent(resource, retrieval.was_deleted(conn, *uids(resource)))
+    return tuple(found)
+
+
+def uids(resource: Resource) -> tuple[str, str | None, str | None]:
+    """The three UIDs, None below the level of the resource."""
+    return resource.study_instance_uid, resource.series_instance_uid, resource.sop_instance_uid
+
+
+def absent(resource: Resource, deleted: bool) -> NotFound | Gone:
+    """The error for a resource that is not there."""
+    kind = "instance" if resource.sop_instance_uid else "series" if resource.series_instance_uid else "study"
+    return Gone(f"The {kind} was deleted.") if deleted else NotFound(f"There is no such {kind}.")
+
+
+def change_number(catalog: Catalog, resource: Resource) -> str:
+    """What changes whenever the metadata of the resource does; raises NotFound, Gone."""
+    number: str | int | None
+    with catalog.read() as conn:
+        if resource.sop_instance_uid is not None:
+            found = retrieval.items(conn, *uids(resource))
+            number = f"{found[0].version_number}-{found[0].storage_key}" if found else None
+        else:
+            number = retrieval.change_number(conn, resource.study_instance_uid, resource.series_instance_uid)
+        if number is None:
+            raise absent(resource, retrieval.was_deleted(conn, *uids(resource)))
+    return str(number)
+
+
+@contextmanager
+def documents(catalog: Catalog, resource: Resource) -> Iterator[Iterator[DocumentRow]]:
+    """The metadata documents of the instances, in order, while the `with` block lasts."""
+    with catalog.read() as conn:
+        yield retrieval.documents(conn, *uids(resource))
+
+
+def plan_frames(catalog: Catalog, resource: Resource) -> Frames:
+    """The one image of an instance resource; raises NotFound, Gone, FrameNotFound when it has no frames."""
+    with catalog.read() as conn:
+        found = retrieval.items(conn, *uids(resource))
+        if not found:
+            raise absent(resource, retrieval.was_deleted(conn, *uids(resource)))
+        index = _INDEXES.get(found[0].storage_key)
+        encoded = retrieval.frame_index(conn, found[0].version_pk) if index is None else None
+    if index is None:
+        if encoded is None:
+            raise FrameNotFound("The instance has no frames.")
+        index = frame_indexes.decode(encoded)
+        _INDEXES.keep(found[0].storage_key, index, len(encoded))
+    return Frames(found[0], index)
+
+
+class _FrameIndexes:
+    """The decoded frame indexes last used, a bounded amount of them. A storage key never means other bytes."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, tuple[FrameIndex, int]] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def get(self, key: str) -> FrameIndex | None:
+        with self._lock:
+            found = self._kept.get(key)
+            if found is None:
+                return None
+            self._kept.move_to_end(key)
+            return found[0]
+
+    def keep(self, key: str, index: FrameIndex, size_bytes: int) -> None:
+        # An entry costs more than its bytes; numbers become twice as wide.
+        size_bytes = 1024 + 2 * size_bytes
+        if size_bytes > 2 * _KEPT_INDEX_BYTES:
+            return
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = (index, size_bytes)
+                self._bytes += size_bytes
+            while self._bytes > _KEPT_INDEXES_BYTES:
+                self._bytes -= self._kept.popitem(last=False)[1][1]
+
+
+_INDEXES = _FrameIndexes()
+
+
+def stored(store: BlobStore, item: Item) -> FileBody | StreamBody:
+    """The Part 10 file as it is stored."""
+    return extent(store, item, 0, item.size_bytes)
+
+
+def extent(store: BlobStore, item: Item, offset: int, length: int) -> FileBody | StreamBody:
+    """A range of the stored file: as a file when there is one on this machine, else as a stream."""
+    path = store.local_path(item.storage_key)
+    if path is not None:
+        return FileBody(path, offset, length)
+    return StreamBody(length, lambda: _read(store, item.storage_key, offset, length))
+
+
+def _read(store: BlobStore, key: str, offset: int, length: int) -> Iterator[bytes]:
+    left = length
+    with store.open(key, offset, length) as stream:
+        while left > 0:
+            piece = stream.read(min(left, PIECE_BYTES))
+            if not piece:
+                raise BlobMissing("The stored bytes are shorter than the catalog says.")
+            left -= len(piece)
+            yield piece
+
+
+def read_extent(store: BlobStore, item: Item, offset: int, length: int) -> bytes:
+    """A range of the stored file in memory; for small ones."""
+    with store.open(item.storage_key, offset, length) as stream:
+        data = stream.read(length)
+    if len(data) != length:
+        raise BlobMissing("The stored bytes are shorter than the catalog says.")
+    return data
+
+
+def swapped_extent(store: BlobStore, item: Item, offset: int, length: int, word_bytes: int) -> StreamBody:
+    """A range of whole words in the other byte order."""
+
+    def pieces() -> Iterator[bytes]:
+        for at in range(offset, offset + length, PIECE_BYTES):
+            yield swapped(read_extent(store, item, at, min(PIECE_BYTES, offset + length - at)), word_bytes)
+
+    return StreamBody(length, pieces)
+
+
+@contextmanager
+def local_copy(store: BlobStore, item: Item, scratch: Path) -> Iterator[Path]:
+    """The stored file as a file on this machine, copied when it is elsewhere; for work that has to go back and forth in it."""
+    path = store.local_path(item.storage_key)
+    if path is not None:
+        if not path.exists():
+            raise BlobMissing("The stored bytes are missing.")
+        yield path
+        return
+    with tempfile.NamedTemporaryFile(dir=scratch, prefix="retrieve-") as copy:
+        for piece in _read(store, item.storage_key, 0, item.size_bytes):
+            copy.write(piece)
+        copy.flush()
+        yield Path(copy.name)
+
+
+def limits_of(settings: Settings) -> Limits:
+    """The bounds on reading a stored file again."""
+    return Limits(
+        max_header_bytes=settings.max_header_bytes,
+        max_depth=settings.max_sequence_depth,
+        bulk_threshold_bytes=settings.bulk_threshold_bytes,
+        max_inflated_bytes=settings.max_inflated_bytes,
+        scratch=settings.spool_directory,
+    )

@@ -1,0 +1,29 @@
+"""The resources of the Studies Service (PS3.18 10.1) and who answers them."""
+
+from __future__ import annotations
+
+from pacslite.dicomweb import qido
+from pacslite.dicomweb.metadata import retrieve_metadata
+from pacslite.dicomweb.stow import store_instances, store_instances_of_study
+from pacslite.dicomweb.wado import retrieve_bulk_data, retrieve_frames, retrieve_instances
+from pacslite.web.messages import Route
+
+ROOT = "/dicom-web"
+STUDIES = f"{ROOT}/studies"
+STUDY = f"{STUDIES}/<study>"
+SERIES = f"{STUDY}/series/<series>"
+INSTANCE = f"{SERIES}/instances/<instance>"
+
+ROUTES = (
+    *qido.ROUTES,
+    Route("POST", STUDIES, store_instances),
+    Route("POST", STUDY, store_instances_of_study),
+    Route("GET", STUDY, retrieve_instances, hot=True),
+    Route("GET", SERIES, retrieve_instances, hot=True),
+    Route("GET", INSTANCE, retrieve_instances, hot=True),
+    Route("GET", f"{STUDY}/metadata", retrieve_metadata, hot=True),
+    Route("GET", f"{SERIES}/metadata", retrieve_metadata, hot=True),
+    Route("GET", f"{INSTANCE}/metadata", retrieve_metadata, hot=True),
+    Route("GET", f"{INSTANCE}/frames/<frame_list>", retrieve_frames, hot=True),
+    Route("GET", f"{INSTANCE}/bulkdata/<path:bulk_path>", retrieve_bulk_data),
+)

@@ -1,0 +1,265 @@
+"""STOW-RS (PS3.18 10.5): takes instances in, each part on its own, and tells what became of every one.
+
+While one part is received, those before it are read, synced and recorded by a few threads, so that their waits for the
+disk overlap and the catalog commits them together. Memory and spool stay bounded by the number of parts in hand.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING
+
+from pacslite.core.ingest import Expected, Origin
+from pacslite.dicom.part10 import parse_file_meta
+from pacslite.dicom.uids import clean_uid, is_uid
+from pacslite.dicomweb import stow_response
+from pacslite.dicomweb.media_types import (
+    DICOM,
+    OCTET_STREAM,
+    RESPONSE_OFFERS,
+    MediaType,
+    Offer,
+    acceptable,
+    choose,
+    parse_media_type,
+)
+from pacslite.dicomweb.multipart_related import PIECE_BYTES, Limits, MultipartReader, boundary_of
+from pacslite.dicomweb.stow_response import WARNING_COERCED, Failed, Outcome, Stored
+from pacslite.error_map import mapping_of
+from pacslite.errors import (
+    BadRequest,
+    Busy,
+    InvalidMultipart,
+    NotAcceptable,
+    NotDicom,
+    PacsliteError,
+    StorageError,
+    TooLarge,
+    TruncatedDataSet,
+    UnsupportedContent,
+)
+from pacslite.web.messages import Reply, Request
+
+if TYPE_CHECKING:
+    from pacslite.app import Pacs
+    from pacslite.storage.spool import SpoolFile
+
+SUPPORTED = (f'multipart/related; type="{DICOM}"', DICOM)
+_PARTS_IN_HAND = 4
+_HEAD_BYTES = 1024
+_CANNOT_UNDERSTAND = 0xC000
+
+
+@cache
+def _workers() -> ThreadPoolExecutor:
+    """The threads of this process that accept parts; made at the first request, after any fork."""
+    return ThreadPoolExecutor(max_workers=_PARTS_IN_HAND * 2, thread_name_prefix="stow")
+
+
+def store_instances(pacs: Pacs, request: Request, study: str | None = None) -> Reply:
+    """`POST /studies` and `POST /studies/{study}`."""
+    study = clean_uid(study) if study is not None else None
+    offer = _response_offer(pacs, request)
+    length = request.content_length
+    if length is not None and length > pacs.settings.max_upload_bytes:
+        raise TooLarge(f"The body is larger than {pacs.settings.max_upload_bytes} bytes.")
+    origin = Origin("stow", address=request.environ.get("REMOTE_ADDR", ""), actor=request.actor, request_id=request.request_id)
+    batch = _Batch(pacs, origin, study)
+    try:
+        for received in _received(pacs, request, batch):
+            batch.add(received)
+    except (InvalidMultipart, TooLarge) as error:
+        outcomes = batch.outcomes()
+        if not any(isinstance(outcome, Stored) for outcome in outcomes):
+            raise
+        # What came whole before is stored and says so; the rest is one failure more.
+        outcomes.append(Failed(mapping_of(error).stow, str(error)))
+    else:
+        outcomes = batch.outcomes()
+    _refuse_whole(batch, outcomes)
+    reply = stow_response.reply(outcomes, offer, request.dicomweb_url + "/studies")
+    texts = dict.fromkeys(outcome.text for outcome in outcomes if isinstance(outcome, Failed))
+    reply.headers += [("Warning", f'299 pacslite "{_quotable(text)}"') for text in list(texts)[:5]]
+    return reply
+
+
+def store_instances_of_study(pacs: Pacs, request: Request, study: str) -> Reply:
+    """`POST /studies/{study}`: instances of other studies fail one by one (10.5.1.1.1)."""
+    return store_instances(pacs, request, study)
+
+
+def _quotable(text: str) -> str:
+    return "".join(c if " " <= c <= "~" and c not in '"\\' else "'" for c in text[:200])
+
+
+def _response_offer(pacs: Pacs, request: Request) -> Offer:
+    accepted = acceptable(request.header("Accept"), tuple(request.arguments("accept")), pacs.settings.strict_accept)
+    offer = choose(accepted, RESPONSE_OFFERS)
+    if offer is None:
+        raise NotAcceptable("The answer is application/dicom+json or application/dicom+xml.")
+    return offer
+
+
+@dataclass(frozen=True, slots=True)
+class _Received:
+    """One part in the spool, and its first bytes, which tell what it is should it be refused."""
+
+    file: SpoolFile
+    head: bytes
+
+
+def _received(pacs: Pacs, request: Request, batch: _Batch) -> Iterator[_Received]:
+    """Every DICOM part of the body, received whole; other parts become failures."""
+    media = _content_type(request)
+    if media.name == DICOM:
+        yield _spooled(pacs, _pieces(request, pacs.settings.max_upload_bytes))
+        return
+    limits = Limits(pacs.settings.max_upload_bytes, pacs.settings.max_stow_parts)
+    for part in MultipartReader(request.body, boundary_of(media), limits).parts():
+        if _is_dicom(part.headers):
+            yield _spooled(pacs, part.data())
+        else:
+            batch.refuse_type(Failed(_CANNOT_UNDERSTAND, "A part is not of type application/dicom."))
+
+
+def _content_type(request: Request) -> MediaType:
+    text = request.header("Content-Type")
+    if not text:
+        raise UnsupportedContent("The request has no Content-Type.", SUPPORTED)
+    media = parse_media_type(text)
+    inner = (media.parameter("type") or DICOM).lower()
+    if media.name != DICOM and (media.name != "multipart/related" or inner != DICOM):
+        raise UnsupportedContent(f"Bodies of type {media.name} ({inner}) are not taken here.", SUPPORTED)
+    if (request.header("Content-Encoding") or "identity").strip().lower() != "identity":
+        raise UnsupportedContent("Bodies with a content coding are not taken here.", SUPPORTED)
+    return media
+
+
+def _is_dicom(headers: dict[str, str]) -> bool:
+    """A part without a type is what the whole body says it is; octets are looked at."""
+    try:
+        name = parse_media_type(headers.get("content-type") or DICOM).name
+    except BadRequest:
+        return False
+    return name in (DICOM, OCTET_STREAM) and headers.get("content-transfer-encoding", "binary").lower() in ("binary", "8bit", "7bit")
+
+
+def _pieces(request: Request, max_bytes: int) -> Iterator[memoryview]:
+    """A body that is one instance."""
+    received = 0
+    while piece := request.body.read(PIECE_BYTES):
+        received += len(piece)
+        if received > max_bytes:
+            raise TooLarge(f"The body is larger than {max_bytes} bytes.")
+        yield memoryview(piece)
+    if not received:
+        raise InvalidMultipart("The body is empty.")
+    if request.content_length is not None and received != request.content_length:
+        raise InvalidMultipart("The body is shorter than its Content-Length.")
+
+
+def _spooled(pacs: Pacs, pieces: Iterator[memoryview]) -> _Received:
+    head = b""
+    with pacs.spool.create() as writer:
+        for piece in pieces:
+            if len(head) < _HEAD_BYTES:
+                head += bytes(piece[: _HEAD_BYTES - len(head)])
+            writer.write(piece)
+        return _Received(writer.finish(), head)
+
+
+@dataclass(slots=True)
+class _Batch:
+    """The parts of one request on their way into the archive, in order."""
+
+    pacs: Pacs
+    origin: Origin
+    study: str | None
+    _results: list[Future[Outcome] | Outcome] = field(default_factory=list)
+    _last: _Received | None = None
+    _refused_types: int = 0
+
+    def add(self, received: _Received) -> None:
+        """Takes one part. The newest waits until another follows: the last needs no thread of its own."""
+        previous, self._last = self._last, received
+        if previous is not None:
+            self._submit(previous)
+
+    def _submit(self, received: _Received) -> None:
+        pending = {result for result in self._results if isinstance(result, Future) and not result.done()}
+        while len(pending) >= _PARTS_IN_HAND:
+            pending = wait(pending, return_when="FIRST_COMPLETED").not_done
+        self._results.append(_workers().submit(contextvars.copy_context().run, self._accept, received))
+
+    def refuse_type(self, failed: Failed) -> None:
+        """A part that was not even looked at."""
+        if self._last is not None:
+            previous, self._last = self._last, None
+            self._submit(previous)
+        self._refused_types += 1
+        self._results.append(failed)
+
+    def outcomes(self) -> list[Outcome]:
+        """What became of every part, in order; waits for all of them."""
+        if self._last is not None:
+            last, self._last = self._last, None
+            self._results.append(self._accept(last))
+        wait([result for result in self._results if isinstance(result, Future)])
+        return [result.result() if isinstance(result, Future) else result for result in self._results]
+
+    @property
+    def only_refused_types(self) -> bool:
+        """Whether no part was of a type that is taken."""
+        return self._refused_types == len(self._results)
+
+    def _accept(self, received: _Received) -> Outcome:
+        try:
+            accepted = self.pacs.ingest.accept(received.file, self.origin, Expected(study_instance_uid=self.study))
+        except PacsliteError as error:
+            return _failed(error, received.head)
+        warned = bool(accepted.warnings) and self.pacs.settings.coercion_warnings
+        return Stored(
+            accepted.study_instance_uid,
+            accepted.series_instance_uid,
+            accepted.sop_class_uid,
+            accepted.sop_instance_uid,
+            WARNING_COERCED if warned else None,
+        )
+
+
+def _failed(error: PacsliteError, head: bytes) -> Outcome:
+    """The failure item, named by the part's own file meta where that can be read."""
+    reason, text = mapping_of(error).stow, str(error)
+    if isinstance(error, StorageError | Busy):
+        return _Unserved(reason, text, error=error)
+    try:
+        meta = parse_file_meta(head) if not isinstance(error, NotDicom) else None
+    except (NotDicom, TruncatedDataSet):
+        meta = None
+    if meta is None or not is_uid(meta.sop_instance_uid):
+        return Failed(reason, text)
+    return Failed(reason, text, meta.sop_class_uid if is_uid(meta.sop_class_uid) else "", meta.sop_instance_uid)
+
+
+@dataclass(frozen=True, slots=True)
+class _Unserved(Failed):
+    """A failure of the server, not of the part."""
+
+    error: PacsliteError | None = None
+
+
+def _refuse_whole(batch: _Batch, outcomes: list[Outcome]) -> None:
+    """Answers that are better than 409 when nothing is stored: the type is wrong throughout, or the server cannot store."""
+    if batch.only_refused_types:
+        raise UnsupportedContent("No part is of type application/dicom.", SUPPORTED)
+    for outcome in outcomes:
+        if not isinstance(outcome, _Unserved):
+            return
+    first = outcomes[0]
+    assert isinstance(first, _Unserved)
+    if first.error is not None:
+        raise first.error
