@@ -6,7 +6,6 @@ the catalog says they are. A row without bytes is an emergency; bytes without a 
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from pacslite.catalog import inventory
 from pacslite.core.stocktaking import Progress, rows_of, take_stock
 from pacslite.core.sweep import BETWEEN_SWEEPS_S, quarantine
 from pacslite.errors import BlobMissing, InstanceRefused
+from pacslite.storage.digests import digests_of
 from pacslite.storage.keys import parse_instance_key, quarantine_key
 
 if TYPE_CHECKING:
@@ -173,10 +173,7 @@ class Verifier:
         local = self._store.local_path(key)
         with self._store.open(key) as stream:
             if local is not None:
-                digest = hashlib.sha256()
-                while data := stream.read(_READ_BYTES):
-                    digest.update(data)
-                yield local, digest.hexdigest()
+                yield local, digests_of(stream).sha256
                 return
             with self._spool.create(".verify") as writer:
                 while data := stream.read(_READ_BYTES):

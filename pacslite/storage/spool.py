@@ -8,7 +8,6 @@ hours has no owner. (A lock per file would cost the hot path two system calls an
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import time
 from dataclasses import dataclass
@@ -17,11 +16,10 @@ from types import TracebackType
 from typing import Self
 
 from pacslite.errors import OutOfSpace, StorageError, TooLarge
+from pacslite.storage.digests import HEAD_BYTES, Digests
 
 # Small pieces are gathered up to this size: one system call and two hash updates per 64 KiB, not per PDV.
 _GATHER_BYTES = 64 * 1024
-# Preamble, DICM and the group length element of the file meta (PS3.10 7.1): what tells where the data set begins.
-_HEAD_BYTES = 144
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 DEFAULT_MAX_AGE_S = 6 * 3600
@@ -60,27 +58,18 @@ def storage_error(what: str, error: OSError) -> StorageError:
     return cls(f"{what}: {os.strerror(error.errno) if error.errno else error}")
 
 
-def data_set_offset(head: bytes | memoryview) -> int | None:
-    """Where the data set begins in a Part 10 file, by its first 144 bytes; None when they do not say (PS3.10 7.1)."""
-    if len(head) < _HEAD_BYTES or head[128:132] != b"DICM" or head[132:140] != b"\x02\x00\x00\x00UL\x04\x00":
-        return None
-    return _HEAD_BYTES + int.from_bytes(head[140:144], "little")
-
-
 class SpoolWriter:
     """Writes one spool file and hashes what passes; leaving its `with` block unfinished removes the file."""
 
-    __slots__ = ("_data_set", "_digest", "_fd", "_max_bytes", "_pending", "_seen_head", "_skip", "path", "size_bytes")
+    __slots__ = ("_begun", "_digests", "_fd", "_max_bytes", "_pending", "path", "size_bytes")
 
     def __init__(self, path: Path, max_bytes: int | None = None) -> None:
         self.path = path
         self.size_bytes = 0
         self._max_bytes = max_bytes
         self._pending = bytearray()
-        self._digest = hashlib.sha256()
-        self._data_set = hashlib.sha256()
-        self._seen_head = False
-        self._skip: int | None = None  # bytes still before the data set; None: no data set digest
+        self._digests = Digests()
+        self._begun = False
         try:
             self._fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o640)
         except OSError as error:
@@ -102,22 +91,13 @@ class SpoolWriter:
 
     def _flush(self, data: bytes | bytearray | memoryview = b"") -> None:
         pieces = [memoryview(piece) for piece in (self._pending, data) if len(piece)]
-        if not self._seen_head:
-            self._seen_head = True
-            self._skip = data_set_offset(b"".join(piece[:_HEAD_BYTES] for piece in pieces)[:_HEAD_BYTES])
+        if not self._begun:
+            self._begun = True
+            self._digests.begin(b"".join(piece[:HEAD_BYTES] for piece in pieces)[:HEAD_BYTES])
         for piece in pieces:
-            self._hash(piece)
+            self._digests.update(piece)
         self._write_all(pieces)
         self._pending = bytearray()
-
-    def _hash(self, piece: memoryview) -> None:
-        self._digest.update(piece)
-        if self._skip == 0:
-            self._data_set.update(piece)
-        elif self._skip is not None:
-            before = min(self._skip, len(piece))
-            self._skip -= before
-            self._data_set.update(piece[before:])
 
     def _write_all(self, pieces: list[memoryview]) -> None:
         try:
@@ -132,11 +112,10 @@ class SpoolWriter:
 
     def finish(self) -> SpoolFile:
         """Close the file and hand it over."""
-        if self._pending or not self._seen_head:
+        if self._pending or not self._begun:
             self._flush()
         self._close()
-        data_set = self._data_set.hexdigest() if self._skip == 0 else None
-        return SpoolFile(self.path, self.size_bytes, self._digest.hexdigest(), data_set)
+        return SpoolFile(self.path, self.size_bytes, self._digests.sha256, self._digests.data_set_sha256)
 
     def abort(self) -> None:
         """Remove the file; nothing happens after `finish`."""

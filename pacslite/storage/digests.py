@@ -1,0 +1,68 @@
+"""The two SHA-256 of an instance's file: of all its bytes, and of its data set without the file meta before it.
+
+Two senders write different file meta around the same data set; the second digest tells that it is the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import BinaryIO
+
+# Preamble, DICM and the group length element of the file meta (PS3.10 7.1): what tells where the data set begins.
+HEAD_BYTES = 144
+_READ_BYTES = 1024 * 1024
+
+
+def data_set_offset(head: bytes | memoryview) -> int | None:
+    """Where the data set begins in a Part 10 file, by its first 144 bytes; None when they do not say (PS3.10 7.1)."""
+    if len(head) < HEAD_BYTES or head[128:132] != b"DICM" or head[132:140] != b"\x02\x00\x00\x00UL\x04\x00":
+        return None
+    return HEAD_BYTES + int.from_bytes(head[140:144], "little")
+
+
+class Digests:
+    """Both digests of bytes that pass by; `begin` with the first 144 bytes (or all, when there are fewer), then `update`."""
+
+    __slots__ = ("_data_set", "_skip", "_whole", "size_bytes")
+
+    def __init__(self) -> None:
+        self.size_bytes = 0
+        self._whole = hashlib.sha256()
+        self._data_set = hashlib.sha256()
+        self._skip: int | None = None  # bytes still before the data set; None: no digest of it
+
+    def begin(self, head: bytes | memoryview) -> None:
+        """Look at the first bytes, without counting them in."""
+        self._skip = data_set_offset(head)
+
+    def update(self, piece: bytes | memoryview) -> None:
+        """Count bytes in."""
+        self.size_bytes += len(piece)
+        self._whole.update(piece)
+        if self._skip == 0:
+            self._data_set.update(piece)
+        elif self._skip is not None:
+            before = min(self._skip, len(piece))
+            self._skip -= before
+            self._data_set.update(memoryview(piece)[before:])
+
+    @property
+    def sha256(self) -> str:
+        """Of all bytes."""
+        return self._whole.hexdigest()
+
+    @property
+    def data_set_sha256(self) -> str | None:
+        """Of what follows group 0002; None when the file does not state the length of its file meta, or ends within it."""
+        return self._data_set.hexdigest() if self._skip == 0 else None
+
+
+def digests_of(stream: BinaryIO) -> Digests:
+    """The digests of what the stream gives."""
+    digests = Digests()
+    piece = stream.read(_READ_BYTES)
+    digests.begin(piece[:HEAD_BYTES])
+    while piece:
+        digests.update(piece)
+        piece = stream.read(_READ_BYTES)
+    return digests
