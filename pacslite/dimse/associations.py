@@ -195,7 +195,7 @@ class Association:
         except AssociationEnded:
             raise
         # The adapter's one catch: whatever a request met is answered with a status, and the association goes on.
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             self._refuse(request, error)
 
     def _serve_unknown(self, request: Request) -> None:
@@ -255,7 +255,7 @@ class Association:
             self._offset = 0
             if kind != pdus.P_DATA:
                 self._body = _NOTHING
-                raise _END.get(kind, _UNEXPECTED)(f"PDU of type {kind:02X}H")
+                raise _end(kind)
         begin = self._offset
         if begin + 6 > len(self._body):
             raise ProtocolViolation("PDV header cut off")
@@ -272,7 +272,7 @@ class Association:
         try:
             self._sock.sendall(data)
         except (BlockingIOError, TimeoutError):
-            raise TimedOut("the peer does not read") from None
+            raise ConnectionLost("the peer does not read") from None
         except OSError as error:
             raise ConnectionLost(f"sending failed: {error.strerror or error}") from None
 
@@ -306,8 +306,10 @@ class Association:
         return command.number(commands.MESSAGE_ID_RESPONDED_TO) == request.command.message_id
 
 
-def _UNEXPECTED(message: str) -> ProtocolViolation:  # noqa: N802  (stands in for a class)
-    return ProtocolViolation(message, pdus.UNEXPECTED_PDU)
-
-
-_END: dict[int, Callable[[str], AssociationEnded]] = {pdus.RELEASE_RQ: Released, pdus.ABORT: PeerAborted}
+def _end(kind: int) -> AssociationEnded:
+    """What a PDU other than P-DATA-TF means to an established association (PS3.8 9.2, Sta6)."""
+    if kind == pdus.RELEASE_RQ:
+        return Released("released")
+    if kind == pdus.ABORT:
+        return PeerAborted("aborted")
+    return ProtocolViolation(f"PDU of type {kind:02X}H", pdus.UNEXPECTED_PDU)

@@ -1,5 +1,147 @@
-"""C-FIND as SCP (placeholder while core.query is built)."""
+"""C-FIND as SCP (PS3.4 C.4.1): identifier in, pages of the shared query engine out as pending responses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pacslite.core import query
+from pacslite.core.query_keys import PRIVATE_GROUP, Dialect, Key, build_keys, private_tag
+from pacslite.dicom.attributes import BY_TAG, LEVELS, UNIQUE_KEYS, Level
+from pacslite.dicom.document import PrivateTag
+from pacslite.dicom.matching import SequenceMatch
+from pacslite.dimse import commands
 from pacslite.dimse.associations import Association, Request
-from pacslite.errors import Unavailable
+from pacslite.dimse.find_answers import INSTANCE_AVAILABILITY, RETRIEVE_AE_TITLE, Answerer
+from pacslite.dimse.identifiers import QUERY_RETRIEVE_LEVEL, Identifier, decode_identifier
+from pacslite.dimse.negotiation import PATIENT_ROOT_FIND, Context, Service
+
+# Rows read in one transaction, and bytes of responses gathered for one send.
+_PAGE_ROWS = 500
+_SEND_BYTES = 64 * 1024
+_IDENTIFIER_MISMATCH = 0xA900
+# Keys that tell how to search and answer, never matched themselves.
+_CONTROL = frozenset({QUERY_RETRIEVE_LEVEL, RETRIEVE_AE_TITLE, INSTANCE_AVAILABILITY, 0x00080201, 0x00080053})
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """A checked identifier: what to look for, what to return at which private tags, and the status of its matches."""
+
+    level: Level
+    keys: tuple[Key, ...]
+    fields: tuple[int, ...]
+    private: dict[int, PrivateTag]
+    status: int
+
+
 def serve(association: Association, request: Request) -> None:
-    raise Unavailable("queries")
+    """Answer one query."""
+    context = request.context
+    if context.service is not Service.FIND:
+        association.respond(request, commands.SOP_CLASS_NOT_SUPPORTED, "no query in this presentation context")
+        return
+    identifier = decode_identifier(association.data_set(), context.transfer_syntax)
+    wrong = check_level(identifier, context)
+    if wrong is not None:
+        association.respond(request, _IDENTIFIER_MISMATCH, wrong[1], (wrong[0],))
+        return
+    search = _search(identifier, context, association.settings.match_ignore_case)
+    _answer(association, request, identifier, search)
+
+
+def check_level(identifier: Identifier, context: Context) -> tuple[int, str] | None:
+    """Tag and reason when level or unique keys break the hierarchy of the model (PS3.4 C.4.1.2.1, C.4.1.3.1.1)."""
+    patient_root = context.abstract_syntax == PATIENT_ROOT_FIND
+    levels = LEVELS if patient_root else LEVELS[1:]
+    if identifier.level not in [str(level) for level in levels]:
+        known = ", ".join(levels)
+        return QUERY_RETRIEVE_LEVEL, f"QueryRetrieveLevel is none of {known}" if identifier.level else "QueryRetrieveLevel is missing"
+    if context.relational:
+        return None
+    for level in levels[: levels.index(Level(identifier.level))]:
+        unique = UNIQUE_KEYS[level]
+        value = identifier.text(unique.tag).strip()
+        if not value or any(c in value for c in "*?\\"):
+            return unique.tag, f"{unique.keyword} has to be a single value at this level"
+    return None
+
+
+def _search(identifier: Identifier, context: Context, ignore_case: bool) -> _Search:
+    level = Level(identifier.level)
+    terms = [(path, text) for path, text in identifier.terms if path[0] not in _CONTROL]
+    dialect = Dialect(combine_date_time=context.combined_date_time, ignore_case=ignore_case, lenient=True)
+    keys = build_keys(terms, dialect)
+    usable = tuple(key for key in keys if _can_match(key, level))
+    creators = {path[0]: text for path, text in terms if len(path) == 1}
+    asked = [tag for tag in identifier.asked if tag not in _CONTROL]
+    private = {tag: found for tag in asked if (found := private_tag(tag, creators))}
+    fields = tuple(tag for tag in asked if not tag & PRIVATE_GROUP)
+    if context.abstract_syntax == PATIENT_ROOT_FIND and UNIQUE_KEYS[Level.PATIENT].tag not in fields:
+        fields = (*fields, UNIQUE_KEYS[Level.PATIENT].tag)
+    unsupported = len(usable) < len(keys) or _left_out(terms, keys) or any(not _can_return(tag, level, private) for tag in asked)
+    return _Search(level, usable, fields, private, commands.PENDING_WARNING if unsupported else commands.PENDING)
+
+
+def _can_match(key: Key, level: Level) -> bool:
+    """Whether the engine matches the key at this level: what has no column only at its own level and below."""
+    if not isinstance(key.tag, int):
+        return True
+    if key.tag in BY_TAG and not isinstance(key.match, SequenceMatch):
+        return True
+    return _not_below(key.tag, level)
+
+
+def _not_below(tag: int, level: Level) -> bool:
+    return LEVELS.index(query.level_of(tag)) <= LEVELS.index(level)
+
+
+def _left_out(terms: Iterable[tuple[tuple[int, ...], str]], keys: tuple[Key, ...]) -> bool:
+    """Whether a private key with a value was left out, because its creator is not there."""
+    known = {key.tag for key in keys if isinstance(key.tag, PrivateTag)}
+    asked = [path[0] for path, text in terms if len(path) == 1 and path[0] & PRIVATE_GROUP and path[0] & 0xFFFF > 0xFF and text.strip("* ")]
+    return len(asked) > len(known)
+
+
+def _can_return(tag: int, level: Level, private: dict[int, PrivateTag]) -> bool:
+    if tag & PRIVATE_GROUP:
+        return tag in private or 0x10 <= tag & 0xFFFF <= 0xFF
+    return _not_below(tag, level)
+
+
+def _answer(association: Association, request: Request, identifier: Identifier, search: _Search) -> None:
+    """Send the matches page by page; no transaction is open while sending."""
+    answerer = Answerer(identifier, str(search.level), request.context.transfer_syntax, association.settings.aet)
+    fields = tuple(tag for tag in search.fields if _not_below(tag, search.level))
+    private_fields = tuple(dict.fromkeys(search.private.values()))
+    seen: set[object] = set()
+    offset, remaining = 0, 1
+    while remaining:
+        page = query.find(association.pacs.catalog, query.Query(search.level, search.keys, fields, _PAGE_ROWS, offset, private_fields))
+        offset, remaining = offset + len(page.rows), page.remaining
+        for batch in _batches(association, request, answerer, search, page, seen):
+            if association.cancelled(request):
+                association.respond(request, commands.CANCELLED)
+                return
+            association.send(batch)
+    association.respond(request, commands.SUCCESS)
+
+
+def _batches(
+    association: Association, request: Request, answerer: Answerer, search: _Search, page: query.Page, seen: set[object]
+) -> Iterable[bytes]:
+    """Pending responses, some at once for one send; a row that a newcomer has pushed onto the next page comes once."""
+    gathered: list[bytes] = []
+    size = 0
+    for row, data_set in zip(page.rows, answerer.answers(page, search.private), strict=True):
+        if row[0] in seen:
+            continue
+        seen.add(row[0])
+        message = association.message(request, search.status, data_set)
+        gathered.append(message)
+        size += len(message)
+        if size >= _SEND_BYTES:
+            yield b"".join(gathered)
+            gathered, size = [], 0
+    if gathered:
+        yield b"".join(gathered)

@@ -15,6 +15,7 @@ from enum import Enum
 from functools import lru_cache
 
 from pydicom._uid_dict import UID_dictionary
+from pydicom.uid import UID
 from pynetdicom import pdu_primitives as primitives
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
 from pynetdicom.presentation import PresentationContext, negotiate_as_acceptor
@@ -43,8 +44,10 @@ _QUERY_SYNTAXES = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.
 _CACHED_BYTES = 32 * 1024
 # Items and sub-items of an A-ASSOCIATE-RQ that are used (PS3.8 9.3.2, PS3.7 annex D.3.3). Unknown ones shall be ignored
 # (PS3.8 9.3.1), and so are optional ones that would not be answered: user identity, asynchronous operations.
-_MAXIMUM_LENGTH, _ROLE_SELECTION = 0x51, 0x54
-_ITEMS, _CONTEXT_ITEMS, _USER_ITEMS = frozenset({0x10, 0x20, 0x50}), frozenset({0x30, 0x40}), frozenset({_MAXIMUM_LENGTH, _ROLE_SELECTION})
+_MAXIMUM_LENGTH, _ROLE_SELECTION, _EXTENDED = 0x51, 0x54, 0x56
+_ITEMS, _CONTEXT_ITEMS = frozenset({0x10, 0x20, 0x50}), frozenset({0x30, 0x40})
+# Of the query options of PS3.4 C.5.1.1 (relational, combined date and time, fuzzy names, time zones, ...) those granted.
+_GRANTED_OPTIONS = 2
 # What pynetdicom raises on a malformed A-ASSOCIATE-RQ.
 _MALFORMED = (AssertionError, AttributeError, IndexError, InvalidUid, KeyError, TypeError, ValueError, struct.error)
 # It logs a traceback for what a stranger sends; our own line says it in one.
@@ -61,7 +64,11 @@ class Service(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """An accepted presentation context; `as_scp` and `as_scu` are our roles (PS3.7 D.3.3.4)."""
+    """An accepted presentation context.
+
+    `as_scp` and `as_scu` are our roles (PS3.7 D.3.3.4). `relational` queries and `combined_date_time` matching are those
+    granted by extended negotiation (PS3.4 C.5.1.1).
+    """
 
     id: int
     abstract_syntax: str
@@ -69,6 +76,8 @@ class Context:
     service: Service
     as_scp: bool = True
     as_scu: bool = False
+    relational: bool = False
+    combined_date_time: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,25 +148,52 @@ def _answer(version: int, asked: primitives.A_ASSOCIATE, aet: str | None, max_pd
     if aet is not None and called != aet:
         return Refused(reject_pdu(1, 1, 7), calling, called, "called AE title not recognized")
     roles = {
-        item.sop_class_uid: (item.scu_role, item.scp_role)
+        UID(str(item.sop_class_uid)): (item.scu_role, item.scp_role)
         for item in asked.user_information
         if isinstance(item, primitives.SCP_SCU_RoleSelectionNegotiation)
     }
     results, agreed_roles = _contexts(asked.presentation_context_definition_list, roles)
-    contexts = {cx.context_id: _context(cx) for cx in results if cx.result == 0}
-    answer = _accept(asked, results, agreed_roles, max_pdu_bytes)
+    options = {str(item.sop_class_uid): item for item in asked.user_information if isinstance(item, primitives.SOPClassExtendedNegotiation)}
+    contexts = {cx.id: cx for cx in (_context(one, options) for one in results if one.result == 0)}
+    answer = _accept(asked, results, [*agreed_roles, *map(_grant, options.values())], max_pdu_bytes)
     return Agreed(answer, calling, called, asked.maximum_length_received or 0, contexts)
 
 
-def _context(agreed: PresentationContext) -> Context:
-    service = service_of(str(agreed.abstract_syntax))
+def _context(agreed: PresentationContext, options: Mapping[str, primitives.SOPClassExtendedNegotiation]) -> Context:
+    uid = str(agreed.abstract_syntax)
+    service = service_of(uid)
     assert service is not None
-    syntax = str(agreed.transfer_syntax[0])
-    return Context(agreed.context_id, str(agreed.abstract_syntax), syntax, service, bool(agreed.as_scp), bool(agreed.as_scu))
+    assert agreed.context_id is not None
+    wanted = _information(options[uid]) if uid in options else b""
+    relational, combined = (wanted[at : at + 1] == b"\1" for at in range(_GRANTED_OPTIONS))
+    return Context(
+        agreed.context_id,
+        uid,
+        str(agreed.transfer_syntax[0]),
+        service,
+        as_scp=bool(agreed.as_scp),
+        as_scu=bool(agreed.as_scu),
+        relational=relational,
+        combined_date_time=combined,
+    )
+
+
+def _grant(asked: primitives.SOPClassExtendedNegotiation) -> primitives.SOPClassExtendedNegotiation:
+    """As many bytes as were asked, 1 where the option is asked for and there (PS3.4 C.5.1.1.1)."""
+    granted = primitives.SOPClassExtendedNegotiation()
+    granted.sop_class_uid = asked.sop_class_uid
+    granted.service_class_application_information = bytes(
+        1 if value == 1 and at < _GRANTED_OPTIONS else 0 for at, value in enumerate(_information(asked))
+    )
+    return granted
+
+
+def _information(item: primitives.SOPClassExtendedNegotiation) -> bytes:
+    return item.service_class_application_information or b""
 
 
 def _contexts(
-    asked: Iterable[PresentationContext], roles: dict[str, tuple[bool, bool]]
+    asked: Iterable[PresentationContext], roles: dict[UID, tuple[bool | None, bool | None]]
 ) -> tuple[list[PresentationContext], list[primitives.SCP_SCU_RoleSelectionNegotiation]]:
     """Results and roles, context by context, because our preference depends on what each one offers."""
     results: list[PresentationContext] = []
@@ -196,10 +232,10 @@ def _supported(context: PresentationContext, service: Service) -> PresentationCo
 def _accept(
     asked: primitives.A_ASSOCIATE,
     results: list[PresentationContext],
-    roles: list[primitives.SCP_SCU_RoleSelectionNegotiation],
+    more: list[primitives.SCP_SCU_RoleSelectionNegotiation | primitives.SOPClassExtendedNegotiation],
     max_pdu_bytes: int,
 ) -> bytes:
-    """The A-ASSOCIATE-AC. No asynchronous operations, no extended negotiation: what is not answered is not supported."""
+    """The A-ASSOCIATE-AC. What it does not answer is not supported: asynchronous operations, user identity."""
     length = primitives.MaximumLengthNotification()
     length.maximum_length_received = max_pdu_bytes
     implementation = primitives.ImplementationClassUIDNotification()
@@ -212,7 +248,7 @@ def _accept(
     accept.calling_ae_title = asked.calling_ae_title
     accept.result = 0
     accept.presentation_context_definition_results_list = results
-    accept.user_information = [length, implementation, version, *roles]
+    accept.user_information = [length, implementation, version, *more]
     return bytes(A_ASSOCIATE_AC(accept).encode())
 
 
@@ -228,17 +264,23 @@ def _item(kind: int, data: bytes) -> bytes:
     if kind == 0x20:
         data = data[:4] + b"".join(_encode_item(sub, _uid(value)) for sub, value in _items(data, 4) if sub in _CONTEXT_ITEMS)
     elif kind == 0x50:
-        data = b"".join(_encode_item(sub, _user_item(sub, value)) for sub, value in _items(data, 0) if sub in _USER_ITEMS)
+        data = b"".join(_encode_item(sub, known) for sub, value in _items(data, 0) if (known := _user_item(sub, value)))
     else:
         data = _uid(data)
     return _encode_item(kind, data)
 
 
 def _user_item(kind: int, value: bytes) -> bytes:
-    if kind != _ROLE_SELECTION:
+    """The value of a sub-item that is used, empty for another."""
+    if kind == _MAXIMUM_LENGTH:
         return value
-    uid = _uid(value[2:-2])
-    return struct.pack(">H", len(uid)) + uid + value[-2:]
+    if kind not in (_ROLE_SELECTION, _EXTENDED):
+        return b""
+    (length,) = struct.unpack_from(">H", value)
+    uid, rest = _uid(value[2 : 2 + length]), value[2 + length :]
+    if kind == _EXTENDED and (service_of(uid.decode()) is not Service.FIND or not rest):
+        return b""
+    return struct.pack(">H", len(uid)) + uid + rest
 
 
 def _uid(value: bytes) -> bytes:

@@ -1,9 +1,8 @@
-"""The DICOM listener of one process: the lobby's thread, a thread per association, and the role's entry point."""
+"""The DICOM listener of one process: the lobby's thread, and a thread per association."""
 
 from __future__ import annotations
 
 import logging
-import signal
 import socket
 import threading
 import time
@@ -107,26 +106,3 @@ class DimseServer:
     def _forget(self, association: Association) -> None:
         with self._lock:
             self._active.pop(association, None)
-
-
-def main(settings: Settings) -> int:
-    """The `dimse` role: serve until SIGTERM or SIGINT."""
-    from pacslite import app
-
-    done = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: done.set())
-    threading.excepthook = _log_crash
-    server = DimseServer(settings, app.build(settings))
-    address = server.start()
-    _log.info("DICOM listener started", extra={"address": address.text, "aet": settings.aet})
-    done.wait()
-    server.stop()
-    _log.info("DICOM listener stopped")
-    return 0
-
-
-def _log_crash(crash: threading.ExceptHookArgs) -> None:
-    name = crash.thread.name if crash.thread else ""
-    error = crash.exc_value or crash.exc_type()
-    _log.error("thread ended by an error", exc_info=error, extra={"thread": name})

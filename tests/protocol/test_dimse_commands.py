@@ -41,7 +41,7 @@ def received(message: C_STORE_RSP | C_FIND_RSP, pdus: bytes) -> tuple[int, C_STO
         data = P_DATA()
         size, context_id = struct.unpack_from(">IB", pdus, offset + 6)
         assert size + 4 == length
-        data.presentation_data_value_list = [(context_id, pdus[offset + 11 : offset + 6 + length])]
+        data.presentation_data_value_list = [[context_id, pdus[offset + 11 : offset + 6 + length]]]
         message.decode_msg(data)
         offset += 6 + length
     return message.context_id, message.message_to_primitive()
@@ -71,7 +71,7 @@ def test_response_is_read_by_pynetdicom_with_comment_and_offending_elements() ->
 @pytest.mark.parametrize("max_pdu", [0, 16, 128, 16384])
 def test_message_is_cut_into_pdus_the_receiver_takes(max_pdu: int) -> None:
     request = Command({0x0002: b"1.2\0", 0x0100: b"\x20\0", 0x0110: b"\1\0", 0x0800: b"\1\0"})
-    identifier = struct.pack("<HHI", 0x0010, 0x0020, 1000) + b"A" * 1000
+    identifier = struct.pack("<HHI", 0x0010, 0x4000, 1000) + b"A" * 1000
     encoded = encode_message(5, encode_response(request, 0xFF00, data_set=True), identifier, max_pdu)
     lengths, offset = [], 0
     while offset < len(encoded):
@@ -81,18 +81,22 @@ def test_message_is_cut_into_pdus_the_receiver_takes(max_pdu: int) -> None:
     context_id, answer = received(C_FIND_RSP(), encoded)
     assert isinstance(answer, C_FIND)
     assert (context_id, answer.Status) == (5, 0xFF00)
-    assert decode(answer.Identifier, True, True).PatientID == "A" * 1000
+    assert decode(answer.Identifier, True, True).PatientComments == "A" * 1000
+
+
+def read_all(encoded: bytes) -> None:
+    command = decode_command(encoded)
+    assert (command.field, command.message_id, command.has_data_set) == (commands.C_STORE_RQ, 259, True)
+    assert command.uid(commands.AFFECTED_SOP_INSTANCE_UID) == "1.2.3"
+    assert command.number(0x1031) == 7
 
 
 def test_every_truncation_of_a_command_set_is_a_violation_or_lacks_something() -> None:
     encoded = store_request()
+    read_all(encoded)
     for cut in range(len(encoded)):
         with pytest.raises((ProtocolViolation, InvalidUid)):
-            command = decode_command(encoded[:cut])
-            assert command.field == commands.C_STORE_RQ
-            assert command.message_id
-            command.uid(commands.AFFECTED_SOP_INSTANCE_UID)
-            command.number(0x1031)
+            read_all(encoded[:cut])
 
 
 @pytest.mark.parametrize("value", [b"", b"1..2", b"../../etc", b"1.2.\xff", b"1." * 40])

@@ -38,7 +38,7 @@ STORE = ((CT, (EXPLICIT_LE,)),)
 INVALID_PARAMETER = b"\x02\x06"
 
 
-@pytest.fixture()
+@pytest.fixture
 def listener(tmp_path: Path) -> Iterator[Listener]:
     with listening(sink_pacs(tmp_path, acse_timeout_s=20, network_timeout_s=20)) as running:
         yield running
@@ -59,9 +59,7 @@ def assert_serves(listener: Listener) -> None:
 
 
 def test_echo_by_pynetdicom(listener: Listener) -> None:
-    association = AE("TESTER").associate(
-        listener.address.host, listener.address.port, [build_context(VERIFICATION)], ae_title="PACSLITE"
-    )
+    association = AE("TESTER").associate(listener.address.host, listener.address.port, [build_context(VERIFICATION)], ae_title="PACSLITE")
     assert association.is_established
     assert association.send_c_echo().Status == 0
     association.release()

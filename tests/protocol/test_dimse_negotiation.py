@@ -51,7 +51,9 @@ def test_every_storage_sop_class_that_pynetdicom_knows_is_accepted() -> None:
     assert {service_of(str(cx.abstract_syntax)) for cx in StoragePresentationContexts} == {Service.STORAGE}
 
 
-@pytest.mark.parametrize("uid", ["1.2.826.0.1.3680043.2.1", "1.3.12.2.1107.5.9.1", "1.2.840.10008.5.1.4.1.1.4711", "1.2.840.10008.5.1.1.30"])
+@pytest.mark.parametrize(
+    "uid", ["1.2.826.0.1.3680043.2.1", "1.3.12.2.1107.5.9.1", "1.2.840.10008.5.1.4.1.1.4711", "1.2.840.10008.5.1.1.30"]
+)
 def test_private_future_and_retired_storage_classes_are_accepted(uid: str) -> None:
     assert service_of(uid) is Service.STORAGE
 
@@ -129,6 +131,17 @@ def test_optional_negotiation_is_parsed_and_left_unanswered() -> None:
     assert len(user.user_data) == 3
 
 
+def test_relational_queries_and_combined_times_are_granted_when_asked_and_nothing_else() -> None:
+    extended = primitives.SOPClassExtendedNegotiation()
+    extended.sop_class_uid, extended.service_class_application_information = STUDY_ROOT_FIND, b"\x01\x00\x01\x01\x01"
+    agreed = agree([(STUDY_ROOT_FIND, [EXPLICIT_LE]), (PATIENT_ROOT_FIND, [EXPLICIT_LE])], user=[extended])
+    user = accepted(agreed.answer[6:]).user_information
+    assert user is not None
+    (answer,) = user.ext_neg
+    assert (answer.uid, answer.app_info) == (STUDY_ROOT_FIND, b"\x01\x00\x00\x00\x00")
+    assert (agreed.contexts[1].relational, agreed.contexts[1].combined_date_time, agreed.contexts[3].relational) == (True, False, False)
+
+
 def test_items_of_unknown_type_are_ignored() -> None:
     pdu = associate_rq([(CT, [EXPLICIT_LE])])
     item = struct.pack(">BxH", 0x77, 4) + b"what"
@@ -173,5 +186,3 @@ def test_every_truncation_and_every_single_damaged_byte_is_answered_or_a_protoco
         except ProtocolViolation:
             outcomes.add(ProtocolViolation)
     assert outcomes == {Agreed, Refused, ProtocolViolation}
-
-

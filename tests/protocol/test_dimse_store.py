@@ -19,13 +19,13 @@ from tests.support.dimse import CT, EXPLICIT_LE, VERIFICATION, Listener, Peer, l
 DATA_SET = b"\x10\x00\x20\x00LO\x04\x00ABCD"
 
 
-@pytest.fixture()
+@pytest.fixture
 def listener(tmp_path: Path) -> Iterator[Listener]:
     with listening(sink_pacs(tmp_path)) as running:
         yield running
 
 
-@pytest.fixture()
+@pytest.fixture
 def peer(listener: Listener) -> Iterator[Peer]:
     with listener.peer() as connected:
         connected.associate([(CT, [EXPLICIT_LE]), (VERIFICATION, [EXPLICIT_LE])])
@@ -116,7 +116,7 @@ def test_warnings_are_told_only_when_the_setting_says_so(tmp_path: Path) -> None
             assert status(peer.store(DATA_SET)) == expected
 
 
-@pytest.mark.parametrize("uid", [b"", b"1..2\0\0", b"../../etc/passwd", b"1.2.840.99999999999999999999999999999999999999999999999999999999999\0"])
+@pytest.mark.parametrize("uid", [b"", b"1..2\0\0", b"../../etc/passwd", b"1.2.840." + 58 * b"9"])
 def test_a_command_without_a_proper_instance_uid_is_refused(listener: Listener, peer: Peer, uid: bytes) -> None:
     peer.request(1, {**store_rq(), 0x1000: uid}, DATA_SET)
     assert status(peer.response()[0]) == 0xA900
