@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO
 
 from pacslite.dicom import vr as vrs
-from pacslite.dicom.bulk import fragments
 from pacslite.dicom.data_set import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, NATIVE, DataSetFile, encoding_of, open_data_set
 from pacslite.dicom.frame_index import FrameIndex
-from pacslite.dicom.header import Encoding, Head, Kind, Token, Walk
+from pacslite.dicom.header import Encoding, Head, Kind, Token, Walk, fragments
 from pacslite.dicom.limits import Limits
 from pacslite.dicom.part10 import encode_preamble_and_meta
 from pacslite.dicom.source import Source
@@ -115,7 +114,7 @@ class _Writer:
                 case Kind.SEQUENCE_END:
                     yield self._delimiter(_SEQUENCE_END, 0)
                 case Kind.FRAGMENTS:
-                    yield from self._fragments(token.head)
+                    yield from self._fragments(token)
 
     def _delimiter(self, element: int, length: int) -> bytes:
         return self._implicit_head.pack(0xFFFE, element, length)
@@ -148,10 +147,10 @@ class _Writer:
             raw = source.read(head.start + at, min(_CHUNK, head.length - at))
             yield swapped(raw, word) if word > 1 else raw
 
-    def _fragments(self, head: Head) -> Iterator[bytes]:
+    def _fragments(self, token: Token) -> Iterator[bytes]:
         """An encapsulated value amid a native data set, such as an icon."""
-        yield self._head(head.tag, "OB", vrs.UNDEFINED)
-        for item in fragments(self._file.source, head, self._file.source.size):
+        yield self._head(token.head.tag, "OB", vrs.UNDEFINED)
+        for item in fragments(self._file.source, token.head, self._file.source.size, token.encoding.little):
             yield self._delimiter(_ITEM, item.length)
             yield from self._bytes(item, 1)
         yield self._delimiter(_SEQUENCE_END, 0)

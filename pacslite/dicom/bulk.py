@@ -10,10 +10,9 @@ from typing import BinaryIO
 
 from pacslite.dicom import vr as vrs
 from pacslite.dicom.data_set import DataSetFile, open_data_set
-from pacslite.dicom.header import ITEM, SEQUENCE_END, Head, Kind, Token, Walk, check_end, name_of
+from pacslite.dicom.header import Kind, Token, Walk, fragments
 from pacslite.dicom.limits import Limits
-from pacslite.dicom.source import Source
-from pacslite.errors import NotDicom, NotFound, TruncatedDataSet
+from pacslite.errors import NotFound
 
 _PATH = re.compile(r"[0-9A-Fa-f]{8}(?:/[1-9][0-9]{0,8}/[0-9A-Fa-f]{8})*", re.ASCII)
 
@@ -70,28 +69,11 @@ def _paths(data_set: DataSetFile) -> Iterator[tuple[str, Token]]:
 
 
 def _value(data_set: DataSetFile, token: Token) -> BulkValue:
-    head = token.head
+    head, little = token.head, token.encoding.little
     if token.kind is Kind.FRAGMENTS:
-        pieces = tuple((piece.start, piece.length) for piece in fragments(data_set.source, head, data_set.source.size))
+        pieces = tuple((piece.start, piece.length) for piece in fragments(data_set.source, head, data_set.source.size, little))
         return BulkValue(pieces[1:], "OB", 0, data_set.inflated, True)
     swap = vrs.WORD_BYTES.get(head.vr, 0)
-    turned = not token.encoding.little or (head.tag == vrs.PIXEL_DATA and data_set.big_endian_pixels)
+    turned = not little or (head.tag == vrs.PIXEL_DATA and data_set.big_endian_pixels)
     segments = ((head.start, head.length),) if head.length else ()
     return BulkValue(segments, head.vr, swap if turned else 0, data_set.inflated, False)
-
-
-def fragments(source: Source, head: Head, end: int) -> Iterator[Head]:
-    """The items of an encapsulated value, the offset table first (PS3.5 A.4)."""
-    position = head.start
-    while True:
-        raw = source.read(position, 8)
-        if len(raw) < 8:
-            raise TruncatedDataSet(f"{name_of(head.tag)} ends without its delimiter")
-        tag = int.from_bytes(raw[:2], "little") << 16 | int.from_bytes(raw[2:4], "little")
-        if tag == SEQUENCE_END:
-            return
-        if tag != ITEM:
-            raise NotDicom(f"{name_of(head.tag)} is not a sequence of fragments")
-        item = Head(tag, "", position, position + 8, int.from_bytes(raw[4:], "little"))
-        position = check_end(item, end, source)
-        yield item

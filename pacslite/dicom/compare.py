@@ -13,8 +13,9 @@ from typing import BinaryIO
 
 from pacslite.dicom import vr as vrs
 from pacslite.dicom.data_set import DataSetFile, open_data_set
-from pacslite.dicom.header import Kind, Token, Walk
+from pacslite.dicom.header import Head, Kind, Token, Walk, fragments
 from pacslite.dicom.limits import Limits
+from pacslite.dicom.source import Source
 from pacslite.dicom.values import swapped
 
 # A multiple of every word size, so that words are not cut.
@@ -40,25 +41,31 @@ def _tokens(file: DataSetFile) -> Iterator[Token]:
 def _same(one: DataSetFile, left: Token, other: DataSetFile, right: Token) -> bool:
     if left.kind is not right.kind or left.head.tag != right.head.tag:
         return False
-    if left.kind not in (Kind.VALUE, Kind.FRAGMENTS):
+    if left.kind is Kind.FRAGMENTS:
+        pairs = zip_longest(_fragments(one, left), _fragments(other, right))
+        return all(a and b and _same_bytes(one.source, a, 1, other.source, b, 1) for a, b in pairs)
+    if left.kind is not Kind.VALUE:
         return True
-    lengths = (left.after - left.head.start, right.after - right.head.start)
-    if abs(lengths[0] - lengths[1]) > 1:
+    return _same_bytes(one.source, left.head, _word(one, left), other.source, right.head, _word(other, right))
+
+
+def _fragments(file: DataSetFile, token: Token) -> Iterator[Head]:
+    return fragments(file.source, token.head, file.source.size, token.encoding.little)
+
+
+def _word(file: DataSetFile, token: Token) -> int:
+    """The size of the words to be turned for little endian."""
+    turned = not token.encoding.little or (token.head.tag == vrs.PIXEL_DATA and file.big_endian_pixels)
+    return vrs.WORD_BYTES.get(token.head.vr, 1) if turned else 1
+
+
+def _same_bytes(one: Source, left: Head, left_word: int, other: Source, right: Head, right_word: int) -> bool:
+    if abs(left.length - right.length) > 1:
         return False
-    shared = min(lengths)
+    shared = min(left.length, right.length)
     for at in range(0, shared, _CHUNK):
         step = min(_CHUNK, shared - at)
-        if _chunk(one, left, at, step) != _chunk(other, right, at, step):
+        if swapped(one.read(left.start + at, step), left_word) != swapped(other.read(right.start + at, step), right_word):
             return False
-    tail = _chunk(one, left, shared, lengths[0] - shared) + _chunk(other, right, shared, lengths[1] - shared)
-    return tail in _PADDING
-
-
-def _chunk(file: DataSetFile, token: Token, at: int, length: int) -> bytes:
-    """A piece of a value in little endian."""
-    head = token.head
-    raw = file.source.read(head.start + at, length)
-    turned = not token.encoding.little or (head.tag == vrs.PIXEL_DATA and file.big_endian_pixels)
-    if turned and token.kind is Kind.VALUE:
-        return swapped(raw, vrs.WORD_BYTES.get(head.vr, 1))
-    return raw
+    longer, source = (left, one) if left.length > shared else (right, other)
+    return source.read(longer.start + shared, longer.length - shared) in _PADDING

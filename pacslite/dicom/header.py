@@ -224,7 +224,7 @@ class Walk:
             if is_sequence(head) or (self.settle and settled_sequence(source, head, context)):
                 position = yield from self._sequence(head, end, encoding, context, depth)
             elif head.length == UNDEFINED:
-                position = skip_fragments(source, head, end)
+                position = skip_fragments(source, head, end, encoding.little)
                 yield Token(Kind.FRAGMENTS, head, position, encoding)
             else:
                 position = check_end(head, end, source)
@@ -249,8 +249,6 @@ class Walk:
             position = yield from self._elements(
                 item.start, bound, inner, VrContext(context), depth + 1, item.length == UNDEFINED
             )
-            if item.length == UNDEFINED:
-                position += 8  # the delimiter
             yield Token(Kind.ITEM_END, item, position, inner)
         position = sequence_end(self.source, head, position, after)
         yield Token(Kind.SEQUENCE_END, head, position, inner)
@@ -308,17 +306,30 @@ def sequence_end(source: Source, sequence: Head, position: int, end: int) -> int
     return position + 8 if sequence.length == UNDEFINED else end
 
 
-def skip_fragments(source: Source, head: Head, end: int) -> int:
-    """Where an encapsulated value ends, its delimiter included (PS3.5 A.4)."""
+def fragments(source: Source, head: Head, end: int, little: bool = True) -> Generator[Head, None, int]:
+    """The items of an encapsulated value, the offset table first; returns where its delimiter ends (PS3.5 A.4)."""
     position = head.start
+    layout = _LE if little else _BE
     while True:
         raw = source.read(position, 8)
         if len(raw) < 8 or position + 8 > end:
             raise TruncatedDataSet(f"{name_of(head.tag)} ends without its delimiter")
-        group, element, length = _LE.unpack(raw)
+        group, element, length = layout.unpack(raw)
         tag = group << 16 | element
         if tag == SEQUENCE_END:
             return position + 8
         if tag != ITEM:
             raise NotDicom(f"{name_of(head.tag)} is not a sequence of fragments")
-        position = check_end(Head(head.tag, "", position, position + 8, length), end, source)
+        item = Head(head.tag, "", position, position + 8, length)
+        position = check_end(item, end, source)
+        yield item
+
+
+def skip_fragments(source: Source, head: Head, end: int, little: bool = True) -> int:
+    """Where an encapsulated value ends, its delimiter included."""
+    items = fragments(source, head, end, little)
+    while True:
+        try:
+            next(items)
+        except StopIteration as stop:
+            return int(stop.value)

@@ -102,7 +102,7 @@ class _Pixels:
         if head.length == vr.UNDEFINED:
             if uid in NATIVE:
                 self.warnings.append("encapsulated pixels in a native transfer syntax")
-                return skip_fragments(source, head, source.size)
+                return skip_fragments(source, head, source.size, encoding.little)
             table = (self._raw(header, _EXTENDED_OFFSETS), self._raw(header, _EXTENDED_LENGTHS))
             frames = max(header.number(_NUMBER_OF_FRAMES, 1), 1)
             self.index, after = frame_index.encapsulated(uid, frames, source.read, head.start, source.size, table)

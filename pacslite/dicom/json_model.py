@@ -178,7 +178,7 @@ class JsonReader:
         if is_sequence(head) or (head.vr == "UN" and settled_sequence(source, head, level.context)):
             return self._sequence(level, head)
         if head.length == UNDEFINED:
-            after = skip_fragments(source, head, level.end)
+            after = skip_fragments(source, head, level.end, level.encoding.little)
             self._leave(level, head, after)
             return after
         after = check_end(head, level.end, source)
@@ -197,12 +197,11 @@ class JsonReader:
         level.found[head.tag] = Element(head.tag, vr, None, (), fragment, head.start, after - head.start)
 
     def _known_vr(self, level: _Level, head: Head) -> str:
-        """The VR of an element; of UN what the dictionaries say, when its length allows that."""
+        """The VR of an element; of UN what the dictionaries say."""
         if head.vr != "UN" or not level.encoding.little:
             return head.vr
         vr = level.context.vr_of(head.tag, head.length)
-        fits = vr != "SQ" and head.length % (vrs.WORD_BYTES.get(vr, 1) if vr != "AT" else 4) == 0
-        return vr if fits else "UN"
+        return vr if vr != "SQ" else "UN"
 
     def _inline(self, level: _Level, head: Head, raw: bytes, after: int) -> None:
         tag = head.tag

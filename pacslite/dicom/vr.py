@@ -33,6 +33,8 @@ WORD_BYTES = {
     "UV": 8,
 }
 
+_VALUE_BYTES = WORD_BYTES | {"AT": 4}
+
 # PS3.18 10.4.3.3.2: the only ones whose values may be replaced by a reference.
 BULK = frozenset(
     {"DS", "FL", "FD", "IS", "LT", "OB", "OD", "OF", "OL", "OV", "OW", "SL", "SS", "ST", "SV", "UC", "UL", "UN", "US", "UT", "UV"}
@@ -96,7 +98,8 @@ class VrContext:
         vr = self._private(tag) if tag >> 16 & 1 else dictionary_vr(tag)
         if " or " in vr:
             return self._settled(tag, vr, length)
-        return vr if len(vr) == 2 else "UN"
+        # A length that is no multiple of the words tells that the dictionary does not know this element.
+        return vr if len(vr) == 2 and (length == UNDEFINED or vr[0] == "O" or length % _VALUE_BYTES.get(vr, 1) == 0) else "UN"
 
     def _private(self, tag: int) -> str:
         element = tag & 0xFFFF
