@@ -207,12 +207,9 @@ class Supervisor:
                 child.process.terminate()
 
     def _listen_to(self, child: _Child) -> None:
-        assert child.pipe is not None
-        said = child.pipe.read(4096)
+        said = child.pipe.read(4096) if child.pipe else None
         if not said:
-            self._selector.unregister(child.pipe)
-            child.pipe.close()
-            child.pipe = None
+            self._drop_pipe(child)
             return
         for line in said.decode().splitlines():
             word, _, pid = line.partition(" ")
@@ -233,6 +230,7 @@ class Supervisor:
             code = child.process.returncode
             child.process = None
             child.workers = []
+            self._drop_pipe(child)
             if self._stopping_since is not None:
                 child.become(STOPPED)
             elif code == EXIT_OF_NO_USE:
@@ -241,6 +239,12 @@ class Supervisor:
                 self._stop(f"{child.name} cannot run as things are; its last message says why")
             else:
                 self._restart_later(child, code)
+
+    def _drop_pipe(self, child: _Child) -> None:
+        if child.pipe:
+            self._selector.unregister(child.pipe)
+            child.pipe.close()
+            child.pipe = None
 
     def _restart_later(self, child: _Child, code: int) -> None:
         now = time.monotonic()

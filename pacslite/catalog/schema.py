@@ -8,7 +8,7 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 import pacslite
-from pacslite.errors import ConfigurationError
+from pacslite.errors import ConfigurationError, Unavailable
 
 
 def migrations_directory() -> Path:
@@ -25,12 +25,16 @@ def upgrade(conn: Connection, target: str = "head") -> None:
     # Alembic takes 0.2 s to import, and only this needs it.
     from alembic import command
     from alembic.config import Config
+    from alembic.util import CommandError
 
     config = Config()
     config.set_main_option("script_location", str(migrations_directory()).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = conn
-    command.upgrade(config, target)
+    try:
+        command.upgrade(config, target)
+    except CommandError as error:
+        raise Unavailable(f"the catalog cannot be migrated: {error}; was it made by a newer release?") from None
 
 
 def sync_directory(directory: Path) -> None:
