@@ -50,6 +50,14 @@ class Recorded:
     version_number: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class AsOf:
+    """When and as which version something was recorded in a catalog that is lost; no number when nobody knows it."""
+
+    at: str
+    version_number: int | None = None
+
+
 OVERTAKEN = Recorded("changed")
 """Nothing was recorded: the newest version is not the one the caller has seen."""
 
@@ -136,19 +144,26 @@ def find_version(conn: Connection, study_instance_uid: str, series_instance_uid:
     return Existing(*row) if row else None
 
 
-def record(conn: Connection, arrival: Arrival, new_blob: NewBlob, seen_version_pk: int | None, intent: Intent = Intent.ADD) -> Recorded:
+def record(
+    conn: Connection,
+    arrival: Arrival,
+    new_blob: NewBlob,
+    seen_version_pk: int | None,
+    intent: Intent = Intent.ADD,
+    as_of: AsOf | None = None,
+) -> Recorded:
     """Put an arrival and its bytes into the catalog; the caller commits.
 
     `seen_version_pk` is the newest version on which the caller has based its intent (None: no such instance). When
-    another one is there by now, nothing is written and the outcome is `changed`.
+    another one is there by now, nothing is written and the outcome is `changed`. `as_of` is for a catalog made anew.
     """
     place = placement.locate(conn, arrival)
     if place.version_pk != seen_version_pk:
         return OVERTAKEN
-    now = now_text()
+    now = as_of.at if as_of else now_text()
     if intent is Intent.REPAIR:
         return _repair(conn, arrival, new_blob, place, now)
-    number = (place.number or 0) + 1
+    number = max((place.number or 0) + 1, (as_of and as_of.version_number) or 0)
     kind = Kind.INSTANCE_STORED if place.instance_pk is None else Kind.VERSION_ADDED
     seq = changes.add(conn, kind, now, arrival.origin, uids=arrival.uids, version_number=number, blob_uid=new_blob.uid)
     if place.instance_pk is None:

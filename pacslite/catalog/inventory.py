@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, bindparam, delete, func, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, text, update
 
-from pacslite.catalog.models import blob, instance, job, metadata, series, study, version
+from pacslite.catalog.models import Base, blob, instance, job, metadata, peer, series, study, version
 
 LIVE, DOOMED, QUARANTINED = "live", "doomed", "quarantined"
+REBUILDING = "catalog.rebuild"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,3 +118,36 @@ def forget(conn: Connection, pks: Sequence[int]) -> None:
     """Drop the rows of doomed blobs whose bytes are erased."""
     for pk in pks:
         conn.execute(_FORGET, {"blob_pk": pk})
+
+
+def replace_metadata(conn: Connection, version_pk: int, extractor_version: int, json: bytes, frame_index: bytes | None) -> None:
+    """Put documents made anew from the bytes in the place of damaged ones."""
+    conn.execute(
+        update(metadata)
+        .where(metadata.c.version_pk == version_pk)
+        .values(extractor_version=extractor_version, json=json, frame_index=frame_index)
+    )
+
+
+def begin_rebuilding(conn: Connection, at: str) -> None:
+    """Empty the catalog but for the known peers, and note that it is being made anew; numbers begin at 1 again."""
+    if conn.dialect.name == "postgresql":
+        names = ", ".join(table.name for table in Base.metadata.sorted_tables if table is not peer)
+        conn.execute(text(f"TRUNCATE TABLE {names} RESTART IDENTITY"))
+    else:
+        for table in reversed(Base.metadata.sorted_tables):
+            if table is not peer:
+                conn.execute(delete(table))
+        conn.execute(text("DELETE FROM sqlite_sequence"))
+    row = {"kind": REBUILDING, "state": "running", "run_after_at": at, "lease_until_at": "9999", "created_at": at, "updated_at": at}
+    conn.execute(insert(job).values(row))
+
+
+def end_rebuilding(conn: Connection) -> None:
+    """The catalog is whole again."""
+    conn.execute(delete(job).where(job.c.kind == REBUILDING))
+
+
+def is_rebuilding(conn: Connection) -> bool:
+    """Whether a rebuild has begun and not come to its end: rows that are missing yet say nothing about bytes."""
+    return conn.execute(select(job.c.id).where(job.c.kind == REBUILDING).limit(1)).first() is not None

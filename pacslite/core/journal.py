@@ -18,17 +18,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from pacslite.catalog import changes
+from pacslite.catalog import changes, inventory
 from pacslite.errors import StorageError
 from pacslite.storage.keys import JOURNAL, journal_key, new_version_id, version_time_ms
 
 if TYPE_CHECKING:
     from pacslite.catalog.changes import Change
     from pacslite.catalog.database import Catalog
+    from pacslite.catalog.inventory import BlobRow
     from pacslite.storage.blob_store import BlobStore
     from pacslite.storage.spool import Spool
 
-_LINES = 5000  # of one file as it is first written
+_LINES = 2000  # of one file as it is first written
 _GENERATION = "generation"
 
 Entry = dict[str, Any]
@@ -62,10 +63,11 @@ class Journal:
             after = self._position.seq if self._position else 0
             with catalog.read() as conn:
                 new = changes.after(conn, after, _LINES)
+                blobs = inventory.blobs_of(conn, [change.blob_uid for change in new if change.blob_uid])
             if not new:
                 return written
             generation = self._position.generation if self._position else str(uuid.uuid4())
-            self._put(encode(change, generation) for change in new)
+            self._put(encode(change, generation, blobs.get(change.blob_uid)) for change in new)
             self._position = Position(generation, new[-1].seq, new[-1].at)
             written += len(new)
 
@@ -140,10 +142,11 @@ class Journal:
             raise StorageError(f"{key} is damaged: {error}") from error
 
 
-def encode(change: Change, generation: str) -> Entry:
-    """A change as a line of the journal."""
+def encode(change: Change, generation: str, blob: BlobRow | None) -> Entry:
+    """A change as a line of the journal, with what tells later whether its bytes are unharmed."""
     columns = {name: getattr(change, name) for name in change.__slots__}
-    return {_GENERATION: generation, **{name: value for name, value in columns.items() if value not in ("", None, {})}}
+    entry = {_GENERATION: generation, **{name: value for name, value in columns.items() if value not in ("", None, {})}}
+    return entry if blob is None else {**entry, "size_bytes": blob.size_bytes, "sha256": blob.sha256}
 
 
 def _after(key: str) -> str:

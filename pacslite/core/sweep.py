@@ -43,6 +43,9 @@ class SweepReport:
 def sweep(catalog: Catalog, store: BlobStore, memory: Path, now: float | None = None) -> SweepReport:
     """Sweep the storage; `memory` is the file that remembers the candidates of the sweeps before."""
     now = time.time() if now is None else now
+    with catalog.read() as conn:
+        if inventory.is_rebuilding(conn):
+            raise StorageError("the catalog is not rebuilt to its end: nothing is swept")
     before, checked, unreferenced = _read(memory, store.name), 0, 0
     candidates: dict[str, float] = {}
     for found in take_stock(catalog, store):
