@@ -28,6 +28,12 @@ _MIME_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+")
 _ACTIVE_TYPE = re.compile(r"text/html|application/xhtml.*|.*javascript|.*ecmascript|image/svg.*|(?:text|application)/xml", re.IGNORECASE)
 
 
+# What may be bulk data (PS3.18 10.4.3.3.2).
+_BULK_VRS = frozenset(
+    ("DS", "FL", "FD", "IS", "LT", "OB", "OD", "OF", "OL", "OV", "OW", "SL", "SS", "ST", "SV", "UC", "UL", "UN", "US", "UT", "UV")
+)
+
+
 @dataclass(frozen=True, slots=True)
 class BulkData:
     """One value, little endian; `media_type` is the document's own, None for octets."""
@@ -43,6 +49,8 @@ def find(catalog: Catalog, store: BlobStore, resource: Resource, bulk_path: str,
     with retrieve.local_copy(store, item, limits.scratch) as path:
         value = find_bulk(path, bulk_path, limits)
     media_type = _media_type(catalog, resource) if bulk_path == _ENCAPSULATED_DOCUMENT else None
+    if value.vr not in _BULK_VRS:
+        raise NotFound("There is no such bulk data.")
     if value.inflated:
         return BulkData(item, (StreamBody(value.length, lambda: _inflated(store, item, value, limits)),), media_type)
     if value.swap_bytes:

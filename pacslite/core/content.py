@@ -25,8 +25,10 @@ class FileBody:
 class StreamBody:
     """Bytes that are made or fetched while they are sent; `chunks` is called once, its iterator is closed at the end.
 
-    The length is None when it is not known before the end.
+    The length is None when it is not known before the end. `part(offset, length)` gives a range of the bytes where that
+    costs no more than the range.
     """
 
     length: int | None
     chunks: Callable[[], Iterator[bytes]]
+    part: Callable[[int, int], Iterator[bytes]] | None = None

@@ -6,12 +6,9 @@ from collections.abc import Iterator
 
 from pacslite.codec import transfer_syntax
 from pacslite.core.content import StreamBody
-from pacslite.core.retrieve import Item, local_copy
+from pacslite.core.retrieve import IN_MEMORY_BYTES, Item, local_copy
 from pacslite.dicom.limits import Limits
 from pacslite.storage.blob_store import BlobStore
-
-# What is converted in memory, so that its length is known before it is sent.
-_IN_MEMORY_BYTES = 4 * 1024 * 1024
 
 
 def converted(store: BlobStore, item: Item, target_uid: str, limits: Limits) -> bytes | StreamBody:
@@ -21,4 +18,4 @@ def converted(store: BlobStore, item: Item, target_uid: str, limits: Limits) -> 
         with local_copy(store, item, limits.scratch) as path, path.open("rb") as file:
             yield from transfer_syntax.convert(file, target_uid, limits)
 
-    return b"".join(pieces()) if item.size_bytes <= _IN_MEMORY_BYTES else StreamBody(None, pieces)
+    return b"".join(pieces()) if item.size_bytes <= IN_MEMORY_BYTES else StreamBody(None, pieces)

@@ -8,10 +8,12 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 from pacslite.catalog import retrieval
 from pacslite.catalog.database import Catalog
@@ -23,10 +25,13 @@ from pacslite.dicom.values import swapped
 from pacslite.errors import BlobMissing, FrameNotFound, Gone, NotFound
 from pacslite.settings import Settings
 from pacslite.storage.blob_store import BlobStore
+from pacslite.storage.read_ahead import open_each
 
 PIECE_BYTES = 512 * 1024
 # What is smaller is read at once: it costs less than to open it twice.
 SMALL_BYTES = 64 * 1024
+# What may be made in memory, so that its length and its ranges are known before it is sent.
+IN_MEMORY_BYTES = 4 * 1024 * 1024
 _KEPT_INDEX_BYTES = 64 * 1024
 _KEPT_INDEXES_BYTES = 8 * 1024 * 1024
 
@@ -151,18 +156,38 @@ def extent(store: BlobStore, item: Item, offset: int, length: int) -> FileBody |
     path = store.local_path(item.storage_key)
     if path is not None:
         return FileBody(path, offset, length)
-    return StreamBody(length, lambda: _read(store, item.storage_key, offset, length))
+
+    def part(start: int, size: int) -> Iterator[bytes]:
+        return _read(store, item.storage_key, offset + start, size)
+
+    return StreamBody(length, lambda: part(0, length), part)
+
+
+def stored_each(store: BlobStore, items: Sequence[Item]) -> list[FileBody | StreamBody]:
+    """The files of several items, to be sent in this order: a distant store is asked for the next ones in advance."""
+    if store.kind == "filesystem":
+        return [stored(store, item) for item in items]
+    opened = open_each(store, [(item.storage_key, 0, item.size_bytes) for item in items])
+
+    def chunks(item: Item) -> Iterator[bytes]:
+        with next(opened) as stream:
+            yield from _pieces_of(stream, item.size_bytes)
+
+    return [StreamBody(item.size_bytes, partial(chunks, item)) for item in items]
 
 
 def _read(store: BlobStore, key: str, offset: int, length: int) -> Iterator[bytes]:
-    left = length
     with store.open(key, offset, length) as stream:
-        while left > 0:
-            piece = stream.read(min(left, PIECE_BYTES))
-            if not piece:
-                raise BlobMissing("The stored bytes are shorter than the catalog says.")
-            left -= len(piece)
-            yield piece
+        yield from _pieces_of(stream, length)
+
+
+def _pieces_of(stream: BinaryIO, length: int) -> Iterator[bytes]:
+    while length > 0:
+        piece = stream.read(min(length, PIECE_BYTES))
+        if not piece:
+            raise BlobMissing("The stored bytes are shorter than the catalog says.")
+        length -= len(piece)
+        yield piece
 
 
 def read_extent(store: BlobStore, item: Item, offset: int, length: int) -> bytes:
@@ -182,6 +207,13 @@ def swapped_extent(store: BlobStore, item: Item, offset: int, length: int, word_
             yield swapped(read_extent(store, item, at, min(PIECE_BYTES, offset + length - at)), word_bytes)
 
     return StreamBody(length, pieces)
+
+
+def read_small(body: FileBody | StreamBody) -> bytes | FileBody | StreamBody:
+    """A stream of moderate length as bytes, of which ranges can be given; anything else as it is."""
+    if isinstance(body, StreamBody) and body.part is None and body.length is not None and body.length <= IN_MEMORY_BYTES:
+        return b"".join(body.chunks())
+    return body
 
 
 @contextmanager

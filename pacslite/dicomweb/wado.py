@@ -64,9 +64,13 @@ def retrieve_instances(pacs: Pacs, request: Request, study: str, series: str | N
     if names_etag(request.header("If-None-Match"), headers[0][1]):
         return Reply(200, headers)
     root = request.dicomweb_url
+    if all(item.transfer_syntax_uid == offer.transfer_syntax for item, offer in zip(items, chosen, strict=True)):
+        bodies: Sequence[Segment] = retrieve.stored_each(pacs.store, items)
+    else:
+        bodies = [_instance_body(pacs, item, offer) for item, offer in zip(items, chosen, strict=True)]
     parts = [
-        OutgoingPart(content_type(offer), (_instance_body(pacs, item, offer),), instance_url(root, item))
-        for item, offer in zip(items, chosen, strict=True)
+        OutgoingPart(content_type(offer), (body,), instance_url(root, item))
+        for item, offer, body in zip(items, chosen, bodies, strict=True)
     ]
     return _multipart(parts, DICOM, headers)
 
@@ -105,7 +109,7 @@ def retrieve_bulk_data(pacs: Pacs, request: Request, study: str, series: str, in
     etag = f'"{value.item.sha256[:32]}-{hashlib.sha256(bulk_path.encode()).hexdigest()[:16]}"'
     kind = OCTET_STREAM if offer.name == OCTET_STREAM else offer.name
     if not offer.multipart:
-        return Reply(200, _headers(etag, ("Content-Type", kind)), _one_body(value.pieces))
+        return Reply(200, _headers(etag, ("Content-Type", kind)), _one_body([retrieve.read_small(piece) for piece in value.pieces]))
     location = f"{instance_url(request.dicomweb_url, value.item)}/bulkdata/{bulk_path}"
     return _multipart([OutgoingPart(content_type(offer), value.pieces, location)], offer.name, _headers("W/" + etag))
 

@@ -11,6 +11,7 @@ import re
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from http import HTTPStatus
 from typing import Any, BinaryIO
 
@@ -48,14 +49,22 @@ def conditional(request: Request, reply: Reply) -> Reply:
     etag = reply.header("ETag")
     if etag is not None and names_etag(request.header("If-None-Match"), etag):
         return Reply(304, [(name, value) for name, value in reply.headers if name.lower() in _KEPT_IN_304])
-    if not isinstance(reply.body, bytes | FileBody) or reply.status != 200:
+    size = _rangeable(reply.body)
+    if size is None or reply.status != 200:
         return reply
     reply.headers.append(("Accept-Ranges", "bytes"))
     asked, only_if = request.header("Range"), request.header("If-Range")
     # If-Range compares strongly (RFC 9110 13.1.5); without a match the whole is sent.
     if asked is None or (only_if is not None and (etag is None or only_if.strip() != etag)):
         return reply
-    return _ranged(asked, reply)
+    return _ranged(asked, reply, size)
+
+
+def _rangeable(body: Body) -> int | None:
+    """The size of a body of which ranges can be given."""
+    if isinstance(body, StreamBody):
+        return None if body.part is None else body.length
+    return None if isinstance(body, SegmentsBody) else len(body) if isinstance(body, bytes) else body.length
 
 
 def names_etag(header: str | None, etag: str) -> bool:
@@ -63,10 +72,7 @@ def names_etag(header: str | None, etag: str) -> bool:
     return header is not None and (header.strip() == "*" or etag.removeprefix("W/") in _ETAG.findall(header))
 
 
-def _ranged(asked: str, reply: Reply) -> Reply:
-    body = reply.body
-    assert isinstance(body, bytes | FileBody)
-    size = len(body) if isinstance(body, bytes) else body.length
+def _ranged(asked: str, reply: Reply, size: int) -> Reply:
     found = _RANGE.fullmatch(asked)
     if not found or not (found[1] or found[2]) or (found[1] and found[2] and int(found[1]) > int(found[2])):
         return reply  # another unit, several ranges or a malformed one: ignored (RFC 9110 14.2)
@@ -74,15 +80,26 @@ def _ranged(asked: str, reply: Reply) -> Reply:
     last = min(int(found[2]), size - 1) if found[1] and found[2] else size - 1
     if first > last:
         raise RangeNotSatisfiable("No byte of the range exists.", size)
-    length = last - first + 1
-    part = body[first : last + 1] if isinstance(body, bytes) else replace(body, offset=body.offset + first, length=length)
+    part = _range_of(reply.body, first, last - first + 1)
     return Reply(206, [*reply.headers, ("Content-Range", f"bytes {first}-{last}/{size}")], part)
+
+
+def _range_of(body: Body, first: int, length: int) -> Body:
+    if isinstance(body, bytes):
+        return body[first : first + length]
+    if isinstance(body, FileBody):
+        return replace(body, offset=body.offset + first, length=length)
+    assert isinstance(body, StreamBody)
+    assert body.part is not None
+    return StreamBody(length, partial(body.part, first, length))
 
 
 def send(reply: Reply, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     """Starts the response and gives its body; raises BlobMissing before that when a file is not there."""
     body = reply.body
     file = _opened(body) if isinstance(body, FileBody) else None
+    if isinstance(body, SegmentsBody):
+        _check(body)
     start_response(_STATUS_LINES[reply.status], with_length(reply))
     if environ["REQUEST_METHOD"] == "HEAD":
         if file is not None:
@@ -109,6 +126,18 @@ def _iterable(body: Body, environ: Environ) -> Iterable[bytes]:
         return body.chunks()
     assert isinstance(body, SegmentsBody)
     return _segments(body, _raw_socket(environ))
+
+
+def _check(body: SegmentsBody) -> None:
+    """All files of the body are there and whole: once it has begun, an error could only break it off."""
+    for segment in body.segments:
+        if isinstance(segment, FileBody) and segment.file is None:
+            try:
+                size = os.stat(segment.path).st_size
+            except FileNotFoundError:
+                raise BlobMissing("The stored bytes are missing.") from None
+            if size < segment.offset + segment.length:
+                raise BlobMissing("The stored bytes are shorter than the catalog says.")
 
 
 def _opened(body: FileBody) -> BinaryIO:

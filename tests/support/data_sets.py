@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
 
 import numpy as np
 from pydicom import dcmread
@@ -79,7 +80,7 @@ def document(content: bytes, mime_type: str = "application/pdf") -> Dataset:
 def part10(ds: Dataset, transfer_syntax: str = ExplicitVRLittleEndian) -> bytes:
     """The data set as a Part 10 file."""
     syntax = UID(transfer_syntax)
-    copy = Dataset(ds)
+    copy = deepcopy(ds)
     copy.file_meta = FileMetaDataset()
     copy.file_meta.MediaStorageSOPClassUID = ds.get("SOPClassUID", "1.2.3")
     copy.file_meta.MediaStorageSOPInstanceUID = ds.get("SOPInstanceUID", "1.2.3")
