@@ -61,6 +61,7 @@ class Search:
     columns: tuple[Attribute, ...]
     limit: int
     offset: int = 0
+    count_remaining: bool = True
 
 
 Row = tuple[object, ...]
@@ -68,7 +69,7 @@ Row = tuple[object, ...]
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One page; the first value of a row is its number. `remaining` rows come after it."""
+    """One page; the first value of a row is its number. `remaining` rows come after it (1 for any when not counted)."""
 
     rows: list[Row]
     remaining: int
@@ -83,6 +84,8 @@ def find(connection: Connection, search: Search) -> Found:
     rows = _fetch(connection, _page_statement(search, where, flavour), (*where.parameters, search.limit + 1, search.offset))
     if len(rows) <= search.limit:
         return Found(rows, 0)
+    if not search.count_remaining:
+        return Found(rows[:-1], 1)
     sql = f"SELECT COUNT(*) FROM {_joined(search.level, where.tables, where.by_patient)}{where.sql}"
     counted = _fetch(connection, sql, where.parameters)
     return Found(rows[:-1], max(_integer(counted[0][0]) - search.offset - search.limit, 1))

@@ -35,7 +35,8 @@ class Query:
     """A search at one level.
 
     `fields` are the tags to answer; those of a lower level are left out (PS3.18 10.6.3.3.1), the UIDs of the level and
-    the ones above are always there. `private_fields` come from documents.
+    the ones above are always there. `private_fields` come from documents. Without `count_remaining` it is only told
+    whether more rows come.
     """
 
     level: Level
@@ -44,6 +45,7 @@ class Query:
     limit: int
     offset: int = 0
     private_fields: tuple[PrivateTag, ...] = ()
+    count_remaining: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,7 @@ def find(catalog: Catalog, query: Query) -> Page:
             rows = search.rows_of(connection, query.level, columns, wanted)
             page = Page(columns, rows, max(0, len(matching) - query.offset - query.limit) if rows else 0)
         else:
-            found = search.find(connection, Search(query.level, conditions, columns, query.limit, query.offset))
+            found = search.find(connection, Search(query.level, conditions, columns, query.limit, query.offset, query.count_remaining))
             page = Page(columns, found.rows, found.remaining)
         if (document_tags or query.private_fields) and page.rows:
             packed = search.documents(connection, query.level, [_number(row) for row in page.rows])

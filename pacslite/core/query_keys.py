@@ -8,10 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import lru_cache
 
 from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 
+from pacslite.core.query_timezone import moved, parse_offset
 from pacslite.dicom.document import PrivateTag
 from pacslite.dicom.matching import (
     TIME_OF_DATE,
@@ -104,6 +106,8 @@ def build_keys(terms: Iterable[tuple[Path, str]], dialect: Dialect) -> tuple[Key
 
     Universal keys are left out: they ask for nothing (PS3.4 C.2.2.2.3).
     """
+    terms = list(terms)
+    zone = next((text for path, text in terms if path == (TIMEZONE_OFFSET_FROM_UTC,)), "")
     terms = [(path, text) for path, text in terms if path[0] not in (SPECIFIC_CHARACTER_SET, TIMEZONE_OFFSET_FROM_UTC)]
     creators = {path[0]: text for path, text in terms if len(path) == 1 and _is_creator(path[0])}
     tree: dict[int | PrivateTag, Match] = {}
@@ -116,6 +120,9 @@ def build_keys(terms: Iterable[tuple[Path, str]], dialect: Dialect) -> tuple[Key
             if place is not None and not (dialect.lenient and vr_of(tag) in UNMATCHABLE_VRS | {"SQ"}):
                 tree[place] = _leaf(path, text, dialect)
     tree |= _sequences([(path, text) for path, text in terms if len(path) > 1], dialect)
+    offset = parse_offset(zone)
+    if offset is not None:
+        _move_to_server(tree, offset)
     _pair_dates_and_times(tree, dialect)
     return tuple(Key(tag, match) for tag, match in tree.items() if not _asks_nothing(match))
 
@@ -165,6 +172,14 @@ def _sequence(terms: list[tuple[Path, Path, str]], dialect: Dialect) -> Sequence
 
 def _asks_nothing(match: Match) -> bool:
     return isinstance(match, Universal) or (isinstance(match, SequenceMatch) and not match.keys)
+
+
+def _move_to_server(tree: dict[int | PrivateTag, Match], offset: timedelta) -> None:
+    for date, time in TIME_OF_DATE.items():
+        interval = moved(tree.get(date), tree.get(time), offset, name_of(date))
+        if interval is not None:
+            tree[date] = interval
+            tree.pop(time, None)
 
 
 def _pair_dates_and_times(tree: dict[int | PrivateTag, Match], dialect: Dialect) -> None:

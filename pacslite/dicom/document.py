@@ -55,8 +55,8 @@ def _fits(document: Document, tag: int | PrivateTag, match: Match) -> bool:
     if isinstance(match, Universal):
         return True
     if isinstance(tag, PrivateTag):
-        element = private_element(document, tag)
-        return element is not None and matches(match, values_of(element[1]))
+        private = private_element(document, tag)
+        return private is not None and matches(match, values_of(private[1]))
     element = document.get(tag_key(tag))
     if isinstance(match, SequenceMatch):
         return all(isinstance(m, Universal) for _, m in match.keys) or any(fits(item, match.keys) for item in items_of(element))

@@ -139,6 +139,8 @@ def parse(vr: str, text: str, *, name: str = "key", ignore_case: bool = False) -
     text = text.rstrip(" \0") if vr in ("LT", "ST", "UT") else text.strip(" \0")
     if not text.strip("* "):
         return UNIVERSAL
+    if ("\0" in text.strip(" \0") and vr != "UI") or (not text.isascii() and re.search("[\ud800-\udfff]", text)):
+        raise InvalidQuery(f"{name}: holds a NUL or half a character")
     if vr in UNMATCHABLE_VRS or vr == "SQ":
         raise InvalidQuery(f"{name}: values of VR {vr} cannot be matched")
     if vr in LIST_VRS:

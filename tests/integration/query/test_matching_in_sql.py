@@ -23,7 +23,8 @@ SEED = 20261120
 ROWS = 250
 
 _LETTERS = "ab%_[]^-!\\'\" *?éÉßπ山"
-_NAMES = ("Doe^Jane", "doe^JOHN^^", "Müller^Jörg", "MULLER^JORG", "Yamada^Tarou=山田^太郎=やまだ^たろう", "=山田", "O'Neil^%_*", "Doe", "Döe^[x]", "")
+_YAMADA = "Yamada^Tarou=山田^太郎=やまだ^たろう"
+_NAMES = ("Doe^Jane", "doe^JOHN^^", "Müller^Jörg", "MULLER^JORG", _YAMADA, "=山田", "O'Neil^%_*", "Doe", "Döe^[x]", "")
 _DATES = ("20240101", "20240131", "2024.01.15", "20231231", "20240201", "", "unknown", "19000101")
 _TIMES = ("10", "1030", "103000", "103000.5", "10:30:15", "235959.999999", "00", "", "2500", "103015.25", "1031")
 

@@ -1,0 +1,469 @@
+"""QIDO-RS by section of PS3.18 8.3.4 and 10.6, through the whole WSGI application, on SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from werkzeug.test import Client, TestResponse
+
+from pacslite.catalog.database import Catalog
+from pacslite.core import query as core_query
+from pacslite.dicomweb import qido
+from pacslite.settings import load
+from pacslite.web import app
+from tests.support.catalog_rows import Loader, json_of
+from tests.support.databases import postgres
+
+__all__ = ["postgres"]
+ROOT = "http://pacs.test/dicom-web"
+CT_CLASS, SR_CLASS = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.88.11"
+STUDIES = 12
+
+
+def _fill(connection: Any) -> None:
+    """Twelve studies of twelve patients, a day apart; the first has two CT series and a report, the second knows next to nothing."""
+    loader = Loader(connection)
+    doe = loader.patient(PatientID="PID-1", PatientName="Doe^Jané", PatientBirthDate="19700131", PatientSex="F", IssuerOfPatientID="HOSP")
+    first = loader.study(
+        doe, StudyInstanceUID="1.2.1", StudyDate="20240101", StudyTime="2215", AccessionNumber="Acc_1", StudyID="S1",
+        StudyDescription='Head "x"', ReferringPhysicianName="Ref^A", ModalitiesInStudy="CT\\SR", NumberOfStudyRelatedSeries=3,
+        NumberOfStudyRelatedInstances=5,
+    )  # fmt: skip
+    ct = loader.series(
+        first, [("SPS1", "RP1"), ("SPS2", "RP2")], SeriesInstanceUID="1.2.1.1", Modality="CT", SeriesNumber="2", SeriesDescription="Axial",
+        NumberOfSeriesRelatedInstances=3, PerformedProcedureStepStartDate="20240101",
+    )  # fmt: skip
+    for i, number in enumerate(("10", "9", "+011")):
+        document = json_of({"PatientName": "Doe^Jané", "InstanceNumber": number}) | _unindexed(i)
+        loader.instance(
+            ct, document, SOPClassUID=CT_CLASS, SOPInstanceUID=f"1.2.1.1.{i}", InstanceNumber=number, Rows="512", Columns="256",
+            BitsAllocated="16",
+        )  # fmt: skip
+    unnumbered = loader.series(first, SeriesInstanceUID="1.2.1.3", Modality="CT", NumberOfSeriesRelatedInstances=1)
+    loader.instance(unnumbered, {}, SOPClassUID=CT_CLASS, SOPInstanceUID="1.2.1.3.0")
+    report = loader.series(first, SeriesInstanceUID="1.2.1.2", Modality="SR", SeriesNumber="1", NumberOfSeriesRelatedInstances=1)
+    loader.instance(report, _unindexed(7), SOPClassUID=SR_CLASS, SOPInstanceUID="1.2.1.2.0", InstanceNumber="1")
+    bare = loader.series(loader.study(loader.patient(), StudyInstanceUID="1.2.2"), SeriesInstanceUID="1.2.2.1")
+    loader.instance(bare, {}, SOPClassUID=CT_CLASS, SOPInstanceUID="1.2.2.1.0")
+    for n in range(3, STUDIES + 1):
+        patient = loader.patient(PatientID=f"PID-{n}", PatientName=f"Roe^R{n}=山田^太郎" if n == 3 else f"Roe^R{n}")
+        study = loader.study(patient, StudyInstanceUID=f"1.2.{n}", StudyDate=f"202401{n:02d}", StudyTime="02", ModalitiesInStudy="MR")
+        series = loader.series(study, SeriesInstanceUID=f"1.2.{n}.1", Modality="MR")
+        loader.instance(series, {}, SOPClassUID=CT_CLASS, SOPInstanceUID=f"1.2.{n}.1.0")
+    loader.flush()
+
+
+def _unindexed(n: int) -> dict[str, Any]:
+    """Attributes without a column: of a study, of an instance, private ones, bulk data, a sequence."""
+    return {
+        "00080005": {"vr": "CS", "Value": ["ISO_IR 100"]},
+        "00104000": {"vr": "LT"},
+        "001021B0": {"vr": "LT", "Value": [f"History {n}"]},
+        "00180050": {"vr": "DS", "Value": [n + 0.5]},
+        "00189346": {"vr": "SQ", "Value": [{"00080100": {"vr": "SH", "Value": ["113691"]}, "00080102": {"vr": "SH", "Value": ["DCM"]}}]},
+        "00290012": {"vr": "LO", "Value": ["ACME 1"]},
+        "00291208": {"vr": "CS", "Value": [f"P{n}"]},
+        "00420011": {"vr": "OB", "BulkDataURI": "\0/00420011"},
+    }
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def catalog(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalog]:
+    """A filled catalog of each kind, which the tests only read."""
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path_factory.mktemp('qido')}/catalog.db"
+    else:
+        url = request.getfixturevalue("postgres").new_database()
+    made = Catalog(url, pool_size=2)
+    made.migrate()
+    made.write(_fill)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def site(catalog: Catalog) -> Client:
+    """The application over it."""
+    return _client(catalog)
+
+
+def _client(catalog: Catalog, **settings: Any) -> Client:
+    pacs = SimpleNamespace(catalog=catalog, settings=replace(load(environment={}), **settings))
+    return Client(app.create(pacs, qido.ROUTES))
+
+
+def get(site: Client, path: str, accept: str | None = "application/dicom+json", **headers: str) -> TestResponse:
+    headers = {"Accept": accept} | headers if accept else headers
+    return site.get("/dicom-web" + path, headers=headers, base_url="http://pacs.test")
+
+
+def found(site: Client, path: str) -> list[dict[str, Any]]:
+    reply = get(site, path)
+    assert reply.status_code in (200, 204), reply.get_data(as_text=True)
+    if reply.status_code == 204:
+        assert reply.data == b""
+        return []
+    assert reply.headers["Content-Type"] == "application/dicom+json"
+    objects: list[dict[str, Any]] = json.loads(reply.data)
+    assert all(list(one) == sorted(one) for one in objects), "keys ascend (Annex F.2.2)"
+    return objects
+
+
+def uids(site: Client, path: str, tag: str = "0020000D") -> list[str]:
+    return [one[tag]["Value"][0] for one in found(site, path)]
+
+
+def test_a_study_answer_holds_table_10_6_3_3(site: Client) -> None:
+    (study,) = found(site, "/studies?StudyInstanceUID=1.2.1")
+    assert study == {
+        "00080020": {"vr": "DA", "Value": ["20240101"]},
+        "00080030": {"vr": "TM", "Value": ["2215"]},
+        "00080050": {"vr": "SH", "Value": ["Acc_1"]},
+        "00080056": {"vr": "CS", "Value": ["ONLINE"]},
+        "00080061": {"vr": "CS", "Value": ["CT", "SR"]},
+        "00080090": {"vr": "PN", "Value": [{"Alphabetic": "Ref^A"}]},
+        "00081030": {"vr": "LO", "Value": ['Head "x"']},
+        "00081190": {"vr": "UR", "Value": [f"{ROOT}/studies/1.2.1"]},
+        "00100010": {"vr": "PN", "Value": [{"Alphabetic": "Doe^Jané"}]},
+        "00100020": {"vr": "LO", "Value": ["PID-1"]},
+        "00100021": {"vr": "LO", "Value": ["HOSP"]},
+        "00100030": {"vr": "DA", "Value": ["19700131"]},
+        "00100040": {"vr": "CS", "Value": ["F"]},
+        "0020000D": {"vr": "UI", "Value": ["1.2.1"]},
+        "00200010": {"vr": "SH", "Value": ["S1"]},
+        "00201206": {"vr": "IS", "Value": [3]},
+        "00201208": {"vr": "IS", "Value": [5]},
+    }
+
+
+def test_required_attributes_that_are_unknown_are_present_and_empty(site: Client) -> None:
+    (study,) = found(site, "/studies?StudyInstanceUID=1.2.2")
+    assert study["00080020"] == {"vr": "DA"}
+    assert study["00100010"] == {"vr": "PN"}
+    assert study["00080061"] == {"vr": "CS"}
+    assert "00081030" not in study
+
+
+def test_a_series_answer_holds_table_10_6_3_4(site: Client) -> None:
+    series = found(site, "/studies/1.2.1/series?SeriesInstanceUID=1.2.1.1")
+    assert series == [
+        {
+            "00080056": {"vr": "CS", "Value": ["ONLINE"]},
+            "00080060": {"vr": "CS", "Value": ["CT"]},
+            "0008103E": {"vr": "LO", "Value": ["Axial"]},
+            "00081190": {"vr": "UR", "Value": [f"{ROOT}/studies/1.2.1/series/1.2.1.1"]},
+            "0020000D": {"vr": "UI", "Value": ["1.2.1"]},
+            "0020000E": {"vr": "UI", "Value": ["1.2.1.1"]},
+            "00200011": {"vr": "IS", "Value": [2]},
+            "00201209": {"vr": "IS", "Value": [3]},
+            "00400244": {"vr": "DA", "Value": ["20240101"]},
+            "00400275": {
+                "vr": "SQ",
+                "Value": [
+                    {"00400009": {"vr": "SH", "Value": ["SPS1"]}, "00401001": {"vr": "SH", "Value": ["RP1"]}},
+                    {"00400009": {"vr": "SH", "Value": ["SPS2"]}, "00401001": {"vr": "SH", "Value": ["RP2"]}},
+                ],
+            },
+        }
+    ]
+
+
+def test_an_instance_answer_holds_table_10_6_3_5(site: Client) -> None:
+    (instance,) = found(site, "/studies/1.2.1/series/1.2.1.1/instances?SOPInstanceUID=1.2.1.1.2")
+    assert instance == {
+        "00080016": {"vr": "UI", "Value": [CT_CLASS]},
+        "00080018": {"vr": "UI", "Value": ["1.2.1.1.2"]},
+        "00080056": {"vr": "CS", "Value": ["ONLINE"]},
+        "00081190": {"vr": "UR", "Value": [f"{ROOT}/studies/1.2.1/series/1.2.1.1/instances/1.2.1.1.2"]},
+        "00083002": {"vr": "UI", "Value": ["1.2.840.10008.1.2.1"]},
+        "0020000D": {"vr": "UI", "Value": ["1.2.1"]},
+        "0020000E": {"vr": "UI", "Value": ["1.2.1.1"]},
+        "00200013": {"vr": "IS", "Value": ["+011"]},
+        "00280010": {"vr": "US", "Value": [512]},
+        "00280011": {"vr": "US", "Value": [256]},
+        "00280100": {"vr": "US", "Value": [16]},
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "levels"),
+    [
+        ("/series?SeriesInstanceUID=1.2.1.1", {"00100010", "00080020", "00080060"}),
+        ("/instances?SOPInstanceUID=1.2.1.1.0", {"00100010", "00080020", "00080060", "00080018"}),
+        ("/studies/1.2.1/instances?SOPInstanceUID=1.2.1.1.0", {"00080060", "00080018"}),
+        ("/studies/1.2.1/series/1.2.1.1/instances?SOPInstanceUID=1.2.1.1.0", {"00080018"}),
+        ("/studies/1.2.1/series?SeriesInstanceUID=1.2.1.1", {"00080060"}),
+    ],
+)
+def test_resources_above_the_parents_in_the_url_are_shown_too(site: Client, path: str, levels: set[str]) -> None:
+    (one,) = found(site, path)
+    assert {"00100010", "00080020", "00080060", "00080018"} & set(one) == levels
+
+
+def test_studies_come_newest_first_and_unknown_dates_last(site: Client) -> None:
+    assert uids(site, "/studies") == [*(f"1.2.{n}" for n in range(STUDIES, 2, -1)), "1.2.1", "1.2.2"]
+
+
+def test_series_and_instances_come_by_their_numbers(site: Client) -> None:
+    assert uids(site, "/studies/1.2.1/series", "0020000E") == ["1.2.1.3", "1.2.1.2", "1.2.1.1"]
+    assert uids(site, "/studies/1.2.1/series/1.2.1.1/instances", "00080018") == ["1.2.1.1.1", "1.2.1.1.0", "1.2.1.1.2"]
+    in_study = ["1.2.1.3.0", "1.2.1.2.0", "1.2.1.1.1", "1.2.1.1.0", "1.2.1.1.2"]
+    assert uids(site, "/studies/1.2.1/instances", "00080018") == in_study
+
+
+@pytest.mark.parametrize("resource", ["/studies", "/series", "/instances"])
+def test_pages_neither_overlap_nor_skip(site: Client, resource: str) -> None:
+    whole = [one["00081190"] for one in found(site, resource)]
+    pages = [one["00081190"] for start in range(0, len(whole), 3) for one in found(site, f"{resource}?limit=3&offset={start}")]
+    assert pages == whole
+
+
+def test_a_truncated_answer_says_how_many_are_left(site: Client) -> None:
+    reply = get(site, "/studies?limit=5&offset=2")
+    assert len(json.loads(reply.data)) == 5
+    assert reply.headers.getlist("Warning") == [f'299 {ROOT}: "There are 5 additional results that can be requested"']
+    assert "Warning" not in get(site, "/studies?limit=5&offset=7").headers
+
+
+def test_a_search_without_a_limit_is_bounded(site: Client, catalog: Catalog) -> None:
+    bounded = _client(catalog, query_default_limit=4, query_max_limit=6)
+    assert len(found(bounded, "/studies")) == 4
+    reply = get(bounded, "/studies?limit=100")
+    assert len(json.loads(reply.data)) == 6
+    assert "There are 6 additional" in reply.headers["Warning"]
+
+
+@pytest.mark.parametrize("path", ["/studies?PatientID=nobody", "/studies?offset=999", "/studies?limit=0", "/studies/1.2.99/series"])
+def test_no_match_is_204_without_a_body(site: Client, path: str) -> None:
+    reply = get(site, path)
+    assert (reply.status_code, reply.data) == (204, b"")
+
+
+@pytest.mark.parametrize(
+    ("path", "named"),
+    [
+        ("/studies?limit=-1", "limit"),
+        ("/studies?limit=x", "limit"),
+        ("/studies?limit=1.5", "limit"),
+        ("/studies?limit=1&limit=2", "limit"),
+        ("/studies?offset=-1", "offset"),
+        ("/studies?offset=", "offset"),
+        ("/studies?limit=99999999999999999999999", "limit"),
+        ("/studies?PatientID=a&PatientID=b", "PatientID"),
+        ("/studies?PatientID=a&00100020=b", "PatientID"),
+        ("/studies?NoSuchKeyword=a", "NoSuchKeyword"),
+        ("/studies?patientid=a", "patientid"),
+        ("/studies?00081234=a", "00081234"),
+        ("/studies?PatientID.PatientName=a", "PatientID"),
+        ("/studies?includefield=NoSuchKeyword", "NoSuchKeyword"),
+        ("/studies?includefield=all&includefield=PatientID", "includefield"),
+        ("/studies?fuzzymatching=maybe", "fuzzymatching"),
+        ("/studies?fuzzymatching=TRUE", "fuzzymatching"),
+        ("/studies?emptyvaluematching=1", "emptyvaluematching"),
+        ("/studies?StudyDate=-", "StudyDate"),
+        ("/studies?StudyDate=2024010", "StudyDate"),
+        ("/studies?StudyTime=2200-0200", "StudyTime"),
+        ("/studies?StudyInstanceUID=1.2.*", "StudyInstanceUID"),
+        ("/studies?PatientID=a%00b", "PatientID"),
+        ("/studies?00291208=P0", "00290012"),
+        ("/studies?SliceThickness=1", "SliceThickness"),
+        ("/studies?TimezoneOffsetFromUTC=5", "TimezoneOffsetFromUTC"),
+        ("/studies?EncapsulatedDocument=a", "EncapsulatedDocument"),
+        ("/studies/1.2.x/series", "1.2.x"),
+    ],
+)
+def test_what_does_not_parse_is_400_and_named(site: Client, path: str, named: str) -> None:
+    reply = get(site, path)
+    assert reply.status_code == 400
+    assert reply.headers["Content-Type"] == "application/problem+json"
+    assert named in reply.get_json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "matching"),
+    [
+        ("PatientID=PID-1", ["1.2.1"]),
+        ("00100020=PID-1", ["1.2.1"]),
+        ("0020000d=1.2.1", ["1.2.1"]),
+        ("PatientID=pid-1", []),
+        ("PatientID=PID-1%20", ["1.2.1"]),
+        ("AccessionNumber=Acc_*", ["1.2.1"]),
+        ("AccessionNumber=Acc%25", []),
+        ("AccessionNumber=*", None),
+        ("AccessionNumber=", None),
+        ("PatientName=doe*", ["1.2.1"]),
+        ("PatientName=doe%5Ejane", ["1.2.1"]),
+        ("PatientName=*an%C3%A9", ["1.2.1"]),
+        ("PatientName=doe*&PatientID=PID-*", ["1.2.1"]),
+        ("PatientName=" + quote("山田*"), ["1.2.3"]),
+        ("PatientName=" + quote("=山田^太郎"), ["1.2.3"]),
+        ("StudyInstanceUID=1.2.3,1.2.4", ["1.2.4", "1.2.3"]),
+        ("StudyInstanceUID=1.2.3%5C1.2.4", ["1.2.4", "1.2.3"]),
+        ("StudyInstanceUID=1.2.3%00", ["1.2.3"]),
+        ("ModalitiesInStudy=SR", ["1.2.1"]),
+        ("ModalitiesInStudy=SR,SEG", ["1.2.1"]),
+        ("ModalitiesInStudy=SEG%5CS*", ["1.2.1"]),
+        ("ModalitiesInStudy=T", []),
+        ("StudyDate=20240103-20240104", ["1.2.4", "1.2.3"]),
+        ("StudyDate=-20240103", ["1.2.3", "1.2.1"]),
+        ("StudyDate=20240112-", ["1.2.12"]),
+        ("StudyDate=20240101-20240103&StudyTime=220000-0230", ["1.2.3", "1.2.1"]),
+        ("StudyDate=20240101-20240103&StudyTime=220000-010000", ["1.2.1"]),
+        ("StudyDate=20240101&StudyTime=22", ["1.2.1"]),
+        ("NumberOfStudyRelatedInstances=5", ["1.2.1"]),
+        ("PatientBirthDate=1970.01.31", ["1.2.1"]),
+        ("Modality=SR", ["1.2.1"]),
+        ("Modality=CT&SOPInstanceUID=1.2.1.1.0", ["1.2.1"]),
+        ("Modality=SR&SOPInstanceUID=1.2.1.1.0", []),
+        ("RequestAttributesSequence.ScheduledProcedureStepID=SPS1", ["1.2.1"]),
+        ("AdditionalPatientHistory=History%207", ["1.2.1"]),
+        ("AdditionalPatientHistory=*9", []),
+        ("fuzzymatching=false&PatientID=PID-1", ["1.2.1"]),
+    ],
+)
+def test_keys_match_as_documented(site: Client, parameters: str, matching: list[str] | None) -> None:
+    if matching is None:
+        assert len(found(site, f"/studies?{parameters}")) == STUDIES
+    else:
+        assert uids(site, f"/studies?{parameters}") == matching
+
+
+@pytest.mark.parametrize(
+    ("parameters", "matching"),
+    [
+        ("RequestAttributesSequence.ScheduledProcedureStepID=SPS1&00400275.RequestedProcedureID=RP1", ["1.2.1.1"]),
+        ("RequestAttributesSequence.ScheduledProcedureStepID=SPS1&00400275.00401001=RP2", []),
+        ("RequestAttributesSequence.ScheduledProcedureStepID=", ["1.2.1.3", "1.2.1.2", "1.2.1.1"]),
+    ],
+)
+def test_keys_of_a_sequence_fit_the_same_item(site: Client, parameters: str, matching: list[str]) -> None:
+    assert uids(site, f"/studies/1.2.1/series?{parameters}", "0020000E") == matching
+
+
+@pytest.mark.parametrize(
+    ("parameters", "matching"),
+    [
+        ("SliceThickness=0.50", ["1.2.1.1.0"]),
+        ("CTDIPhantomTypeCodeSequence.CodeValue=113691&CTDIPhantomTypeCodeSequence.00080102=DCM&SliceThickness=1.5", ["1.2.1.1.1"]),
+        ("CTDIPhantomTypeCodeSequence.CodeValue=1&SliceThickness=1.5", []),
+        ("00291008=P1&00290010=ACME%201", ["1.2.1.1.1"]),
+        ("00291008=P1&00290010=OTHER", []),
+        ("Rows=512", ["1.2.1.1.1", "1.2.1.1.0", "1.2.1.1.2"]),
+        ("InstanceNumber=11", ["1.2.1.1.2"]),
+    ],
+)
+def test_attributes_without_a_column_are_matched_in_documents(site: Client, parameters: str, matching: list[str]) -> None:
+    assert uids(site, f"/studies/1.2.1/series/1.2.1.1/instances?{parameters}", "00080018") == matching
+
+
+def test_pages_of_a_search_in_documents(site: Client) -> None:
+    reply = get(site, "/studies/1.2.1/instances?AdditionalPatientHistory=History*&limit=3")
+    assert [one["00080018"]["Value"][0] for one in json.loads(reply.data)] == ["1.2.1.2.0", "1.2.1.1.1", "1.2.1.1.0"]
+    assert "There are 1 additional" in reply.headers["Warning"]
+    assert uids(site, "/studies/1.2.1/instances?AdditionalPatientHistory=History*&limit=3&offset=3", "00080018") == ["1.2.1.1.2"]
+
+
+def test_a_search_in_too_many_documents_is_refused_with_advice(site: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(core_query, "MAX_DOCUMENTS", 4)
+    reply = get(site, "/studies?AdditionalPatientHistory=x")
+    assert reply.status_code == 413
+    assert "AdditionalPatientHistory" in reply.get_json()["detail"]
+    assert get(site, "/studies?AdditionalPatientHistory=x&PatientID=PID-1").status_code == 204
+
+
+@pytest.mark.parametrize(
+    ("field", "expected"),
+    [
+        ("PatientComments", {"00104000": {"vr": "LT"}}),
+        ("001021b0", {"001021B0": {"vr": "LT", "Value": ["History 7"]}}),
+        ("AdditionalPatientHistory%2C00081080", {"001021B0": {"vr": "LT", "Value": ["History 7"]}, "00081080": {"vr": "LO"}}),
+        ("SeriesDescription", {}),
+        ("00080060,00180050", {}),
+        ("RetrieveURL,InstanceAvailability,SpecificCharacterSet", {}),
+    ],
+)
+def test_fields_of_the_level_and_above_are_added(site: Client, field: str, expected: dict[str, Any]) -> None:
+    (plain,) = found(site, "/studies?PatientID=PID-1")
+    (more,) = found(site, f"/studies?PatientID=PID-1&includefield={field}")
+    assert more == plain | expected
+
+
+def test_fields_repeat_and_come_from_the_instance_itself(site: Client) -> None:
+    path = "/studies/1.2.1/series/1.2.1.1/instances?SOPInstanceUID=1.2.1.1.1"
+    (one,) = found(site, path + "&includefield=SliceThickness&includefield=00189346.00080100,StudyDate&includefield=EncapsulatedDocument")
+    assert one["00180050"] == {"vr": "DS", "Value": [1.5]}
+    assert one["00189346"]["Value"][0]["00080100"]["Value"] == ["113691"]
+    assert one["00080020"]["Value"] == ["20240101"]
+    assert "00420011" not in one, "bulk data is no part of an answer to a search"
+    (private,) = found(site, path + "&00290010=ACME%201&00291008=")
+    assert private["00291208"] == {"vr": "CS", "Value": ["P1"]}
+    assert private["00290012"] == {"vr": "LO", "Value": ["ACME 1"]}
+
+
+def test_all_fields_are_the_indexed_ones(site: Client) -> None:
+    (one,) = found(site, "/studies?PatientID=PID-1&includefield=all")
+    assert {"00080062", "00101010", "00104000"} <= set(one)
+    assert "00080060" not in one
+
+
+def test_unsupported_refinements_are_answered_with_warnings(site: Client) -> None:
+    reply = get(site, "/studies?fuzzymatching=true&emptyvaluematching=true&multiplevaluematching=true&limit=1")
+    warnings = reply.headers.getlist("Warning")
+    assert len(warnings) == 4
+    assert all(text.startswith(f"299 {ROOT}: ") for text in warnings)
+    assert [word for text in warnings for word in ("fuzzy", "empty", "multiple", "additional") if word in text] == [
+        "fuzzy", "empty", "multiple", "additional",
+    ]  # fmt: skip
+    assert get(site, "/studies?fuzzymatching=true&PatientID=nobody").headers["Warning"], "also without a match"
+
+
+def test_the_zone_of_the_request_moves_dates_and_times(site: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    import time
+
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    assert uids(site, "/studies?StudyDate=20240102&TimezoneOffsetFromUTC=%2B0500&PatientID=PID-1") == ["1.2.1"]
+    assert uids(site, "/studies?StudyDate=20240101&TimezoneOffsetFromUTC=%2B0500&PatientID=PID-1") == []
+    assert uids(site, "/studies?StudyDate=20240101&StudyTime=17-18&TimezoneOffsetFromUTC=-0500&PatientID=PID-1") == ["1.2.1"]
+    assert uids(site, "/studies?PatientBirthDate=19700131&TimezoneOffsetFromUTC=-0500") == ["1.2.1"]
+
+
+@pytest.mark.parametrize("accept", ["application/dicom+json", "application/json", "*/*", None, "text/html, */*;q=0.1", "nonsense, */*"])
+def test_json_is_the_default(site: Client, accept: str | None) -> None:
+    assert get(site, "/studies", accept).headers["Content-Type"] == "application/dicom+json"
+
+
+def test_xml_has_a_part_for_each_match(site: Client) -> None:
+    reply = get(site, "/studies?limit=2", 'multipart/related; type="application/dicom+xml"')
+    assert reply.status_code == 200
+    assert reply.headers["Content-Type"].startswith("multipart/related")
+    assert reply.data.count(b"<NativeDicomModel") == 2
+
+
+def test_other_types_are_not_acceptable(site: Client, catalog: Catalog) -> None:
+    assert get(site, "/studies", "image/jpeg").status_code == 406
+    assert get(site, "/studies?accept=application/dicom%2Bjson", "image/jpeg").status_code == 200
+    assert get(_client(catalog, strict_accept=True), "/studies", None).status_code == 406
+
+
+def test_case_is_ignored_in_long_and_short_strings_by_setting(site: Client, catalog: Catalog) -> None:
+    ignoring = _client(catalog, match_ignore_case=True)
+    assert uids(ignoring, "/studies?PatientID=pid-1") == ["1.2.1"]
+    assert uids(ignoring, "/studies?AccessionNumber=*CC_1") == ["1.2.1"]
+
+
+def test_urls_are_those_of_the_public_address(site: Client, catalog: Catalog) -> None:
+    public = _client(catalog, public_url="https://pacs.example/a")
+    assert found(public, "/studies?PatientID=PID-1")[0]["00081190"]["Value"] == ["https://pacs.example/a/dicom-web/studies/1.2.1"]
+
+
+def test_head_is_get_without_a_body(site: Client) -> None:
+    reply = site.head("/dicom-web/studies", base_url="http://pacs.test")
+    assert (reply.status_code, reply.data) == (200, b"")
+    assert reply.headers["Content-Length"] == str(len(get(site, "/studies").data))
