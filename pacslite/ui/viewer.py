@@ -111,7 +111,8 @@ def config(request: Request) -> dict[str, Any]:
         "routerBasename": base_path(request),
         "extensions": [],
         "modes": [],
-        "customizationService": {},
+        # The tour for new users starts before there is a picture to point at, and then stays in the way.
+        "customizationService": {"ohif.tours": {"$set": []}},
         "showStudyList": True,
         "maxNumberOfWebWorkers": 3,
         "showWarningMessageForCrossOrigin": False,

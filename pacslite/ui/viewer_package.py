@@ -32,7 +32,7 @@ VERSION = "3.12.10"
 # SHA-512 of the tarball, as the registry and a package-lock.json state it.
 INTEGRITY = "0kuF66Mq9c9dMD++bUsTjMrJpXJwaZhz9B4uS244DawAjSkTwIYFU93pxPuRUQixaRi7QAHlF3Fe1qudBlZrmA=="
 # Counts what `install` does to the files: an installed viewer of another revision is made anew.
-REVISION = 1
+REVISION = 2
 
 BASE_MARK = "%PACSLITE_VIEWER_BASE%"
 LIST_NAME = "viewer.json"
@@ -218,7 +218,7 @@ def _check_complete(files: dict[str, ViewerFile]) -> None:
 
 
 def _write(target: Path, name: str, original: bytes) -> ViewerFile:
-    content = rebased(name, original)
+    content = mended(name, original)
     path = target / name
     path.parent.mkdir(mode=0o750, exist_ok=True)
     path.write_bytes(content)
@@ -240,12 +240,18 @@ _OWN_PATH = (
 )
 
 
-def rebased(name: str, content: bytes) -> bytes:
-    """A file of the package without the `/` that was built in as its base path."""
+# Two modules ask for Node's `__filename` when no script is current, as when a style sheet arrives after the scripts that
+# wait for it: an error that leaves the page blank.
+_NODE_NAME = b"true&&(e=e||__filename)"
+_PAGE_NAME = b"true&&(e=e||self.location.href)"
+
+
+def mended(name: str, content: bytes) -> bytes:
+    """A file of the package without the `/` that was built in as its base path, and without what breaks in a browser."""
     if name == "index.html":
         return _rebased_page(content)
     if name.endswith(".js"):
-        return content.replace(_PUBLIC_PATH, _OWN_PATH)
+        return content.replace(_PUBLIC_PATH, _OWN_PATH).replace(_NODE_NAME, _PAGE_NAME)
     if name.endswith(".css"):
         return content.replace(b"url(/", b"url(")
     if name == "manifest.json":

@@ -20,6 +20,7 @@ FILES = {
     "app.bundle.css": b"@font-face{src:url(/0123456789abcdef0123.woff2)}",
     SCRIPT: b'__webpack_require__.p = "/";' + b" " * 4000,
     UNTOUCHED: b"1",
+    "86.bundle.0123456789abcdef0123.js": b"return true&&(e=e||__filename)",
     "assets/manifest.webapp": b'{"60":"/assets/one.png"}',
     "assets/one.png": b"png",
     "sw.js": b"importScripts('https://elsewhere')",

@@ -108,6 +108,14 @@ def test_what_cannot_change_is_cached_for_ever_and_the_rest_asked_for_again(inst
     assert (again.status_code, again.data) == (304, b"")
 
 
+@pytest.mark.parametrize("header", ["Content-Security-Policy", "Cross-Origin-Embedder-Policy"])
+def test_an_unchanged_script_keeps_its_policies(installed: Path, header: str) -> None:
+    web = client(installed)
+    first = web.get(f"/viewer/{SCRIPT}")
+    again = web.get(f"/viewer/{SCRIPT}", headers={"If-None-Match": first.headers["ETag"]})
+    assert again.headers.getlist(header) == first.headers.getlist(header)
+
+
 @pytest.mark.parametrize(
     "path",
     [

@@ -47,6 +47,11 @@ def test_no_built_in_base_path_is_left(package: Path, tmp_path: Path) -> None:
     assert '"one.png"' in (directory / "assets/manifest.webapp").read_text()
 
 
+def test_no_script_asks_for_a_name_that_browsers_lack(package: Path, tmp_path: Path) -> None:
+    directory = viewer_package.install(tmp_path, tarball=package).directory
+    assert all(b"=e||__filename" not in path.read_bytes() for path in directory.glob("*.js"))
+
+
 def test_a_rewritten_file_is_not_cached_for_ever(package: Path, tmp_path: Path) -> None:
     viewer = viewer_package.install(tmp_path, tarball=package)
     assert viewer.files[UNTOUCHED].fixed
