@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -21,6 +20,7 @@ from pacslite.catalog import schema
 from pacslite.catalog.group_commit import GroupCommit, Item, Take
 from pacslite.catalog.models import REVISION
 from pacslite.catalog.process_lock import ProcessLock
+from pacslite.catalog.statements import key_number, lock_keys
 from pacslite.errors import Busy, ConfigurationError, OutcomeUnknown, OutOfSpace, PacsliteError, Unavailable
 
 T = TypeVar("T")
@@ -81,7 +81,7 @@ class Catalog:
         try:
             with self._writes.connect() as conn:
                 conn.begin()
-                self._lock_keys(conn, batch)
+                lock_keys(conn, (key for item in batch for key in item.keys))
                 for item in batch:
                     self._run(conn, item, alone=len(batch) == 1)
                     if item.error is not None and not last and _sqlstate(item.error) in _RETRYABLE:
@@ -114,14 +114,6 @@ class Catalog:
             item.result = item.work(conn)
         conn.exec_driver_sql("RELEASE SAVEPOINT item" if item.error is None else "ROLLBACK TO SAVEPOINT item")
 
-    def _lock_keys(self, conn: Connection, batch: list[Item]) -> None:
-        """Advisory locks in sorted order, so that batches of several leaders and processes cannot wait in a circle."""
-        if self.is_sqlite:
-            return
-        keys = sorted({_key_number(key) for item in batch for key in item.keys})
-        if keys:
-            conn.exec_driver_sql("SELECT pg_advisory_xact_lock(k) FROM unnest(%s::bigint[]) WITH ORDINALITY AS t(k, n) ORDER BY n", (keys,))
-
     @contextmanager
     def _translated(self) -> Iterator[None]:
         try:
@@ -150,7 +142,7 @@ class Catalog:
             held = self._lock.held(time.monotonic() + max(60, self.busy_timeout_s))
         with held, self._translated(), self._writes.connect() as conn, conn.begin():
             if not self.is_sqlite:
-                conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _key_number("migrate")})
+                conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": key_number("migrate")})
             schema.upgrade(conn, target)
         if self.is_sqlite:
             schema.sync_directory(_database_file(self.url).parent)
@@ -244,10 +236,6 @@ def _postgresql_engine(url: URL, pool_size: int, busy_timeout_s: float, *, write
         connection.commit()
 
     return engine
-
-
-def _key_number(key: str) -> int:
-    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big", signed=True)
 
 
 def _driver_level(error: BaseException) -> BaseException:

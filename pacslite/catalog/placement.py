@@ -13,6 +13,8 @@ from pacslite.catalog.models import instance, patient, request_attribute, series
 from pacslite.catalog.statements import Prepared
 from pacslite.dicom.attributes import Level
 
+Requests = tuple[tuple[str, str], ...]
+
 
 class Place(NamedTuple):
     """The rows that are there already for an arrival; None throughout when its study is new."""
@@ -250,18 +252,23 @@ def _new_series(conn: Connection, arrival: Arrival, study_pk: int, seq: int, now
         "updated_at": now,
     }
     made: int = _INSERT_SERIES.only(conn, columns)
-    _insert_requests(conn, arrival, made)
+    _insert_requests(conn, arrival.request_attributes, made)
     return made
 
 
 def _update_series(conn: Connection, arrival: Arrival, series_pk: int) -> None:
     _UPDATE_SERIES.do(conn, {**arrival.series.columns, "attributes_digest": arrival.series.digest, "series_key": series_pk})
+    replace_requests(conn, series_pk, arrival.request_attributes)
+
+
+def replace_requests(conn: Connection, series_pk: int, requests: Requests) -> None:
+    """The items of Request Attributes Sequence of a series, each (scheduled procedure step ID, requested procedure ID)."""
     _DELETE_REQUESTS.do(conn, {"series_key": series_pk})
-    _insert_requests(conn, arrival, series_pk)
+    _insert_requests(conn, requests, series_pk)
 
 
-def _insert_requests(conn: Connection, arrival: Arrival, series_pk: int) -> None:
-    for item, (step_id, procedure_id) in enumerate(arrival.request_attributes):
+def _insert_requests(conn: Connection, requests: Requests, series_pk: int) -> None:
+    for item, (step_id, procedure_id) in enumerate(requests):
         row = {"scheduled_procedure_step_id": step_id or None, "requested_procedure_id": procedure_id or None}
         _INSERT_REQUEST.do(conn, {"series_pk": series_pk, "item": item, **row})
 
