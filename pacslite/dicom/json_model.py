@@ -49,6 +49,7 @@ _MAX_MEMOS = 16
 
 _VR_AND_LENGTH = {True: Struct("<2sH").unpack_from, False: Struct(">2sH").unpack_from}
 _LENGTH = {True: Struct("<I").unpack_from, False: Struct(">I").unpack_from}
+_META_GROUP = 0x0002
 _NOT_REMEMBERED = frozenset({vrs.SPECIFIC_CHARACTER_SET, vrs.PIXEL_REPRESENTATION})
 
 # Told of top-level pixels with what was found before them; gives where their value ends.
@@ -209,7 +210,7 @@ class JsonReader:
         if is_context(tag):
             level.context.note(tag, raw, level.encoding.little)
         rendered, texts = RENDERERS[vr](raw, level.encoding.little, level.charset)
-        fragment = f'"{tag:08X}":{{"vr":"{vr}"{rendered}}}' if tag & 0xFFFF else ""
+        fragment = f'"{tag:08X}":{{"vr":"{vr}"{rendered}}}' if tag & 0xFFFF and tag >> 16 != _META_GROUP else ""
         if tag == vrs.SPECIFIC_CHARACTER_SET:
             level.charset = charsets.of_value(raw)
             level.memo = level.shared_memo()
@@ -230,6 +231,8 @@ class JsonReader:
         # A creator tells of other elements, and without VRs a private element means what its creator says.
         if head.tag in _NOT_REMEMBERED or head.implicit or (private and not level.encoding.explicit):
             return False
+        if not level.encoding.explicit and level.context.pixel_representation is None and " or " in vrs.dictionary_vr(head.tag):
+            return False  # taken as unsigned, which may have to be taken back
         return not (private and is_context(head.tag))
 
     def _sequence(self, level: _Level, head: Head) -> int:

@@ -97,13 +97,15 @@ def parse_meta_elements(head: bytes, position: int, whole: bool = False) -> File
                 return None
             length, start = _U32.unpack_from(head, start)[0], start + 4
         elif not (vr.isalpha() and vr.isupper()):
-            raise NotDicom(f"file meta element (0002,{element:04X}) has no value representation")
+            if _TRANSFER_SYNTAX_UID not in found:
+                raise NotDicom(f"file meta element (0002,{element:04X}) has no value representation")
+            return _meta(found, position)  # an implicit data set that begins with a stray group 0002
         position = start + length
         if position > size:
             if length > MAX_META_BYTES:
                 raise TruncatedDataSet(f"file meta element (0002,{element:04X}) is longer than a file meta may be")
             return None
-        if element in _WANTED:
+        if element in _WANTED and element not in found:  # a file wrapped twice: its outer meta tells of the pixels
             found[element] = head[start:position].decode("ascii", "replace").strip(" \0")
 
 
