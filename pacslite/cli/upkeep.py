@@ -52,12 +52,12 @@ def migrate(only_check: bool, config_file: str | None, data: str | None, as_json
 def verify(depth: str, repair: bool, config_file: str | None, data: str | None, as_json: bool) -> int:
     """Compare the catalog with the storage. May run beside a server. Exit 1 when a row lacks its bytes."""
     from pacslite.cli.progress import Bar
-    from pacslite.core.retrieve import limits_of
+    from pacslite.core.ingest import read_limits
     from pacslite.core.verify import Verifier
 
     pacs = open_pacs(load(config_file, data))
     with Bar(f"verify --{depth}") as bar:
-        verifier = Verifier(pacs.catalog, pacs.store, pacs.spool, limits_of(pacs.settings))
+        verifier = Verifier(pacs.catalog, pacs.store, pacs.spool, read_limits(pacs.settings, pacs.spool.directory))
         report = verifier.run(deep=depth == "deep", repair=repair, progress=bar.update)
     pacs.close()
     say(as_json, dataclasses.asdict(report), _told(report, repair))

@@ -1,0 +1,226 @@
+"""`kill -9` of any process at any moment loses nothing that was acknowledged.
+
+Senders store over C-STORE and STOW-RS without pause and note what was acknowledged. A process is killed while at least one of them
+waits in a transfer or for its answer; the server comes back; every acknowledged instance is there with the right bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import random
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import requests
+from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+
+from pacslite import cli
+from pacslite.settings import Address
+from tests.conftest import full
+from tests.support import data_sets
+from tests.support.dimse import Peer, store_rq
+from tests.support.processes import Server, start, until
+
+ROUNDS = 100 if full() else 15
+PIXEL_BYTES = 256 * 1024
+AFTER_THE_KILL = 3
+# Places in the way of one instance, as its sender sees it.
+IDLE, CONNECTING, SENDING, WAITING = "idle", "connecting", "sending", "waiting for the answer"
+IN_FLIGHT = (SENDING, WAITING)
+
+
+@dataclass(frozen=True)
+class Sent:
+    """One instance: its UIDs, its Part 10 file."""
+
+    study: str
+    series: str
+    instance: str
+    file: bytes
+
+    @property
+    def data_set(self) -> bytes:
+        length = int.from_bytes(self.file[140:144], "little")
+        return self.file[144 + length :]
+
+
+class Instances:
+    """Makes instances that differ in their UIDs and pixels, quickly: bytes of one template are replaced."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+        self._uids = {name: self._uid() for name in ("study", "series", "instance")}
+        ds = data_sets.image(**self._uids)
+        ds.Rows, ds.Columns, ds.NumberOfFrames = 256, PIXEL_BYTES // 512, 1
+        ds.PixelData = self._random.randbytes(PIXEL_BYTES)
+        self._template = data_sets.part10(ds)
+        self._lock = threading.Lock()
+
+    def _uid(self) -> str:
+        return f"2.25.{self._random.randrange(10**37, 10**38)}"
+
+    def make(self) -> Sent:
+        with self._lock:
+            file, uid = self._template, self._uid()
+            pixels = self._random.randbytes(PIXEL_BYTES)
+        file = file.replace(self._uids["instance"].encode(), uid.encode())
+        return Sent(self._uids["study"], self._uids["series"], uid, file[:-PIXEL_BYTES] + pixels)
+
+
+@dataclass
+class Sender:
+    """Stores one instance after another until told to stop; what fails is sent no more, only noted."""
+
+    store: Callable[[Sender, Sent], bool]
+    instances: Instances
+    acknowledged: dict[str, Sent] = field(default_factory=dict)
+    refused: int = 0
+    broken: int = 0
+    phase: str = IDLE
+    left: int | None = None  # so many more, once the kill has happened
+
+    def run(self, stop: threading.Event) -> None:
+        while not stop.is_set() and self.left != 0:
+            if self.left is not None:
+                self.left -= 1
+            sent = self.instances.make()
+            try:
+                if self.store(self, sent):
+                    self.acknowledged[sent.instance] = sent
+                else:
+                    self.refused += 1
+            except (OSError, EOFError, http.client.HTTPException, AssertionError):
+                # The connection broke. Perhaps it was stored, perhaps not: nothing was promised.
+                self.broken += 1
+                stop.wait(0.02)
+            finally:
+                self.phase = IDLE
+
+
+def by_c_store(server: Server) -> Callable[[Sender, Sent], bool]:
+    def store(sender: Sender, sent: Sent) -> bool:
+        host, port = server.dicom
+        sender.phase = CONNECTING
+        with Peer(Address(host, int(port)), timeout_s=10) as peer:
+            peer.associate(((SecondaryCaptureImageStorage, (ExplicitVRLittleEndian,)),))
+            sender.phase = SENDING
+            peer.request(1, store_rq(SecondaryCaptureImageStorage, sent.instance), sent.data_set)
+            sender.phase = WAITING
+            return peer.response()[0].number(0x0900) == 0
+
+    return store
+
+
+def by_stow(server: Server) -> Callable[[Sender, Sent], bool]:
+    def store(sender: Sender, sent: Sent) -> bool:
+        sender.phase = CONNECTING
+        connection = http.client.HTTPConnection(server.ready["http"], timeout=10)
+        try:
+            body = data_sets.body([sent.file])
+            sender.phase = SENDING
+            connection.putrequest("POST", "/dicom-web/studies")
+            connection.putheader("Content-Type", data_sets.CONTENT_TYPE)
+            connection.putheader("Content-Length", str(len(body)))
+            connection.endheaders(body)
+            sender.phase = WAITING
+            answer = connection.getresponse()
+            answer.read()
+            return answer.status == 200
+        finally:
+            connection.close()
+
+    return store
+
+
+@contextmanager
+def sending(senders: list[Sender]) -> Iterator[None]:
+    stop = threading.Event()
+    threads = [threading.Thread(target=sender.run, args=(stop,)) for sender in senders]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(30)
+        assert not any(thread.is_alive() for thread in threads)
+
+
+def victim(server: Server, choice: random.Random) -> tuple[str, int]:
+    """A process to kill, by name and pid: every kind with the same chance."""
+    kinds: dict[str, list[int]] = {"supervisor": [server.process.pid]}
+    for role in server.roles:
+        kinds.setdefault(role["role"], []).append(role["pid"])
+        if role["role"] == "web":
+            kinds["web worker"] = role["workers"]
+    name = choice.choice(sorted(kinds))
+    return name, choice.choice(kinds[name])
+
+
+def assert_whole(server: Server, acknowledged: dict[str, Sent]) -> None:
+    """Every acknowledged instance is found and has the bytes that were sent."""
+    with requests.Session() as session:
+        for sent in acknowledged.values():
+            url = f"{server.url}/dicom-web/studies/{sent.study}/series/{sent.series}/instances/{sent.instance}"
+            answer = session.get(url, headers={"Accept": "application/dicom; transfer-syntax=*"}, timeout=30)
+            assert answer.status_code == 200, (sent.instance, answer.status_code, answer.text[:300])
+            got = Sent(sent.study, sent.series, sent.instance, answer.content)
+            assert hashlib.sha256(got.data_set).digest() == hashlib.sha256(sent.data_set).digest()
+
+
+def is_back(server: Server, pid: int) -> bool:
+    return all(role["state"] == "ready" and pid not in (role["pid"], *role["workers"]) for role in server.roles)
+
+
+@pytest.mark.parametrize("seed", [int(os.environ.get("PACSLITE_TEST_SEED", "2"))])
+def test_what_was_acknowledged_survives_every_kill(tmp_path: Path, seed: int, record_property: Callable[[str, object], None]) -> None:
+    choice, data, instances = random.Random(seed), tmp_path / "data", Instances(seed)
+    options = ("--dimse-processes", "2", "--web-processes", "1")
+    server = start(data, *options)
+    phases: Counter[str] = Counter()
+    everything: dict[str, Sent] = {}
+    try:
+        for number in range(ROUNDS):
+            senders = [Sender(store(server), instances) for store in (by_c_store, by_stow) for _ in range(2)]
+            wanted = choice.choice(IN_FLIGHT)
+            with sending(senders):
+                until(lambda senders=senders: all(s.acknowledged for s in senders), 30, "the first success of each sender")
+                threading.Event().wait(choice.uniform(0, 0.05))
+                name, pid = victim(server, choice)
+                until(lambda senders=senders, wanted=wanted: any(s.phase == wanted for s in senders), 10, wanted)
+                os.kill(pid, signal.SIGKILL)
+                for sender in senders:
+                    sender.left = AFTER_THE_KILL
+                hit = sorted({s.phase for s in senders if s.phase in IN_FLIGHT})
+                if name == "supervisor":
+                    server.process.wait(10)
+                else:
+                    until(lambda server=server, pid=pid: is_back(server, pid), 30, f"the restart of {name}")
+            phases.update(f"{name}, {phase}" for phase in hit)
+            for sender in senders:
+                everything |= sender.acknowledged
+            if name == "supervisor":
+                assert server.process.stdout is not None
+                server.process.stdout.close()
+                server = start(data, *options)
+            assert cli.run(["verify", "--deep", "--data", str(data)]) == 0, f"round {number}, {name} killed"
+            assert_whole(server, {uid: sent for sender in senders for uid, sent in sender.acknowledged.items()})
+        assert_whole(server, everything)
+    finally:
+        server.stop()
+        assert server.process.stdout is not None
+        server.process.stdout.close()
+    record_property("acknowledged", len(everything))
+    for phase, count in sorted(phases.items()):
+        print(f"{count:4} x {phase}")
+    assert sum(phases.values()) >= ROUNDS * 0.5, "too few kills met a transfer or a commit"
+    assert "Traceback" not in server.logged()
