@@ -86,7 +86,9 @@ def find(connection: Connection, search: Search) -> Found:
         return Found(rows, 0)
     if not search.count_remaining:
         return Found(rows[:-1], 1)
-    sql = f"SELECT COUNT(*) FROM {_joined(search.level, where.tables, where.by_patient)}{where.sql}"
+    # All matches are looked at here, so patients first is never the longer way.
+    by_patient = flavour is SQLITE and Level.PATIENT in where.tables and search.level is not Level.PATIENT
+    sql = f"SELECT COUNT(*) FROM {_joined(search.level, where.tables, by_patient)}{where.sql}"
     counted = _fetch(connection, sql, where.parameters)
     return Found(rows[:-1], max(_integer(counted[0][0]) - search.offset - search.limit, 1))
 

@@ -47,7 +47,8 @@ _NORMAL = {"DA": ("normal",), "TM": ("normal",), "DT": ("first", "last"), "PN": 
 _NUMBER = {"IS": ("value",), "DS": ("value",)}
 
 
-@dataclass(frozen=True, slots=True)
+# Rows of the table are compared by identity: they are keys of caches on every search.
+@dataclass(frozen=True, slots=True, eq=False)
 class Attribute:
     """One indexed attribute.
 
