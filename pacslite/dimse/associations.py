@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from pacslite import logs
 from pacslite.dimse import commands, pdus
 from pacslite.dimse.commands import Command
+from pacslite.dimse.contexts import Context
 from pacslite.dimse.pdus import (
     AssociationEnded,
     ConnectionLost,
@@ -37,7 +38,6 @@ from pacslite.settings import Settings
 
 if TYPE_CHECKING:
     from pacslite.app import Pacs
-    from pacslite.dimse.negotiation import Context
 
 _log = logging.getLogger(__name__)
 _PDV = struct.Struct(">IBB")
@@ -121,7 +121,7 @@ class Association:
             return b"", f"lost: {error}"
 
     def _establish(self, associate_rq: bytes) -> tuple[bytes, str] | None:
-        from pacslite.dimse.negotiation import Refused, negotiate  # pynetdicom: not before the first association
+        from pacslite.dimse.negotiation import Refused, negotiate  # pynetdicom: see DimseServer
 
         settings = self.settings
         pdus.set_timeouts(self._sock, settings.network_timeout_s)

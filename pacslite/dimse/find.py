@@ -12,9 +12,9 @@ from pacslite.dicom.document import PrivateTag
 from pacslite.dicom.matching import SequenceMatch
 from pacslite.dimse import commands
 from pacslite.dimse.associations import Association, Request
+from pacslite.dimse.contexts import PATIENT_ROOT_FIND, Context, Service
 from pacslite.dimse.find_answers import INSTANCE_AVAILABILITY, RETRIEVE_AE_TITLE, Answerer
 from pacslite.dimse.identifiers import QUERY_RETRIEVE_LEVEL, Identifier, decode_identifier
-from pacslite.dimse.negotiation import PATIENT_ROOT_FIND, Context, Service
 
 # Rows read in one transaction, and bytes of responses gathered for one send.
 _PAGE_ROWS = 500

@@ -11,7 +11,6 @@ import logging
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from enum import Enum
 from functools import lru_cache
 
 from pydicom._uid_dict import UID_dictionary
@@ -23,13 +22,12 @@ from pynetdicom.sop_class import _NON_PATIENT_OBJECT_CLASSES, _STORAGE_CLASSES
 
 from pacslite.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacslite.dicom.uids import clean_uid
+from pacslite.dimse.contexts import PATIENT_ROOT_FIND, STUDY_ROOT_FIND, Context, Service
 from pacslite.dimse.pdus import INVALID_PARAMETER, ProtocolViolation, reject_pdu
 from pacslite.errors import InvalidUid
 
 _APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 _VERIFICATION = "1.2.840.10008.1.1"
-PATIENT_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.1.1"
-STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 _STANDARD_ROOT = "1.2.840.10008."
 # Where the standard puts composite storage classes (PS3.6 annex A); newer ones than pynetdicom's table fall in here.
 _STORAGE_ARC = "1.2.840.10008.5.1.4.1.1."
@@ -52,32 +50,6 @@ _GRANTED_OPTIONS = 2
 _MALFORMED = (AssertionError, AttributeError, IndexError, InvalidUid, KeyError, TypeError, ValueError, struct.error)
 # It logs a traceback for what a stranger sends; our own line says it in one.
 logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
-
-
-class Service(Enum):
-    """What a presentation context is for."""
-
-    VERIFICATION = "verification"
-    STORAGE = "storage"
-    FIND = "find"
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """An accepted presentation context.
-
-    `as_scp` and `as_scu` are our roles (PS3.7 D.3.3.4). `relational` queries and `combined_date_time` matching are those
-    granted by extended negotiation (PS3.4 C.5.1.1).
-    """
-
-    id: int
-    abstract_syntax: str
-    transfer_syntax: str
-    service: Service
-    as_scp: bool = True
-    as_scu: bool = False
-    relational: bool = False
-    combined_date_time: bool = False
 
 
 @dataclass(frozen=True, slots=True)

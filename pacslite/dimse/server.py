@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import socket
 import threading
@@ -47,7 +48,7 @@ class DimseServer:
         listener = lobby.listen(self._settings.dicom.host, self._settings.dicom.port)
         host, port = listener.getsockname()[:2]
         self._lobby = lobby.Lobby(listener, self._settings.acse_timeout_s, self._deliver)
-        self._thread = threading.Thread(target=self._lobby.run, name="dimse-lobby", daemon=True)
+        self._thread = threading.Thread(target=self._watch, name="dimse-lobby", daemon=True)
         self._thread.start()
         self._started = True
         return Address(host, port)
@@ -72,6 +73,11 @@ class DimseServer:
         for thread in running.values():
             thread.join(grace_s)
         self._lobby.close()
+
+    def _watch(self) -> None:
+        # Loading pynetdicom takes a tenth of a second: after the port is open, before the first association needs it.
+        importlib.import_module("pacslite.dimse.negotiation")
+        self._lobby.run()
 
     def _deliver(self, sock: socket.socket, address: str, associate_rq: bytes) -> None:
         """Start an association in its own thread, or reject it past the bound; runs in the lobby's thread."""

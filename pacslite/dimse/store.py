@@ -6,7 +6,7 @@ from pacslite.core.ingest import Expected, Origin
 from pacslite.dicom.part10 import encode_preamble_and_meta
 from pacslite.dimse import commands
 from pacslite.dimse.associations import Association, Request
-from pacslite.dimse.negotiation import Service
+from pacslite.dimse.contexts import Service
 from pacslite.errors import NotDicom
 
 

@@ -9,7 +9,8 @@ from pydicom.uid import UID_dictionary
 from pynetdicom import pdu_primitives as primitives
 from pynetdicom.presentation import StoragePresentationContexts
 
-from pacslite.dimse.negotiation import Agreed, Refused, Service, negotiate, service_of
+from pacslite.dimse.contexts import Service
+from pacslite.dimse.negotiation import Agreed, Refused, negotiate, service_of
 from pacslite.dimse.pdus import ProtocolViolation
 from tests.support.dimse import (
     CT,

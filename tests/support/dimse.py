@@ -233,11 +233,12 @@ class Listener:
 def listening(pacs: Any) -> Iterator[Listener]:
     """A listener on a free port; at the end no thread of it may be left."""
     server = DimseServer(pacs.settings, pacs)
+    others = set(threading.enumerate())
     try:
         yield Listener(server.start(), server, pacs)
     finally:
         server.stop(grace_s=5)
-    left = [thread.name for thread in threading.enumerate() if thread.name.startswith("dimse-")]
+    left = [thread.name for thread in threading.enumerate() if thread not in others and thread.name.startswith("dimse-")]
     assert not left, left
 
 

@@ -1,0 +1,35 @@
+"""Presentation contexts as the services see them (PS3.8 7.1.1.13); `negotiation` makes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+PATIENT_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.1.1"
+STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
+
+
+class Service(Enum):
+    """What a presentation context is for."""
+
+    VERIFICATION = "verification"
+    STORAGE = "storage"
+    FIND = "find"
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """An accepted presentation context.
+
+    `as_scp` and `as_scu` are our roles (PS3.7 D.3.3.4). `relational` queries and `combined_date_time` matching are those
+    granted by extended negotiation (PS3.4 C.5.1.1).
+    """
+
+    id: int
+    abstract_syntax: str
+    transfer_syntax: str
+    service: Service
+    as_scp: bool = True
+    as_scu: bool = False
+    relational: bool = False
+    combined_date_time: bool = False
