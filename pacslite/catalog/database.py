@@ -79,7 +79,7 @@ class Catalog:
         """Runs and commits the batch; False when it has to run again."""
         committing = False
         try:
-            with self._writes.connect() as conn:
+            with self._writes.connect() as conn, self._distrusted(conn):
                 conn.begin()
                 lock_keys(conn, (key for item in batch for key in item.keys))
                 for item in batch:
@@ -103,6 +103,15 @@ class Catalog:
             if isinstance(item.error, (DBAPIError, self._driver_error)):
                 item.error = _translate(item.error)
         return True
+
+    @contextmanager
+    def _distrusted(self, conn: Connection) -> Iterator[None]:
+        """A connection on which the database failed is not used again: its transaction may still be open."""
+        try:
+            yield
+        except (DBAPIError, self._driver_error):
+            conn.invalidate()
+            raise
 
     def _run(self, conn: Connection, item: Item, *, alone: bool) -> None:
         if alone:
@@ -196,7 +205,7 @@ def _sqlite_engine(url: URL, pool_size: int, busy_timeout_s: float, *, writes: b
         "PRAGMA temp_store = MEMORY",
         f"PRAGMA cache_size = {-32000 if writes else -8000}",
         f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}",
-        *(["PRAGMA journal_mode = WAL"] if writes else []),
+        "PRAGMA journal_mode = WAL" if writes else "PRAGMA query_only = ON",
     ]
 
     @event.listens_for(engine, "connect")
