@@ -74,6 +74,11 @@ _DOOMED = (
     .limit(bindparam("count"))
 )
 _FORGET = delete(blob).where(blob.c.pk == bindparam("blob_pk"), blob.c.state == DOOMED)
+_DIGESTS = (
+    select(blob.c.uid, blob.c.size_bytes, blob.c.sha256, version.c.data_set_sha256)
+    .outerjoin(version, version.c.blob_pk == blob.c.pk)
+    .where(blob.c.uid.in_(bindparam("uids", expanding=True)))
+)
 _PAYLOADS = select(job.c.payload).where(job.c.state.in_(("queued", "running")))
 
 
@@ -85,6 +90,11 @@ def count_blobs(conn: Connection) -> int:
 def blobs_of(conn: Connection, uids: Sequence[str]) -> dict[str, BlobRow]:
     """The blobs of these unique ids."""
     return {row.uid: row for row in (BlobRow(*found) for found in conn.execute(_BY_UID, {"uids": list(uids)}))}
+
+
+def digests_of(conn: Connection, uids: Sequence[str]) -> dict[str, tuple[int, str, str | None]]:
+    """Size, SHA-256, and SHA-256 of the data set where a version holds it, by unique id."""
+    return {uid: (size, sha256, data_set) for uid, size, sha256, data_set in conn.execute(_DIGESTS, {"uids": list(uids)})}
 
 
 def blobs_after(conn: Connection, pk: int, count: int) -> list[BlobRow]:

@@ -25,7 +25,6 @@ from pacslite.storage.keys import JOURNAL, journal_key, new_version_id, version_
 if TYPE_CHECKING:
     from pacslite.catalog.changes import Change
     from pacslite.catalog.database import Catalog
-    from pacslite.catalog.inventory import BlobRow
     from pacslite.storage.blob_store import BlobStore
     from pacslite.storage.spool import Spool
 
@@ -63,13 +62,21 @@ class Journal:
             after = self._position.seq if self._position else 0
             with catalog.read() as conn:
                 new = changes.after(conn, after, _LINES)
-                blobs = inventory.blobs_of(conn, [change.blob_uid for change in new if change.blob_uid])
+                digests = inventory.digests_of(conn, [change.blob_uid for change in new if change.blob_uid])
             if not new:
                 return written
             generation = self._position.generation if self._position else str(uuid.uuid4())
-            self._put(encode(change, generation, blobs.get(change.blob_uid)) for change in new)
+            self._put(encode(change, generation, digests.get(change.blob_uid)) for change in new)
             self._position = Position(generation, new[-1].seq, new[-1].at)
             written += len(new)
+
+    def is_continued_by(self, catalog: Catalog) -> bool:
+        """Whether the journal ends with a change of this very catalog, or is empty like it."""
+        last = self.last()
+        if last is not None:
+            return self._continued(catalog, last) is not None
+        with catalog.read() as conn:
+            return not changes.after(conn, 0, 1)
 
     def _continued(self, catalog: Catalog, last: Position | None) -> Position | None:
         """The position if it is one in this very catalog, else None: a new generation begins."""
@@ -142,11 +149,12 @@ class Journal:
             raise StorageError(f"{key} is damaged: {error}") from error
 
 
-def encode(change: Change, generation: str, blob: BlobRow | None) -> Entry:
+def encode(change: Change, generation: str, digests: tuple[int, str, str | None] | None) -> Entry:
     """A change as a line of the journal, with what tells later whether its bytes are unharmed."""
     columns = {name: getattr(change, name) for name in change.__slots__}
-    entry = {_GENERATION: generation, **{name: value for name, value in columns.items() if value not in ("", None, {})}}
-    return entry if blob is None else {**entry, "size_bytes": blob.size_bytes, "sha256": blob.sha256}
+    if digests is not None:
+        columns |= zip(("size_bytes", "sha256", "data_set_sha256"), digests, strict=True)
+    return {_GENERATION: generation, **{name: value for name, value in columns.items() if value not in ("", None, {})}}
 
 
 def _after(key: str) -> str:

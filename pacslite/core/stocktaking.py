@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pacslite.catalog import inventory
+from pacslite.storage.digests import Digests, digests_of
 from pacslite.storage.keys import RADIOLOGY, blob_uid
 
 if TYPE_CHECKING:
     from pacslite.catalog.database import Catalog
     from pacslite.catalog.inventory import BlobRow
     from pacslite.storage.blob_store import BlobInfo, BlobStore
+    from pacslite.storage.spool import Spool
 
 Progress = Callable[[int, int], None]
 """Told how many are done, and of how many."""
@@ -38,6 +42,23 @@ def take_stock(catalog: Catalog, store: BlobStore, prefix: str = RADIOLOGY) -> I
         for info in batch:
             row = rows.get(blob_uid(info.key))
             yield Found(info, row if row is not None and row.storage_key == info.key and row.store_name == store.name else None)
+
+
+@contextmanager
+def as_file(store: BlobStore, spool: Spool, key: str) -> Iterator[tuple[Path, Digests]]:
+    """The bytes of a blob as a file, and their digests; bytes that are no file here are fetched into the spool for the while."""
+    local = store.local_path(key)
+    with store.open(key) as stream:
+        if local is not None:
+            yield local, digests_of(stream)
+            return
+        with spool.create(".fetched") as writer:
+            digests = digests_of(stream, writer.write)
+            file = writer.finish()
+    try:
+        yield file.path, digests
+    finally:
+        file.discard()
 
 
 def rows_of(catalog: Catalog) -> Iterator[BlobRow]:

@@ -7,18 +7,14 @@ the catalog says they are. A row without bytes is an emergency; bytes without a 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pacslite.catalog import inventory
-from pacslite.core.stocktaking import Progress, rows_of, take_stock
+from pacslite.core.stocktaking import Progress, as_file, rows_of, take_stock
 from pacslite.core.sweep import BETWEEN_SWEEPS_S, quarantine
 from pacslite.errors import BlobMissing, InstanceRefused
-from pacslite.storage.digests import digests_of
 from pacslite.storage.keys import parse_instance_key, quarantine_key
 
 if TYPE_CHECKING:
@@ -29,7 +25,6 @@ if TYPE_CHECKING:
     from pacslite.storage.spool import Spool
 
 _LISTED = 10_000
-_READ_BYTES = 1024 * 1024
 
 
 class Problem(StrEnum):
@@ -153,9 +148,9 @@ class Verifier:
     def _check_bytes(self, row: BlobRow) -> Damage | None:
         from pacslite.dicom.instance import read_instance
 
-        with self._as_file(row.storage_key) as (path, sha256):
-            if sha256 != row.sha256:
-                return _damage(row, Problem.HASH, f"SHA-256 is {sha256} instead of {row.sha256}")
+        with as_file(self._store, self._spool, row.storage_key) as (path, digests):
+            if digests.sha256 != row.sha256:
+                return _damage(row, Problem.HASH, f"SHA-256 is {digests.sha256} instead of {row.sha256}")
             with self._catalog.read() as conn:
                 stored = inventory.instances_of(conn, row.pk)
             try:
@@ -166,23 +161,6 @@ class Verifier:
             if difference := _difference(read, known):
                 return _damage(row, Problem.HEADER, difference)
         return None
-
-    @contextmanager
-    def _as_file(self, key: str) -> Iterator[tuple[Path, str]]:
-        """The bytes as a file, and their SHA-256; bytes that are no file here are fetched into the spool for the while."""
-        local = self._store.local_path(key)
-        with self._store.open(key) as stream:
-            if local is not None:
-                yield local, digests_of(stream).sha256
-                return
-            with self._spool.create(".verify") as writer:
-                while data := stream.read(_READ_BYTES):
-                    writer.write(data)
-                file = writer.finish()
-        try:
-            yield file.path, file.sha256
-        finally:
-            file.discard()
 
     def _mark(self, row: BlobRow, damage: Damage) -> bool:
         """Take the blob out of service, then its bytes out of the way; what only the catalog has wrong stays in service."""

@@ -6,6 +6,7 @@ Two senders write different file meta around the same data set; the second diges
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import BinaryIO
 
 # Preamble, DICM and the group length element of the file meta (PS3.10 7.1): what tells where the data set begins.
@@ -57,12 +58,14 @@ class Digests:
         return self._data_set.hexdigest() if self._skip == 0 else None
 
 
-def digests_of(stream: BinaryIO) -> Digests:
-    """The digests of what the stream gives."""
+def digests_of(stream: BinaryIO, also: Callable[[bytes], object] | None = None) -> Digests:
+    """The digests of what the stream gives; each piece is given to `also` too."""
     digests = Digests()
     piece = stream.read(_READ_BYTES)
     digests.begin(piece[:HEAD_BYTES])
     while piece:
         digests.update(piece)
+        if also is not None:
+            also(piece)
         piece = stream.read(_READ_BYTES)
     return digests

@@ -1,0 +1,394 @@
+"""Makes the catalog anew from the storage alone.
+
+The journal is replayed in its order: each version whose bytes are there is read and recorded with its old time, origin
+and number; each deletion is done again. Then come the instances that the journal has not reached (or all of them, when
+there is no journal), in the order of their version ids; they are listed. What only the catalog knew of them is not
+guessed. The known peers stay.
+"""
+
+from __future__ import annotations
+
+import heapq
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from itertools import islice
+from typing import IO, TYPE_CHECKING, Protocol, TypeVar
+
+from pacslite.catalog import changes, deletions, instances, inventory
+from pacslite.catalog.arrival import NewBlob
+from pacslite.catalog.changes import Kind, Origin
+from pacslite.catalog.deletions import Target
+from pacslite.catalog.instances import AsOf, Intent
+from pacslite.catalog.statements import now_text, time_text
+from pacslite.core.ingest import arrival_of, read_limits
+from pacslite.core.journal import Entry, Journal
+from pacslite.core.stocktaking import Progress, as_file, take_stock
+from pacslite.dicom.instance import read_instance
+from pacslite.errors import BlobMissing, InstanceRefused, InvalidUid, StorageError
+from pacslite.storage.keys import RADIOLOGY, blob_uid, instance_key, parse_instance_key, version_time_ms
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from pacslite.catalog.arrival import Arrival
+    from pacslite.catalog.database import Catalog
+    from pacslite.settings import Settings
+    from pacslite.storage.blob_store import BlobStore
+    from pacslite.storage.spool import Spool
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_THREADS = 4  # hide the waits of an object store, and hash on both cores
+_BATCH = 50  # entries of one transaction
+_SORTED_KEYS = 100_000  # sorted in memory at once
+_LISTED = 10_000
+
+_RECORDED = frozenset({Kind.INSTANCE_STORED, Kind.VERSION_ADDED, Kind.INSTANCE_REPAIRED})
+_DELETED = frozenset({Kind.STUDY_DELETED, Kind.SERIES_DELETED, Kind.INSTANCE_DELETED})
+# Told by recording itself, once more when what caused them is recorded once more.
+_CONSEQUENCES = frozenset({Kind.PATIENT_UPDATED, Kind.CONFLICT_NOTED})
+_UNKNOWN_ORIGIN = Origin("job")
+
+
+class Parts(Protocol):
+    """What reindexing needs of a process."""
+
+    @property
+    def settings(self) -> Settings:
+        """How instances are read."""
+
+    @property
+    def catalog(self) -> Catalog:
+        """What is made anew."""
+
+    @property
+    def store(self) -> BlobStore:
+        """What it is made from."""
+
+    @property
+    def spool(self) -> Spool:
+        """Room for what is being read."""
+
+
+@dataclass(slots=True)
+class ReindexReport:
+    """What came of it. Lists stop at 10,000 entries.
+
+    `not_journaled`: keys of versions whose time, origin and number only the lost catalog knew. `missing`: keys of bytes that
+    the journal tells of and that are neither there nor deleted. `refused`: key and reason of bytes that are no instance,
+    or another one, or of which the journal tells another digest. `copies` are not journaled and hold what the instance
+    has anyhow: left to the sweep.
+    """
+
+    recorded: int = 0
+    deleted: int = 0
+    copies: int = 0
+    not_journaled: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    refused: list[tuple[str, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """An instance read from the storage, or why it could not be."""
+
+    key: str
+    arrival: Arrival | None = None
+    blob: NewBlob | None = None
+    refusal: str = ""
+    is_lost: bool = False  # told of by the journal, and by the bytes that came in its place
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """An entry of the journal and, when it is about bytes, what they are; `read` is None when they are gone."""
+
+    entry: Entry
+    key: str
+    read: _Read | None
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether there is an instance to be recorded."""
+        return self.read is not None and self.read.arrival is not None
+
+
+def reindex(parts: Parts, progress: Progress | None = None) -> ReindexReport:
+    """Empty the catalog and make it anew; nobody else may write meanwhile. Interrupted, it begins again when run again."""
+    return _Reindexing(parts, progress).run()
+
+
+class _Reindexing:
+    def __init__(self, parts: Parts, progress: Progress | None) -> None:
+        self._catalog, self._store, self._spool = parts.catalog, parts.store, parts.spool
+        self._issuer = parts.settings.default_issuer
+        self._limits = read_limits(parts.settings, parts.spool.directory)
+        self._journal = Journal(self._store, self._spool)
+        self._progress = progress or (lambda done, total: None)
+        self._report = ReindexReport()
+        self._lost: dict[str, dict[str, Entry]] = {}  # by study and key: told of, not there, not deleted so far
+        self._repairs: dict[tuple[str | int | None, ...], list[str]] = {}  # uids of the blobs, in order, by version
+        self._not_recorded: set[tuple[str, ...]] = set()
+        self._refused: set[str] = set()
+        self._done = self._total = 0
+
+    def run(self) -> ReindexReport:
+        with self._catalog.read() as conn:
+            rebuilding = inventory.is_rebuilding(conn)
+        if not rebuilding:
+            self._journal.write_new(self._catalog)  # what this catalog knows is not thrown away
+        self._catalog.write(lambda conn: inventory.begin_rebuilding(conn, now_text()))
+        self._total = sum(1 for _ in self._store.list(RADIOLOGY))
+        self._find_repairs()
+        self._replay()
+        self._take_the_rest()
+        self._report.missing = list(islice((key for of_study in self._lost.values() for key in of_study), _LISTED))
+        self._catalog.write(inventory.end_rebuilding)
+        self._keep_journal_in_step()
+        return self._report
+
+    def _find_repairs(self) -> None:
+        """They are few, and what they repaired comes before them in the journal."""
+        for entry in self._journal.entries():
+            if entry["kind"] == Kind.INSTANCE_REPAIRED:
+                self._repairs.setdefault((*_uids(entry), entry.get("version_number")), []).append(entry["blob_uid"])
+
+    def _replay(self) -> None:
+        for batch in _batches(self._ahead(self._journal.entries(), self._step), _BATCH):
+            again = [self._happens_again(step) for step in batch]
+            self._catalog.write(lambda conn, b=batch, a=again: _apply_all(conn, b, a))  # type: ignore[misc]
+            for step in batch:
+                self._count(step)
+
+    def _happens_again(self, step: _Step) -> bool:
+        """Whether recording tells of this by itself: it was a consequence of something that is recorded again."""
+        uids = _uids(step.entry)
+        if step.entry["kind"] in _RECORDED:
+            (self._not_recorded.discard if step.is_readable else self._not_recorded.add)(uids)
+        return step.entry["kind"] in _CONSEQUENCES and uids not in self._not_recorded
+
+    def _step(self, entry: Entry) -> _Step:
+        """Read what an entry is about; runs in a thread of its own."""
+        if entry["kind"] not in _RECORDED:
+            return _Step(entry, "", None)
+        uids = (entry["study_instance_uid"], entry["series_instance_uid"], entry["sop_instance_uid"])
+        try:
+            key = instance_key(*uids, entry["blob_uid"])
+        except InvalidUid as error:
+            return _Step(entry, str(entry["blob_uid"]), _Read("", refusal=str(error)))
+        try:
+            return _Step(entry, key, self._read(key, _origin(entry), entry))
+        except BlobMissing:
+            return _Step(entry, key, self._read_repaired(entry, key))
+
+    def _read_repaired(self, entry: Entry, key: str) -> _Read | None:
+        """What bytes that are lost held: the same data set as those that came in their place later."""
+        for uid in self._repairs.get((*_uids(entry), entry.get("version_number")), ()):
+            try:
+                read = self._read(instance_key(*_uids(entry), uid), _origin(entry))
+            except BlobMissing:
+                continue
+            if read.arrival is not None and read.blob is not None:
+                return _Read(
+                    key, read.arrival, replace(_blob_told_of(entry, read.blob), uid=entry["blob_uid"], storage_key=key), is_lost=True
+                )
+        return None
+
+    def _read(self, key: str, origin: Origin, entry: Entry | None = None) -> _Read:
+        parts = parse_instance_key(key)
+        if parts is None:
+            return _Read(key, refusal="the key is not that of an instance")
+        with as_file(self._store, self._spool, key) as (path, digests):
+            try:
+                read = read_instance(path, self._limits)
+            except InstanceRefused as error:
+                return _Read(key, refusal=str(error))
+        arrival = arrival_of(read, digests.data_set_sha256 or digests.sha256, origin, self._issuer)
+        if arrival.uids != (parts.study_instance_uid, parts.series_instance_uid, parts.sop_instance_uid):
+            return _Read(key, refusal="the bytes are of another instance than the key names")
+        blob = NewBlob(parts.version_id, key, self._store.name, digests.size_bytes, digests.sha256)
+        if entry and entry.get("sha256", blob.sha256) != blob.sha256:
+            # Recorded as it should be, so that verification finds it and sending it again makes it whole.
+            known = _blob_told_of(entry, blob)
+            return _Read(
+                key,
+                replace(arrival, data_set_sha256=entry.get("data_set_sha256", arrival.data_set_sha256)),
+                known,
+                "the SHA-256 is not the journal's",
+            )
+        return _Read(key, arrival, blob)
+
+    def _count(self, step: _Step) -> None:
+        kind, read = step.entry["kind"], step.read
+        if kind in _DELETED:
+            self._report.deleted += 1
+            _drop_below(self._lost, _target(step.entry))
+        elif kind in _RECORDED:
+            if kind == Kind.INSTANCE_REPAIRED:
+                _drop_version(self._lost, step.entry)
+            if read is None:
+                self._lost.setdefault(step.entry["study_instance_uid"], {})[step.key] = step.entry
+            else:
+                self._count_read(read)
+
+    def _count_read(self, read: _Read) -> None:
+        if read.is_lost:
+            return
+        self._done += 1
+        self._progress(min(self._done, self._total), self._total)
+        if read.refusal:
+            self._refused.add(read.key)
+            if len(self._report.refused) < _LISTED:
+                self._report.refused.append((read.key, read.refusal))
+        if read.arrival is not None:
+            self._report.recorded += 1
+
+    def _take_the_rest(self) -> None:
+        with tempfile.TemporaryDirectory(dir=self._spool.directory) as room:
+            unknown = (f.info.key for f in take_stock(self._catalog, self._store) if f.row is None and f.info.key not in self._refused)
+            in_order = _in_order_of_ids(unknown, room)
+            for batch in _batches(self._ahead(in_order, self._read_unknown), _BATCH):
+                outcomes = self._catalog.write(lambda conn, b=batch: [_take(conn, read) for read in b])  # type: ignore[misc]
+                for read, outcome in zip(batch, outcomes, strict=True):
+                    self._count_read(read)
+                    if outcome == "copy":
+                        self._report.copies += 1
+                        self._report.recorded -= 1
+                    elif outcome and len(self._report.not_journaled) < _LISTED:
+                        self._report.not_journaled.append(read.key)
+
+    def _read_unknown(self, key: str) -> _Read:
+        try:
+            return self._read(key, _UNKNOWN_ORIGIN)
+        except BlobMissing as error:
+            return _Read(key, refusal=str(error))
+
+    def _ahead(self, items: Iterable[T], function: Callable[[T], R]) -> Iterator[R]:
+        """The results in order, some of the next ones in the making."""
+        remaining, waiting = iter(items), deque[Future[R]]()
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="reindex") as pool:
+            while True:
+                waiting.extend(pool.submit(function, item) for item in islice(remaining, 2 * _THREADS - len(waiting)))
+                if not waiting:
+                    return
+                yield waiting.popleft().result()
+
+    def _keep_journal_in_step(self) -> None:
+        """Go on with the journal when the numbers came out as they were; else write it anew from what was recorded."""
+        if not Journal(self._store, self._spool).is_continued_by(self._catalog):
+            self._journal.rewrite(self._catalog)
+
+
+def _apply_all(conn: Connection, batch: list[_Step], happens_again: list[bool]) -> None:
+    """Nothing but SQL: a transaction may run more than once."""
+    for step, again in zip(batch, happens_again, strict=True):
+        if step.is_readable:
+            _record(conn, step)
+        elif step.entry["kind"] in _DELETED:
+            _delete(conn, step.entry)
+        elif not again:
+            _tell(conn, step.entry)
+
+
+def _delete(conn: Connection, entry: Entry) -> None:
+    if deletions.delete_target(conn, _target(entry), _origin(entry), entry["at"]) is None:
+        deletions.remember(conn, _target(entry), entry["at"])
+        _tell(conn, entry)
+
+
+def _record(conn: Connection, step: _Step) -> None:
+    read, entry = step.read, step.entry
+    assert read is not None
+    assert read.arrival is not None
+    assert read.blob is not None
+    existing = instances.find_version(conn, *read.arrival.uids)
+    number = entry.get("version_number")
+    repaired = entry["kind"] == Kind.INSTANCE_REPAIRED and existing is not None and existing.number == number
+    seen = existing.version_pk if existing else None
+    intent = Intent.REPAIR if repaired else Intent.ADD
+    instances.record(conn, read.arrival, read.blob, seen, intent, AsOf(entry["at"], number))
+
+
+def _take(conn: Connection, read: _Read) -> str:
+    """Record what the journal does not tell of; `copy` when the newest version holds the same data set, "" when refused."""
+    if read.arrival is None or read.blob is None:
+        return ""
+    existing = instances.find_version(conn, *read.arrival.uids)
+    if existing is not None and existing.data_set_sha256 == read.arrival.data_set_sha256:
+        return "copy"
+    at = time_text(datetime.fromtimestamp(version_time_ms(read.blob.uid) / 1000, UTC))
+    instances.record(conn, read.arrival, read.blob, existing.version_pk if existing else None, as_of=AsOf(at))
+    return "recorded"
+
+
+def _tell(conn: Connection, entry: Entry) -> None:
+    """Keep in the feed what cannot be done again: it happened all the same."""
+    if entry["kind"] not in list(Kind):
+        raise StorageError(f"the journal tells of {entry['kind']!r}, which this release does not know")
+    changes.add(
+        conn,
+        Kind(entry["kind"]),
+        entry["at"],
+        _origin(entry),
+        uids=(entry.get("study_instance_uid"), entry.get("series_instance_uid"), entry.get("sop_instance_uid")),
+        version_number=entry.get("version_number"),
+        blob_uid=entry.get("blob_uid"),
+        detail=entry.get("detail"),
+    )
+
+
+def _blob_told_of(entry: Entry, there: NewBlob) -> NewBlob:
+    """The blob as the journal tells of it, as far as it does."""
+    return replace(there, size_bytes=entry.get("size_bytes", there.size_bytes), sha256=entry.get("sha256", there.sha256))
+
+
+def _origin(entry: Entry) -> Origin:
+    names = ("protocol", "calling_aet", "address", "actor", "request_id")
+    return Origin(**{name: str(entry.get(name, "")) for name in names})
+
+
+def _target(entry: Entry) -> Target:
+    return Target(entry["study_instance_uid"], entry.get("series_instance_uid"), entry.get("sop_instance_uid"))
+
+
+def _uids(entry: Entry) -> tuple[str, ...]:
+    return tuple(entry.get(name, "") for name in ("study_instance_uid", "series_instance_uid", "sop_instance_uid"))
+
+
+def _drop_below(lost: dict[str, dict[str, Entry]], target: Target) -> None:
+    of_study, prefix = lost.get(target.study_instance_uid, {}), RADIOLOGY + "/".join(target.uids.values()) + "/"
+    for key in [key for key in of_study if key.startswith(prefix)]:
+        del of_study[key]
+
+
+def _drop_version(lost: dict[str, dict[str, Entry]], repair: Entry) -> None:
+    of_study, repaired = lost.get(repair["study_instance_uid"], {}), (*_uids(repair), repair.get("version_number"))
+    for key in [key for key, entry in of_study.items() if (*_uids(entry), entry.get("version_number")) == repaired]:
+        del of_study[key]
+
+
+def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    remaining = iter(items)
+    while batch := list(islice(remaining, size)):
+        yield batch
+
+
+def _in_order_of_ids(keys: Iterable[str], room: str) -> Iterator[str]:
+    """The keys in the order of their version ids, sorted in pieces on disk: a catalog may be larger than memory."""
+    runs: list[IO[str]] = []
+    for batch in _batches(keys, _SORTED_KEYS):
+        run: IO[str] = tempfile.TemporaryFile("w+", dir=room)  # noqa: SIM115  closed below
+        run.writelines(f"{blob_uid(key)} {key}\n" for key in sorted(batch, key=blob_uid))
+        run.seek(0)
+        runs.append(run)
+    try:
+        for line in heapq.merge(*runs):
+            yield line.rstrip("\n").partition(" ")[2]
+    finally:
+        for run in runs:
+            run.close()
