@@ -22,11 +22,11 @@ def _fill(connection: Any) -> None:
     for n, name in enumerate(("Roe^B", "Doe^A", "")):
         patient = loader.patient(PatientID=f"P{n}", PatientName=name)
         for m in range(n + 1):
-            study = loader.study(
-                patient, StudyInstanceUID=f"1.{n}.{m}", StudyDate=f"2024010{m + 1}", NumberOfStudyRelatedSeries=1, NumberOfStudyRelatedInstances=2
-            )
+            counts = {"NumberOfStudyRelatedSeries": 1, "NumberOfStudyRelatedInstances": 2}
+            study = loader.study(patient, StudyInstanceUID=f"1.{n}.{m}", StudyDate=f"2024010{m + 1}", **counts)
             series = loader.series(study, [("A", ""), ("", "B")], SeriesInstanceUID=f"1.{n}.{m}.1", Modality=("CT", "MR", "US")[m])
-            loader.instance(series, {"00102201": {"vr": "LO", "Value": [f"species {n}"]}}, SOPClassUID="1.2", SOPInstanceUID=f"1.{n}.{m}.1.1")
+            document = {"00102201": {"vr": "LO", "Value": [f"species {n}"]}}
+            loader.instance(series, document, SOPClassUID="1.2", SOPInstanceUID=f"1.{n}.{m}.1.1")
     loader.flush()
 
 
