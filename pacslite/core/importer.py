@@ -17,8 +17,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self
 
-from pacslite.core.ingest import Accepted, Ingest, Origin
-from pacslite.dicom.part10 import parse_file_meta
+from pacslite.core.ingest import Ingest, Origin, read_limits
+from pacslite.dicom.instance import read_instance
+from pacslite.dicom.part10 import encode_preamble_and_meta, parse_file_meta
 from pacslite.errors import BadRequest, Busy, InstanceRefused, NotDicom, TooLarge, TruncatedDataSet
 from pacslite.settings import Settings
 from pacslite.storage.spool import Spool, SpoolFile
@@ -251,55 +252,67 @@ class _Import:
             return _Taken("refused", refusal=file)
         try:
             with file.open("rb", buffering=0) as source:
-                key = Finished.key(file, os.fstat(source.fileno()))
-                if key in self._finished:
-                    return _Taken("resumed")
-                kind = _kind(source)
-                if kind is not None:
-                    return _Taken(kind)
-                copy = self._copy(source)
+                return self._take_open(file, source)
         except OSError as error:
             return _Taken("refused", refusal=Refusal(file, _unreadable(error)))
-        return self._accept(file, key, copy)
+        except (InstanceRefused, BadRequest, TooLarge, Busy) as error:
+            return _Taken("refused", refusal=Refusal(file, str(error)))
 
-    def _copy(self, source: BinaryIO) -> SpoolFile:
+    def _take_open(self, file: Path, source: BinaryIO) -> _Taken:
+        key = Finished.key(file, os.fstat(source.fileno()))
+        if key in self._finished:
+            return _Taken("resumed")
+        head = source.read(_HEAD_BYTES)
+        if _is_directory(head):
+            return _Taken("dicomdirs")
+        begin, skip = b"", 0
+        if head[128:132] != b"DICM":
+            if not _is_bare_data_set(head):
+                return _Taken("not_dicom")
+            begin, skip = self._completed(file)
+        accepted = self._taker.ingest.accept(self._copy(source, begin, skip), Origin(protocol="import"))
+        return _Taken(_COUNT_OF[accepted.outcome], key)
+
+    def _completed(self, file: Path) -> tuple[bytes, int]:
+        """The preamble and file meta a bare data set lacks, and where its data set begins."""
+        read = read_instance(file, read_limits(self._taker.settings, self._taker.spool.directory), lenient=True)
+        begin = encode_preamble_and_meta(read.sop_class_uid, read.sop_instance_uid, read.meta.transfer_syntax_uid, read.meta.source_aet)
+        return begin, read.meta.data_set_offset
+
+    def _copy(self, source: BinaryIO, begin: bytes, skip: int) -> SpoolFile:
         """A copy in the spool; never a link, for what is accepted must not change with the user's file."""
         with self._taker.spool.create(".dcm") as writer:
-            source.seek(0)
+            source.seek(skip)
+            if begin:
+                writer.write(begin)
             while piece := source.read(_PIECE_BYTES):
                 writer.write(piece)
             return writer.finish()
-
-    def _accept(self, file: Path, key: str, copy: SpoolFile) -> _Taken:
-        try:
-            accepted: Accepted = self._taker.ingest.accept(copy, Origin(protocol="import"))
-        except (InstanceRefused, BadRequest, TooLarge, Busy) as error:
-            return _Taken("refused", refusal=Refusal(file, str(error)))
-        return _Taken(_COUNT_OF[accepted.outcome], key)
 
     def summary(self) -> Summary:
         """The counts so far."""
         return Summary(**self._counts, refusals=tuple(self._refusals))
 
 
-def _kind(source: BinaryIO) -> str | None:
-    """The count that a file goes to which is not to be taken in: not DICOM, or a DICOMDIR; None for an instance."""
-    head = source.read(_HEAD_BYTES)
-    if head[128:132] != b"DICM":
-        return None if _is_bare_data_set(head) else "not_dicom"
+def _is_directory(head: bytes) -> bool:
+    """Whether a file begins as a DICOMDIR."""
     try:
         meta = parse_file_meta(head)
     except (NotDicom, TruncatedDataSet):
-        return None  # claims to be DICOM: ingest says what is wrong with it
-    return "dicomdirs" if meta is not None and meta.sop_class_uid == _DIRECTORY_SOP_CLASS_UID else None
+        return False  # ingest says what is wrong with it
+    return meta is not None and meta.sop_class_uid == _DIRECTORY_SOP_CLASS_UID
+
+
+# The first element of a bare data set is one of these: Length to End, Specific Character Set, Image Type, the UIDs.
+_FIRST_ELEMENTS = frozenset({0x0000, 0x0001, 0x0005, 0x0008, 0x0012, 0x0016, 0x0018})
 
 
 def _is_bare_data_set(head: bytes) -> bool:
-    """Whether a file begins as a data set or file meta without preamble: an early element of group 0002 or 0008."""
-    if len(head) < 16:
-        return False
-    group, element = int.from_bytes(head[:2], "little"), int.from_bytes(head[2:4], "little")
-    if group not in (0x0002, 0x0008) or element > 0x0020:
-        return False
-    explicit = head[4:6].isalpha() and head[4:6].isupper()
-    return explicit or int.from_bytes(head[4:8], "little") <= 128
+    """Whether a file begins as a data set, or as file meta, without a preamble (PS3.10 7.1 wants one)."""
+    for order in ("little", "big") if len(head) >= 16 else ():
+        group, element, length = (int.from_bytes(head[at : at + size], order) for at, size in ((0, 2), (2, 2), (4, 4)))
+        explicit = head[4:6].isalpha() and head[4:6].isupper()
+        known = (group == 0x0002 and element <= 0x0003) or (group == 0x0008 and element in _FIRST_ELEMENTS)
+        if known and (explicit or (length <= 128 and length % 2 == 0)):
+            return True
+    return False
