@@ -92,10 +92,14 @@ def _opened(source: Source, lenient: bool) -> DataSetFile:
     elif len(head) >= 8 and encoding != (seen := _seen(head, encoding)):
         warnings.append(f"the data set is not in the transfer syntax {uid} it is said to be in")
         encoding = seen
-    if uid and uid not in NATIVE and UID(uid).type != "Transfer Syntax" and not (is_uid(uid) and looks_explicit(head)):
+    if uid and not _is_known(uid) and not (is_uid(uid) and looks_explicit(head)):
         source.close()
         raise UnsupportedTransferSyntax(f"transfer syntax {uid[:64]!r} is not known and its data set is not explicit little endian")
     return DataSetFile(meta, source, position, encoding, inflated, warnings)
+
+
+def _is_known(uid: str) -> bool:
+    return uid in NATIVE or (is_uid(uid) and UID(uid).type == "Transfer Syntax")
 
 
 def _meta(source: Source, lenient: bool) -> FileMeta:

@@ -208,6 +208,7 @@ class Walk:
 
     def tokens(self, position: int, encoding: Encoding, pixel_representation: int | None = None) -> Iterator[Token]:
         """Every element, item and delimiter in order; delimiters are told for defined lengths too. Values are not read."""
+        self.source.left = 0
         yield from self._elements(position, self.source.size, encoding, VrContext(None, pixel_representation), 0, False)
 
     def _elements(
@@ -225,9 +226,11 @@ class Walk:
                 position = yield from self._sequence(head, end, encoding, context, depth)
             elif head.length == UNDEFINED:
                 position = skip_fragments(source, head, end, encoding.little)
+                source.left += position - head.start
                 yield Token(Kind.FRAGMENTS, head, position, encoding)
             else:
                 position = check_end(head, end, source)
+                source.left += head.length
                 if is_context(head.tag) and head.length <= 128:
                     context.note(head.tag, source.read(head.start, head.length), encoding.little)
                 yield Token(Kind.VALUE, head, position, encoding)

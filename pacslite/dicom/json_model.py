@@ -104,6 +104,7 @@ class JsonReader:
         level = _Level(encoding, self._source.size, charsets.DEFAULT, context, 0, "", False)
         self._elements(level, position, False)
         if context.assumed and context.pixel_representation:
+            self._source.left = 0
             # Items that came before Pixel Representation were taken as unsigned; now it is known.
             level = _Level(encoding, self._source.size, charsets.DEFAULT, VrContext(None, 1), 0, "", False)
             self._elements(level, position, False)
@@ -192,6 +193,7 @@ class JsonReader:
 
     def _leave(self, level: _Level, head: Head, after: int) -> None:
         """Note an element whose value stays in the file (PS3.18 F.2.2)."""
+        self._source.left += after - head.start
         vr = "OB" if head.length == UNDEFINED else self._known_vr(level, head)
         link = f',"BulkDataURI":"\0/{level.path}{head.tag:08X}"' if head.length else ""
         fragment = f'"{head.tag:08X}":{{"vr":"{vr}"{link}}}'

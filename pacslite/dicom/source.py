@@ -29,17 +29,17 @@ _CHUNK = 256 * 1024
 class Source:
     """Random access to the bytes of a data set; `buffer` holds those from `base` on.
 
-    What the window has passed is counted against `Limits.max_header_bytes`; what `read` and skips touch is not.
+    All that has been passed is counted against `Limits.max_header_bytes`, but for the values `left` in the file.
     """
 
-    __slots__ = ("_close", "_passed", "_read_at", "base", "buffer", "limits", "size")
+    __slots__ = ("_close", "_read_at", "base", "buffer", "left", "limits", "size")
 
     def __init__(self, read_at: ReadAt, size: int, limits: Limits, close: Callable[[], None] | None = None) -> None:
         self._read_at = read_at
         self._close = close
-        self._passed = 0
         self.limits = limits
         self.size = size
+        self.left = 0
         self.base = 0
         self.buffer = read_at(_FIRST_WINDOW, 0)
 
@@ -80,8 +80,7 @@ class Source:
         base = self.base
         if base <= position and position + need <= base + len(self.buffer):
             return
-        self._passed += max(min(position - base, len(self.buffer)), 0)
-        if self._passed + need > self.limits.max_header_bytes:
+        if position + need - self.left > self.limits.max_header_bytes + _FIRST_WINDOW:
             raise DataSetTooLarge(f"the header is longer than {self.limits.max_header_bytes} bytes")
         if base <= position and base + len(self.buffer) >= self.size:
             return  # the window reaches the end already
