@@ -232,12 +232,12 @@ def local_copy(store: BlobStore, item: Item, scratch: Path) -> Iterator[Path]:
         yield Path(copy.name)
 
 
-def limits_of(settings: Settings) -> Limits:
-    """The bounds on reading a stored file again."""
+def limits_of(settings: Settings, scratch: Path) -> Limits:
+    """The bounds on reading a stored file again; what has to be copied or inflated goes to `scratch`."""
     return Limits(
         max_header_bytes=settings.max_header_bytes,
         max_depth=settings.max_sequence_depth,
         bulk_threshold_bytes=settings.bulk_threshold_bytes,
         max_inflated_bytes=settings.max_inflated_bytes,
-        scratch=settings.spool_directory,
+        scratch=scratch,
     )

@@ -6,8 +6,8 @@ boundaries, preamble, epilogue and lines that end in LF only. Data may hold anyt
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -193,7 +193,7 @@ class OutgoingPart:
 
 def new_boundary() -> str:
     """A boundary that occurs in no data: 128 random bits. Viewers search the bytes for it."""
-    return f"pacslite-{secrets.token_hex(16)}"
+    return f"pacslite-{os.urandom(16).hex()}"
 
 
 def encode(parts: Sequence[OutgoingPart], root_type: str) -> Reply:

@@ -42,7 +42,8 @@ from pacslite.errors import (
     TruncatedDataSet,
     UnsupportedContent,
 )
-from pacslite.web.messages import Reply, Request
+from pacslite.web.incoming import arriving_body
+from pacslite.web.messages import BodyStream, Reply, Request
 
 if TYPE_CHECKING:
     from pacslite.app import Pacs
@@ -119,7 +120,7 @@ def _received(pacs: Pacs, request: Request, batch: _Batch) -> Iterator[_Received
         yield _spooled(pacs, _pieces(request, pacs.settings.max_upload_bytes))
         return
     limits = Limits(pacs.settings.max_upload_bytes, pacs.settings.max_stow_parts)
-    for part in MultipartReader(request.body, boundary_of(media), limits).parts():
+    for part in MultipartReader(arriving_body(request.environ), boundary_of(media), limits).parts():
         if _is_dicom(part.headers):
             yield _spooled(pacs, part.data())
         else:
@@ -150,8 +151,8 @@ def _is_dicom(headers: dict[str, str]) -> bool:
 
 def _pieces(request: Request, max_bytes: int) -> Iterator[memoryview]:
     """A body that is one instance."""
-    received = 0
-    while piece := request.body.read(PIECE_BYTES):
+    received, stream = 0, arriving_body(request.environ)
+    while piece := _read(stream):
         received += len(piece)
         if received > max_bytes:
             raise TooLarge(f"The body is larger than {max_bytes} bytes.")
@@ -160,6 +161,13 @@ def _pieces(request: Request, max_bytes: int) -> Iterator[memoryview]:
         raise InvalidMultipart("The body is empty.")
     if request.content_length is not None and received != request.content_length:
         raise InvalidMultipart("The body is shorter than its Content-Length.")
+
+
+def _read(stream: BodyStream) -> bytes:
+    try:
+        return stream.read(PIECE_BYTES)
+    except OSError:  # the client has gone, or its chunks are malformed
+        raise InvalidMultipart("The body broke off.") from None
 
 
 def _spooled(pacs: Pacs, pieces: Iterator[memoryview]) -> _Received:

@@ -83,7 +83,7 @@ def retrieve_frames(pacs: Pacs, request: Request, study: str, series: str, insta
     if offer is None:
         raise NotAcceptable(f"The frames cannot be given in an acceptable media type and transfer syntax. {_ARCHIVE_SYNTAX}")
     etag = f'"{image.item.sha256[:32]}-{frame_list[:64]}"'
-    limits = retrieve.limits_of(pacs.settings)
+    limits = retrieve.limits_of(pacs.settings, pacs.spool.directory)
     pieces = [frames.frame(pacs.store, image, number, limits) for number in numbers]
     if not offer.multipart:
         return Reply(200, _headers(etag, ("Content-Type", content_type(offer))), _one_body(pieces[0]))
@@ -101,7 +101,7 @@ def retrieve_bulk_data(pacs: Pacs, request: Request, study: str, series: str, in
         if image.item.transfer_syntax_uid not in NATIVE:
             every = ",".join(map(str, range(1, image.index.number_of_frames + 1)))
             return retrieve_frames(pacs, request, study, series, instance, every)
-    value = bulk_data.find(pacs.catalog, pacs.store, resource, bulk_path, retrieve.limits_of(pacs.settings))
+    value = bulk_data.find(pacs.catalog, pacs.store, resource, bulk_path, retrieve.limits_of(pacs.settings, pacs.spool.directory))
     accepted = acceptable(request.header("Accept"), tuple(request.arguments("accept")), pacs.settings.strict_accept)
     offer = choose(accepted, bulk_offers(value.media_type or OCTET_STREAM))
     if offer is None:
@@ -151,7 +151,7 @@ def _negotiated(header: str | None, query: tuple[str, ...], strict: bool, offers
 def _instance_body(pacs: Pacs, item: Item, offer: Offer) -> bytes | FileBody | StreamBody:
     if offer.transfer_syntax == item.transfer_syntax_uid:
         return retrieve.stored(pacs.store, item)
-    limits = retrieve.limits_of(pacs.settings)
+    limits = retrieve.limits_of(pacs.settings, pacs.spool.directory)
     return conversion.converted(pacs.store, item, offer.transfer_syntax or EXPLICIT_LE, limits)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
@@ -21,6 +22,13 @@ Headers = list[tuple[str, str]]
 _HOST = re.compile(r"[A-Za-z0-9._-]+(?::\d{1,5})?|\[[0-9A-Fa-f:.]+\](?::\d{1,5})?")
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+)*")
 _FORWARDED_PAIR = re.compile(r'(proto|host)="?([^";,\s]+)"?')
+
+
+@lru_cache(maxsize=256)
+def _checked_url(scheme: str, host: str, prefix: str) -> str:
+    if scheme not in ("http", "https") or not _HOST.fullmatch(host) or not _PREFIX.fullmatch(prefix):
+        raise BadRequest("The Host header, or one that a proxy has set, is malformed.")
+    return f"{scheme}://{host}{prefix}"
 
 
 class BodyStream(Protocol):
@@ -45,7 +53,7 @@ class Request:
         environ: dict[str, Any],
         request_id: str = "",
         public_url: str | None = None,
-        trusted_proxies: frozenset[str] = frozenset(),
+        trusted_proxies: tuple[str, ...] = (),
     ) -> None:
         self.environ = environ
         self.method: str = environ["REQUEST_METHOD"]
@@ -118,9 +126,7 @@ class Request:
             scheme = forwarded.get("proto") or (self.header("X-Forwarded-Proto") or scheme).split(",")[0].strip().lower()
             host = forwarded.get("host") or (self.header("X-Forwarded-Host") or host).split(",")[0].strip()
             prefix = (self.header("X-Forwarded-Prefix") or prefix).split(",")[0].strip().rstrip("/")
-        if scheme not in ("http", "https") or not _HOST.fullmatch(host) or not _PREFIX.fullmatch(prefix):
-            raise BadRequest("The Host header, or one that a proxy has set, is malformed.")
-        return f"{scheme}://{host}{prefix}"
+        return _checked_url(scheme, host, prefix)
 
     @property
     def dicomweb_url(self) -> str:

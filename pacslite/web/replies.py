@@ -199,7 +199,7 @@ def _one(segment: Segment, sock: socket.socket | None) -> Iterator[bytes]:
         yield from _read_pieces(_opened(segment), segment.length)
     else:
         # Whatever was yielded before has been written by now: the server asks for the next piece only after that.
-        with _opened(segment) as file:
+        with open(segment.path, "rb", buffering=0) as file:
             sock.sendfile(file, segment.offset, segment.length)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from pacslite.errors import PacsliteError
 from pacslite.logs import bound
 from pacslite.settings import Settings
+from pacslite.web.incoming import drain
 from pacslite.web.messages import Handler, Headers, Reply, Request
 from pacslite.web.problems import problem
 from pacslite.web.replies import Environ, StartResponse, conditional, send
@@ -49,7 +50,7 @@ class Site:
             return known
         given = environ.get("HTTP_X_REQUEST_ID")
         request_id = given if given and _REQUEST_ID.fullmatch(given) else os.urandom(8).hex()
-        request = Request(environ, request_id, self.settings.public_url, frozenset(self.settings.trusted_proxies))
+        request = Request(environ, request_id, self.settings.public_url, self.settings.trusted_proxies)
         environ["pacslite.request"] = request
         return request
 
@@ -61,6 +62,8 @@ class Site:
             reply = handler(self.pacs, request, **arguments)
             return conditional(request, reply) if request.method in ("GET", "HEAD") else reply
         except Exception as error:  # noqa: BLE001 - the edge: whatever it is becomes an answer
+            if request.method not in ("GET", "HEAD"):
+                drain(request.environ)
             return problem(error, request.request_id)
 
     def respond(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import socket
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
 from tests.support.data_sets import BOUNDARY, CONTENT_TYPE, body, image, new_uid, part10, read
@@ -269,3 +271,28 @@ def test_other_content_is_refused_when_the_policy_says_so(tmp_path: Path) -> Non
         answer = post(strict, body([part10(ds)]))
         assert answer.status == 409
         assert items(module(answer), "00081198")[0]["00081197"] == 0x0111
+
+
+def test_one_connection_carries_many_requests_read_or_not(server: WebServer) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    try:
+        for content_type, status in ((CONTENT_TYPE, 200), ("text/plain", 415), (CONTENT_TYPE, 200), ("nonsense", 400), (CONTENT_TYPE, 200)):
+            content = body([part10(image(np.zeros((1, 500, 500), dtype=np.uint16)))])
+            connection.request("POST", "/dicom-web/studies", content, {"Content-Type": content_type})
+            answer = connection.getresponse()
+            assert (answer.status, bool(answer.read())) == (status, True)
+    finally:
+        connection.close()
+
+
+def test_a_request_behind_a_body_in_one_packet_is_answered(server: WebServer) -> None:
+    content = body([part10(image())])
+    head = f"POST /dicom-web/studies HTTP/1.1\r\nHost: h\r\nContent-Type: {CONTENT_TYPE}\r\nContent-Length: {len(content)}\r\n\r\n"
+    following = b"GET /dicom-web/nothing HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.sendall(head.encode() + content + following)
+        received = b""
+        while data := connection.recv(65536):
+            received += data
+    assert received.startswith(b"HTTP/1.1 200")
+    assert b"HTTP/1.1 404" in received

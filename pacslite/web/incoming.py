@@ -1,0 +1,66 @@
+"""The body of a request straight from gunicorn's socket.
+
+Gunicorn's own reader copies every byte about six times: 0.86 ms for a CT slice of 527 KB, against 0.11 ms for the bare
+`recv`. What is used here of its insides is looked at first; where it is not as expected (chunked bodies, HTTP/2, another
+server), its own reader serves.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from pacslite.web.messages import BodyStream
+
+_RECEIVE_BYTES = 256 * 1024
+_DRAINED_BYTES = 8 * 1024 * 1024
+
+
+class _SocketBody:
+    """A body of known length: what gunicorn has read ahead, then the socket. `read` gives what has arrived."""
+
+    def __init__(self, reader: Any) -> None:
+        self._reader = reader
+        self._unreader = reader.unreader
+        self._socket: socket.socket = reader.unreader.sock
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At least one byte unless the body ends here; OSError when the client is gone."""
+        wanted = min(self._reader.length, _RECEIVE_BYTES if size < 0 else min(size, _RECEIVE_BYTES))
+        if wanted <= 0:
+            return b""
+        ahead: bytes = self._unreader.take_buffered()
+        data = ahead[:wanted] if ahead else self._socket.recv(wanted)
+        if len(ahead) > wanted:
+            # More of the body, or the next request of the connection; gunicorn keeps it.
+            self._unreader.unread(ahead[wanted:])
+        # Gunicorn drains by this number what the application leaves unread.
+        self._reader.length -= len(data)
+        return data
+
+
+def drain(environ: dict[str, Any]) -> None:
+    """Reads what is left of a refused body when it is not long, so that the connection can go on.
+
+    Gunicorn drains less than that and then closes the connection without having said so.
+    """
+    length = environ.get("CONTENT_LENGTH", "")
+    if not length.isdigit() or int(length) > _DRAINED_BYTES:
+        return
+    stream = arriving_body(environ)
+    try:
+        while stream.read(_RECEIVE_BYTES):
+            pass
+    except OSError:
+        return  # the client has gone; whoever writes the answer will notice
+
+
+def arriving_body(environ: dict[str, Any]) -> BodyStream:
+    """The body of the request as it arrives: `read(n)` may give fewer than n bytes. To be taken once, before any other read."""
+    body = environ["wsgi.input"]
+    reader = getattr(body, "reader", None)
+    known = type(reader).__module__ == "gunicorn.http.body" and type(reader).__name__ == "LengthReader"
+    if known and body.buf.tell() == 0 and isinstance(getattr(reader.unreader, "sock", None), socket.socket):
+        return _SocketBody(reader)
+    stream: BodyStream = body
+    return stream
