@@ -130,15 +130,6 @@ def forget(conn: Connection, pks: Sequence[int]) -> None:
         conn.execute(_FORGET, {"blob_pk": pk})
 
 
-def replace_metadata(conn: Connection, version_pk: int, extractor_version: int, json: bytes, frame_index: bytes | None) -> None:
-    """Put documents made anew from the bytes in the place of damaged ones."""
-    conn.execute(
-        update(metadata)
-        .where(metadata.c.version_pk == version_pk)
-        .values(extractor_version=extractor_version, json=json, frame_index=frame_index)
-    )
-
-
 def begin_rebuilding(conn: Connection, at: str) -> None:
     """Empty the catalog but for the known peers, and note that it is being made anew; numbers begin at 1 again."""
     if conn.dialect.name == "postgresql":

@@ -188,9 +188,10 @@ class _Reindexing:
 
     def _read_repaired(self, entry: Entry, key: str) -> _Read | None:
         """What bytes that are lost held: the same data set as those that came in their place later."""
+        study, series, sop_instance = _uids(entry)
         for uid in self._repairs.get((*_uids(entry), entry.get("version_number")), ()):
             try:
-                read = self._read(instance_key(*_uids(entry), uid), _origin(entry))
+                read = self._read(instance_key(study, series, sop_instance, uid), _origin(entry))
             except BlobMissing:
                 continue
             if read.arrival is not None and read.blob is not None:

@@ -7,6 +7,7 @@ the catalog says they are. A row without bytes is an emergency; bytes without a 
 from __future__ import annotations
 
 import time
+import zlib
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 from pacslite.catalog import inventory
 from pacslite.core.stocktaking import Progress, as_file, rows_of, take_stock
 from pacslite.core.sweep import BETWEEN_SWEEPS_S, quarantine
+from pacslite.dicom import frame_index
 from pacslite.errors import BlobMissing, InstanceRefused
 from pacslite.storage.keys import parse_instance_key, quarantine_key
 
@@ -158,7 +160,7 @@ class Verifier:
             except InstanceRefused as error:
                 return _damage(row, Problem.HEADER, f"does not read as an instance: {error}")
         for known in stored:
-            if difference := _difference(read, known):
+            if difference := _difference(read, known) or _document_fault(known):
                 return _damage(row, Problem.HEADER, difference)
         return None
 
@@ -181,6 +183,16 @@ def _difference(read: Instance, known: StoredInstance) -> str:
         ("TransferSyntaxUID", read.meta.transfer_syntax_uid, known.transfer_syntax_uid),
     )
     return "; ".join(f"{name} is {there}, the catalog says {here}" for name, there, here in pairs if there != here)
+
+
+def _document_fault(known: StoredInstance) -> str:
+    try:
+        zlib.decompress(known.json)
+        if known.frame_index is not None:
+            frame_index.decode(known.frame_index)
+    except (zlib.error, ValueError) as error:
+        return f"the catalog's own metadata of it is damaged: {error}"
+    return ""
 
 
 def _damage(row: BlobRow, problem: Problem, detail: str) -> Damage:
