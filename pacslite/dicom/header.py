@@ -249,9 +249,7 @@ class Walk:
                 break
             yield Token(Kind.ITEM, item, item.start, inner)
             bound = after if item.length == UNDEFINED else item.start + item.length
-            position = yield from self._elements(
-                item.start, bound, inner, VrContext(context), depth + 1, item.length == UNDEFINED
-            )
+            position = yield from self._elements(item.start, bound, inner, VrContext(context), depth + 1, item.length == UNDEFINED)
             yield Token(Kind.ITEM_END, item, position, inner)
         position = sequence_end(self.source, head, position, after)
         yield Token(Kind.SEQUENCE_END, head, position, inner)

@@ -42,7 +42,7 @@ def part10(elements: Iterable[bytes], syntax: str = EXPLICIT_LE, identified: boo
     encoding = syntax if syntax in (IMPLICIT_LE, EXPLICIT_BE) else EXPLICIT_LE
     uids = ((0x00080016, b"1.2.840.10008.5.1.4.1.1.7\0"), (0x00080018, b"1.2.3.40"))
     places = ((0x0020000D, b"1.2.3.10"), (0x0020000E, b"1.2.3.20"))
-    body = list(elements)
+    body = [raw for raw in elements if raw]
     if identified:
         body += [element(tag, "UI", uid, encoding) for tag, uid in (*uids, *places)]
         body.sort(key=lambda raw: struct.unpack(">HH" if encoding == EXPLICIT_BE else "<HH", raw[:4]))

@@ -1,5 +1,6 @@
 """Specific Character Set: PS3.5 6.1, with the examples of annexes H, I, J and K."""
 
+# ruff: noqa: RUF001
 from __future__ import annotations
 
 import pytest

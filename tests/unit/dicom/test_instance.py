@@ -41,7 +41,7 @@ from tests.support.dicom_files import (
 LIMITS = Limits(tags=frozenset({0x00080008, 0x00100010, 0x00100020, 0x00100030, 0x00400275, 0x00280010}))
 
 
-@pytest.fixture()
+@pytest.fixture
 def file(tmp_path: Path) -> Path:
     return tmp_path / "instance.dcm"
 
@@ -100,7 +100,9 @@ def test_a_wrong_transfer_syntax_is_seen_through(file: Path, said: str, real: st
 
 def test_private_transfer_syntaxes(file: Path) -> None:
     pixels = [element(0x00280010, "US", b"\1\0"), element(0x00280011, "US", b"\1\0"), element(0x00280100, "US", b"\x10\0")]
-    ge = [element(int.from_bytes(raw[0:2], "little") << 16 | int.from_bytes(raw[2:4], "little"), "", raw[8:], IMPLICIT_LE) for raw in pixels]
+    ge = [
+        element(int.from_bytes(raw[0:2], "little") << 16 | int.from_bytes(raw[2:4], "little"), "", raw[8:], IMPLICIT_LE) for raw in pixels
+    ]
     body = part10([*ge, element(0x7FE00010, "", b"\1\2", IMPLICIT_LE)], IMPLICIT_LE)
     file.write_bytes(part10([], "1.2.840.113619.5.2", identified=False) + body[len(part10([], IMPLICIT_LE, identified=False)) :])
     index = read_instance(file, LIMITS).frame_index
@@ -137,7 +139,9 @@ def test_without_preamble_only_when_lenient(file: Path) -> None:
         assert read_instance(file, LIMITS, lenient=True).meta.transfer_syntax_uid == syntax
 
 
-@pytest.mark.parametrize("raw", [b"", b"x", b"PK\3\4" + bytes(1000), b"%PDF-1.4\n" + b"x" * 500, bytes(4000), b"<html>" * 100, b"\xff\xd8\xff\xe0" * 99])
+@pytest.mark.parametrize(
+    "raw", [b"", b"x", b"PK\3\4" + bytes(1000), b"%PDF-1.4\n" + b"x" * 500, bytes(4000), b"<html>" * 100, b"\xff\xd8\xff\xe0" * 99]
+)
 @pytest.mark.parametrize("lenient", [False, True])
 def test_other_files_are_not_dicom(file: Path, raw: bytes, lenient: bool) -> None:
     file.write_bytes(raw)
@@ -172,7 +176,11 @@ def test_nesting_is_bounded(file: Path, defined: bool) -> None:
     def nested(depth: int) -> bytes:
         raw = b""
         for _ in range(depth):
-            raw = element(0x00081140, "SQ", item(raw)) if defined else element(0x00081140, "SQ", item(raw, False) + SEQUENCE_END, length=UNDEFINED)
+            raw = (
+                element(0x00081140, "SQ", item(raw))
+                if defined
+                else element(0x00081140, "SQ", item(raw, False) + SEQUENCE_END, length=UNDEFINED)
+            )
         return raw
 
     file.write_bytes(part10([nested(60)]))
@@ -256,8 +264,15 @@ def _hostile(raw: bytes, path: Path) -> None:
 
 
 def _samples() -> list[bytes]:
-    nested = element(0x00400275, "SQ", item(element(0x00081140, "SQ", item(b"", False) + SEQUENCE_END, length=UNDEFINED), False) + SEQUENCE_END, length=UNDEFINED)
-    pixels = element(0x7FE00010, "OB", item(struct.pack("<2I", 0, 12)) + item(b"\xff\xd8ab") + item(b"\xff\xd8cd") + SEQUENCE_END, length=UNDEFINED)
+    nested = element(
+        0x00400275,
+        "SQ",
+        item(element(0x00081140, "SQ", item(b"", False) + SEQUENCE_END, length=UNDEFINED), False) + SEQUENCE_END,
+        length=UNDEFINED,
+    )
+    pixels = element(
+        0x7FE00010, "OB", item(struct.pack("<2I", 0, 12)) + item(b"\xff\xd8ab") + item(b"\xff\xd8cd") + SEQUENCE_END, length=UNDEFINED
+    )
     text = element(0x00080005, "CS", b"\\ISO 2022 IR 87 ") + element(0x00100010, "PN", b"A=\x1b$B;3\x1b(B^\x1b$BB@\x1b(B ")
     return [
         part10([text, nested, element(0x00280008, "IS", b"2 "), pixels], "1.2.840.10008.1.2.4.50"),
@@ -283,7 +298,9 @@ def test_mutated_files_are_refused_or_read(file: Path, sample: int, changes: lis
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.sampled_from([EXPLICIT_LE, IMPLICIT_LE, EXPLICIT_BE, "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.50"]), st.binary(max_size=400))
+@given(
+    st.sampled_from([EXPLICIT_LE, IMPLICIT_LE, EXPLICIT_BE, "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.50"]), st.binary(max_size=400)
+)
 def test_garbage_behind_a_good_meta_is_refused(file: Path, syntax: str, garbage: bytes) -> None:
     _hostile(part10([], syntax, identified=False) + garbage, file)
 

@@ -39,7 +39,7 @@ def metadata(path: Path, raw: bytes, limits: Limits = ALL_INLINE) -> dict[str, A
     return loaded
 
 
-@pytest.fixture()
+@pytest.fixture
 def file(tmp_path: Path) -> Path:
     return tmp_path / "instance.dcm"
 
@@ -143,7 +143,11 @@ def test_text_is_utf_8_and_says_so(file: Path) -> None:
 def test_items_may_have_their_own_character_set(file: Path) -> None:
     greek = element(0x00080005, "CS", b"ISO_IR 126") + element(0x00081030, "LO", b"\xc4\xe9")
     latin = element(0x00081030, "LO", b"\xc4\xe9")
-    raw = [element(0x00080005, "CS", b"ISO_IR 100"), element(0x00081111, "SQ", item(greek) + item(latin)), element(0x00100020, "LO", b"\xc4 ")]
+    raw = [
+        element(0x00080005, "CS", b"ISO_IR 100"),
+        element(0x00081111, "SQ", item(greek) + item(latin)),
+        element(0x00100020, "LO", b"\xc4 "),
+    ]
     got = metadata(file, part10(raw))
     assert [entry["00081030"]["Value"] for entry in got["00081111"]["Value"]] == [["Δι"], ["Äé"]]
     assert got["00100020"]["Value"] == ["Ä"]
@@ -171,7 +175,9 @@ def test_unknown_of_undefined_length_is_an_implicit_sequence(file: Path) -> None
 
 def test_unknown_elements_of_the_dictionary_get_their_vr(file: Path) -> None:
     sequence = item(element(0x00080100, "", b"C1", IMPLICIT_LE))
-    got = metadata(file, part10([element(0x00081115, "UN", sequence), element(0x00100010, "UN", b"Doe^"), element(0x00280010, "UN", b"\2\0")]))
+    got = metadata(
+        file, part10([element(0x00081115, "UN", sequence), element(0x00100010, "UN", b"Doe^"), element(0x00280010, "UN", b"\2\0")])
+    )
     assert got["00081115"]["Value"] == [{"00080100": {"vr": "SH", "Value": ["C1"]}}]
     assert got["00100010"] == {"vr": "PN", "Value": [{"Alphabetic": "Doe^"}]}
     assert got["00280010"] == {"vr": "US", "Value": [2]}
@@ -310,5 +316,3 @@ def test_real_files_equal_dcm2json(corpus: Path) -> None:
             assert _differences(ours, theirs) == [], path.name
             compared += 1
     assert compared >= 190
-
-
