@@ -20,8 +20,10 @@ from pacslite.dimse.identifiers import QUERY_RETRIEVE_LEVEL, Identifier, decode_
 _PAGE_ROWS = 500
 _SEND_BYTES = 64 * 1024
 _IDENTIFIER_MISMATCH = 0xA900
-# Keys that tell how to search and answer, never matched themselves.
-_CONTROL = frozenset({QUERY_RETRIEVE_LEVEL, RETRIEVE_AE_TITLE, INSTANCE_AVAILABILITY, 0x00080201, 0x00080053})
+# What tells how to search or is answered by us: never matched, and not looked for in the catalog.
+_CONTROL = frozenset({QUERY_RETRIEVE_LEVEL, 0x00080053, RETRIEVE_AE_TITLE, INSTANCE_AVAILABILITY})
+# Moves times only when the adjustment was negotiated (PS3.4 C.5.1.1.1.4), which it never is; a plain return key else.
+_TIMEZONE_OFFSET_FROM_UTC = 0x00080201
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ def check_level(identifier: Identifier, context: Context) -> tuple[int, str] | N
 
 def _search(identifier: Identifier, context: Context, ignore_case: bool) -> _Search:
     level = Level(identifier.level)
-    terms = [(path, text) for path, text in identifier.terms if path[0] not in _CONTROL]
+    terms = [(path, text) for path, text in identifier.terms if path[0] not in _CONTROL | {_TIMEZONE_OFFSET_FROM_UTC}]
     dialect = Dialect(combine_date_time=context.combined_date_time, ignore_case=ignore_case, lenient=True)
     keys = build_keys(terms, dialect)
     usable = tuple(key for key in keys if _can_match(key, level))
@@ -117,7 +119,8 @@ def _answer(association: Association, request: Request, identifier: Identifier, 
     seen: set[object] = set()
     offset, remaining = 0, 1
     while remaining:
-        page = query.find(association.pacs.catalog, query.Query(search.level, search.keys, fields, _PAGE_ROWS, offset, private_fields))
+        asked = query.Query(search.level, search.keys, fields, _PAGE_ROWS, offset, private_fields, count_remaining=False)
+        page = query.find(association.pacs.catalog, asked)
         offset, remaining = offset + len(page.rows), page.remaining
         for batch in _batches(association, request, answerer, search, page, seen):
             if association.cancelled(request):

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable
 
 from pacslite.dimse import pdus
+from pacslite.dimse.shared_port import deal_in_turn
 
 _log = logging.getLogger(__name__)
 _MAX_WAITING = 512
@@ -38,8 +39,8 @@ class _Waiting:
         self.sock, self.address, self.deadline, self.received = sock, address, deadline, received
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket that other processes of this user may share (SO_REUSEPORT)."""
+def listen(host: str, port: int, processes: int = 1) -> socket.socket:
+    """A listening socket that other processes of this user may share (SO_REUSEPORT); `processes` is how many will."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -47,6 +48,8 @@ def listen(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind((host, port))
         listener.listen(_BACKLOG)
+        if processes > 1:
+            deal_in_turn(listener, processes)
     except OSError:
         listener.close()
         raise

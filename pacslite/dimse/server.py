@@ -45,7 +45,7 @@ class DimseServer:
 
     def start(self) -> Address:
         """Listen; returns the bound address, at which connections succeed from now on. Raises OSError."""
-        listener = lobby.listen(self._settings.dicom.host, self._settings.dicom.port)
+        listener = lobby.listen(self._settings.dicom.host, self._settings.dicom.port, self._settings.dimse_processes)
         host, port = listener.getsockname()[:2]
         self._lobby = lobby.Lobby(listener, self._settings.acse_timeout_s, self._deliver)
         self._thread = threading.Thread(target=self._watch, name="dimse-lobby", daemon=True)

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -351,7 +352,7 @@ def test_a_row_pushed_onto_the_next_page_by_a_newcomer_comes_once(listener: List
 
     def shifted(catalog: Catalog, asked: query.Query) -> query.Page:
         begin = max(0, asked.offset - 1) if asked.offset else 0
-        return real(catalog, query.Query(asked.level, asked.keys, asked.fields, asked.limit, begin, asked.private_fields))
+        return real(catalog, replace(asked, offset=begin))
 
     monkeypatch.setattr(find.query, "find", shifted)
     matches = found(listener, identifier(PatientID="MANY"))

@@ -17,13 +17,13 @@ from pynetdicom import AE, build_context
 
 from pacslite.dimse import pdus
 from pacslite.dimse.pdus import encode_message
-from pacslite.dimse.server import DimseServer
 from tests.support.dimse import (
     CT,
     EXPLICIT_LE,
     STUDY_ROOT_FIND,
     VERIFICATION,
     Listener,
+    Peer,
     associate_rq,
     cancel_rq,
     echo_rq,
@@ -312,10 +312,23 @@ def test_stopping_cuts_a_store_that_outlasts_the_grace(tmp_path: Path) -> None:
         assert listener.server.associations == 0
 
 
-def test_two_listeners_share_one_port(tmp_path: Path) -> None:
-    with listening(sink_pacs(tmp_path / "a")) as first:
-        settings = sink_pacs(tmp_path / "b", dicom=first.address).settings
-        second = DimseServer(settings, first.pacs)
-        assert second.start() == first.address
-        second.stop()
+def test_two_listeners_share_one_port_and_get_the_connections_of_a_sender_in_turn(tmp_path: Path) -> None:
+    with listening(sink_pacs(tmp_path / "a", dimse_processes=2)) as first:
+        pacs = sink_pacs(tmp_path / "b", dimse_processes=2, dicom=first.address)
+        with listening(pacs) as second, ExitStack() as stack:
+            assert second.address == first.address
+            for number in range(8):
+                peer = stack.enter_context(connected_from_turn(first, number % 2))
+                peer.associate()
+            assert [first.server.associations, second.server.associations] == [4, 4]
         assert_serves(first)
+
+
+def connected_from_turn(listener: Listener, turn: int) -> Peer:
+    """A peer from a free port of which the half is even (0) or odd (1)."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        if port >> 1 & 1 == turn:
+            return Peer(listener.address, source_port=port)

@@ -80,8 +80,8 @@ def results(body: bytes) -> dict[int, tuple[int, str]]:
 class Peer:
     """One connection that speaks raw PDUs."""
 
-    def __init__(self, address: Address, timeout_s: float = 20) -> None:
-        self.sock = socket.create_connection((address.host, address.port), timeout_s)
+    def __init__(self, address: Address, timeout_s: float = 20, source_port: int = 0) -> None:
+        self.sock = socket.create_connection((address.host, address.port), timeout_s, (address.host, source_port))
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.max_pdu = 16384
 
