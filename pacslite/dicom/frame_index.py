@@ -26,8 +26,9 @@ _INFLATED, _VIDEO, _GROUPED, _WIDE = 1, 2, 4, 8
 _ITEM, _SEQUENCE_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 _ITEM_HEAD = struct.Struct("<4sI")
 _UNDEFINED = 0xFFFFFFFF
-# A run of fragments can have no more items than this; 2**24 empty ones would be 128 MiB of nothing.
-_MAX_FRAGMENTS = 1 << 24
+# More than any slide has; empty fragments cost eight bytes each to send and far more to keep.
+_MAX_FRAGMENTS = 1 << 21
+_MAX_FRAMES = 0xFFFFFFFF
 
 # First bytes of a codestream: JPEG and JPEG-LS (SOI), JPEG 2000 (SOC SIZ), JPEG XL (codestream, container).
 _STARTS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\xff\x0a", b"\x00\x00\x00\x0cJXL ")
@@ -154,9 +155,9 @@ class PixelLayout:
 def native(uid: str, layout: PixelLayout, offset: int, length: int, swap_bytes: int = 0, inflated: bool = False) -> FrameIndex | None:
     """The index of native pixels; only frames that are wholly there are counted. None when there is no frame."""
     bits = layout.frame_bits
-    if bits <= 0 or length <= 0:
+    if min(layout.rows, layout.columns, layout.samples_per_pixel, layout.bits_allocated, length) <= 0:
         return None
-    frames = min(max(layout.number_of_frames, 1), length * 8 // bits)
+    frames = min(max(layout.number_of_frames, 1), length * 8 // bits, _MAX_FRAMES)
     return FrameIndex(uid, frames, offset, length, bits, swap_bytes, inflated) if frames else None
 
 

@@ -36,7 +36,7 @@ from pacslite.dicom.header import (
 from pacslite.dicom.source import Source
 from pacslite.dicom.values import RENDERERS
 from pacslite.dicom.vr import UNDEFINED, VrContext
-from pacslite.errors import TruncatedDataSet
+from pacslite.errors import DataSetTooLarge, TruncatedDataSet
 
 UTF_8 = '"00080005":{"vr":"CS","Value":["ISO_IR 192"]}'
 
@@ -49,6 +49,8 @@ _MAX_MEMOS = 16
 
 _VR_AND_LENGTH = {True: Struct("<2sH").unpack_from, False: Struct(">2sH").unpack_from}
 _LENGTH = {True: Struct("<I").unpack_from, False: Struct(">I").unpack_from}
+# The longest value of the VRs that are never bulk; only implicit VR can say more.
+_MAX_INLINE = 0xFFFF
 _META_GROUP = 0x0002
 _NOT_REMEMBERED = frozenset({vrs.SPECIFIC_CHARACTER_SET, vrs.PIXEL_REPRESENTATION})
 
@@ -96,6 +98,7 @@ class JsonReader:
         self._wanted = wanted
         self._on_pixels = on_pixels
         self._threshold = source.limits.bulk_threshold_bytes
+        self._room = source.limits.max_elements
         self.warnings: dict[str, None] = {}
 
     def read(self, position: int, encoding: Encoding) -> tuple[Header, bytes]:
@@ -124,12 +127,20 @@ class JsonReader:
             if head is None:
                 break
             if head.tag == ITEM_END and delimited:
+                self._count(level)
                 return position
             check_not_delimiter(head)
             position = self._element(level, head)
         if delimited:
             raise TruncatedDataSet("ends inside an item")
+        self._count(level)
         return level.end
+
+    def _count(self, level: _Level) -> None:
+        """Bound what a data set of countless small elements may cost."""
+        self._room -= len(level.found) + 1
+        if self._room < 0:
+            raise DataSetTooLarge(f"more than {self._source.limits.max_elements} elements and items")
 
     def _explicit_run(self, level: _Level, position: int) -> int:
         """Pass over plain elements that were seen before; gives the position of the first other one."""
@@ -184,7 +195,7 @@ class JsonReader:
             self._leave(level, head, after)
             return after
         after = check_end(head, level.end, source)
-        if head.length > self._threshold and head.vr in vrs.BULK and tag != vrs.SPECIFIC_CHARACTER_SET:
+        if head.length > self._threshold and (head.vr in vrs.BULK or head.length > _MAX_INLINE):
             self._leave(level, head, after)
             return after
         source.load(head.offset, after - head.offset)
@@ -195,6 +206,8 @@ class JsonReader:
         """Note an element whose value stays in the file (PS3.18 F.2.2)."""
         self._source.left += after - head.start
         vr = "OB" if head.length == UNDEFINED else self._known_vr(level, head)
+        if vr not in vrs.BULK:
+            vr = "UN"  # too long for its own VR (PS3.5 6.2.2, note 5)
         link = f',"BulkDataURI":"\0/{level.path}{head.tag:08X}"' if head.length else ""
         fragment = f'"{head.tag:08X}":{{"vr":"{vr}"{link}}}'
         level.found[head.tag] = Element(head.tag, vr, None, (), fragment, head.start, after - head.start)

@@ -23,7 +23,7 @@ Renderer = Callable[[bytes, bool, Charset], Rendered]
 
 _EMPTY: Rendered = ("", ())
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?", re.ASCII)
-_LOOSE = re.compile(r"([+-]?)0*(\d*)(?:\.(\d*))?(?:[eE]([+-]?\d+))?", re.ASCII)
+_LOOSE = re.compile(r"([+-]?)0*+(\d*+)(?:\.(\d*+))?(?:[eE]([+-]?\d++))?", re.ASCII)
 _PAD = " \0"
 # Delimiters alone are no name: empty components may be left out or not (PS3.5 6.2.1.1).
 _NO_NAME = "^= \0"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import struct
@@ -199,6 +200,34 @@ def test_the_header_is_bounded_and_bulk_is_not_part_of_it(file: Path) -> None:
         read_instance(file, limits)
 
 
+def test_countless_small_things_are_bounded(file: Path) -> None:
+    file.write_bytes(part10([element(0x00081140, "SQ", item(b"") * 5000)]))
+    assert read_instance(file, Limits(max_elements=6000)).sop_instance_uid == "1.2.3.40"
+    with pytest.raises(DataSetTooLarge):
+        read_instance(file, Limits(max_elements=5000))
+
+
+def test_an_implicit_value_too_long_for_its_vr_stays_in_the_file(file: Path) -> None:
+    file.write_bytes(part10([element(0x00100010, "", b"\\" * 70_000, IMPLICIT_LE)], IMPLICIT_LE))
+    assert b'"00100010":{"vr":"UN","BulkDataURI":"\0/00100010"}' in read_instance(file, LIMITS).metadata
+
+
+@pytest.mark.parametrize("text", [b"0" * 4000 + b"x ", b"+" + b"0" * 4001, b"1." + b"0" * 3999 + b"e "])
+def test_long_numbers_take_no_long_time(file: Path, text: bytes) -> None:
+    file.write_bytes(part10([element(0x00180050 + i, "DS", text) for i in range(30)]))
+    begin = time.perf_counter()
+    read_instance(file, LIMITS)
+    assert time.perf_counter() - begin < 1
+
+
+@pytest.mark.parametrize(("rows", "frames"), [(b"-1", b"1 "), (b"99999999999999999 ", b"1 "), (b"1 ", b"99999999999999999 ")])
+def test_absurd_dimensions_make_no_frames_that_are_not_there(file: Path, rows: bytes, frames: bytes) -> None:
+    size = [element(0x00280010, "IS", rows), element(0x00280011, "IS", rows), element(0x00280100, "US", b"\x08\0")]
+    file.write_bytes(part10([element(0x00280008, "IS", frames), *size, element(0x7FE00010, "OB", bytes(64))]))
+    index = read_instance(file, LIMITS).frame_index
+    assert index is None or (index.number_of_frames <= 64 and decode(index.encode()) == index)
+
+
 def test_pixels_are_not_read_into_memory(file: Path) -> None:
     layout = [element(0x00280010, "US", b"\0\x10"), element(0x00280011, "US", b"\0\x10"), element(0x00280100, "US", b"\x10\0")]
     head = part10([*layout, element(0x00280008, "IS", b"10"), element(0x7FE00010, "OW", b"", length=10 * 4096 * 4096 * 2)])
@@ -237,10 +266,8 @@ def test_every_valid_real_file_is_taken_and_the_others_fail_as_they_should(corpu
         if read.frame_index:
             assert decode(read.frame_index.encode()) == read.frame_index
     for path in [*corpus_files(corpus, False), *library_files()]:
-        try:
+        with contextlib.suppress(InstanceRefused):
             read_instance(path, LIMITS, lenient=True)
-        except InstanceRefused as error:
-            assert str(error)
 
 
 def test_indexed_values_are_those_of_pydicom(corpus: Path) -> None:
