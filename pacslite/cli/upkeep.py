@@ -11,6 +11,7 @@ from pacslite.cli import EXIT_NO
 from pacslite.cli.options import json_option, load, open_pacs, say, settings_options
 
 if TYPE_CHECKING:
+    from pacslite.core.reindex import ReindexReport
     from pacslite.core.verify import VerifyReport
 
 _SHOWN = 50
@@ -84,24 +85,36 @@ def _told(report: VerifyReport, repair: bool) -> str:
 @settings_options
 @json_option
 def reindex(yes: bool, config_file: str | None, data: str | None, as_json: bool) -> int:
-    """Rebuild the whole catalog from the storage alone. Stop the server first. Exit 1 when something could not be read."""
-    from pacslite import app
+    """Rebuild the whole catalog from the storage alone. Stop the server first. Exit 1 when something could not be recovered."""
+    from pacslite import app, run_state
     from pacslite.cli.progress import Bar
     from pacslite.core.reindex import reindex as rebuild
+    from pacslite.errors import Unavailable
 
     settings = load(config_file, data)
-    app.prepare_directories(settings)
+    running = run_state.read_all(settings.data)
+    if running:
+        raise Unavailable(f"process {running[0].pid} serves {settings.data}; stop it first, it would write into the catalog meanwhile")
     if not yes:
         click.confirm("The catalog is emptied and made again from the storage. Go on?", abort=True)
     pacs = app.build(settings)
     pacs.catalog.migrate()
     with Bar("reindex") as bar:
-        report = rebuild(pacs, progress=bar.update)
+        report = rebuild(pacs, bar.update)
     pacs.close()
-    lines = [f"{report.recorded} versions recorded, {len(report.refused)} blobs could not be read."]
-    lines += [f"  {key}: {reason}" for key, reason in report.refused[:_SHOWN]]
-    say(as_json, dataclasses.asdict(report), "\n".join(lines))
-    return EXIT_NO if report.refused else 0
+    say(as_json, dataclasses.asdict(report), _told_of_reindex(report))
+    return EXIT_NO if report.refused or report.missing else 0
+
+
+def _told_of_reindex(report: ReindexReport) -> str:
+    lines = [f"{report.recorded} versions recorded, {report.deleted} deletions repeated."]
+    if report.copies:
+        lines.append(f"{report.copies} blobs hold what is there anyhow; the worker's sweep removes them.")
+    if report.not_journaled:
+        lines.append(f"{len(report.not_journaled)} versions are in no journal: who sent them and when is not known any more.")
+    lines += [f"  missing: {key}" for key in report.missing[:_SHOWN]]
+    lines += [f"  not readable: {key}: {reason}" for key, reason in report.refused[:_SHOWN]]
+    return "\n".join(lines)
 
 
 @click.command()

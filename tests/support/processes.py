@@ -54,6 +54,12 @@ class Server:
     ready: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def pid(self) -> int:
+        """The supervisor, which a tracer may stand before."""
+        pid: int = self.ready.get("pid", self.process.pid)
+        return pid
+
+    @property
     def url(self) -> str:
         """Base URL of the web server."""
         return f"http://{self.ready['http']}"
@@ -79,12 +85,13 @@ class Server:
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Asks it to end; its exit code."""
         if self.process.poll() is None:
-            self.process.send_signal(number)
+            os.kill(self.pid, number)
         return self.process.wait(timeout=40)
 
     def kill(self) -> None:
         """Kills the supervisor; what it runs dies with it."""
-        self.process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
         self.process.wait(timeout=10)
 
     def logged(self) -> str:

@@ -1,0 +1,45 @@
+"""`pacslite selftest`."""
+
+from __future__ import annotations
+
+import click
+
+from pacslite.cli import EXIT_NO
+from pacslite.cli.options import load, settings_options
+
+
+@click.command()
+@click.option("--keep", is_flag=True, help="Leave the instance there.")
+@click.option("--server", is_flag=True, help="Also go through the running server: in over DIMSE, found and fetched over DICOMweb.")
+@settings_options
+def selftest(keep: bool, server: bool, config_file: str | None, data: str | None) -> int:
+    """Store a synthetic instance, verify it, fetch it by a URL and remove it; makes the catalog if there is none.
+
+    A line for each step. Exit 1 with the reason at the first that fails. Needs no server, except with --server.
+    """
+    from pacslite import app, logs, run_state
+    from pacslite.errors import PacsliteError
+    from pacslite.selftest import of_server, run
+    from pacslite.settings import Address
+
+    settings = load(config_file, data)
+    logs.configure("error")
+    step = "prepare"
+    try:
+        app.prepare_directories(settings)
+        app.migrate(settings)
+        pacs = app.build(settings)
+        steps = [run(pacs, keep)]
+        if server:
+            states = run_state.read_all(settings.data)
+            http = next((Address.parse(s.http) for s in states if s.http), settings.http)
+            dicom = next((Address.parse(s.dicom) for s in states if s.dicom), settings.dicom)
+            steps.append(of_server(pacs, http, dicom, keep))
+        for part in steps:
+            for step, said in part:
+                click.echo(f"{step:<22} ok  {said}")
+    except (PacsliteError, OSError) as error:
+        click.echo(f"selftest failed after '{step}': {error}", err=True)
+        return EXIT_NO
+    pacs.close()
+    return 0

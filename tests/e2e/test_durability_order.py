@@ -1,0 +1,113 @@
+"""The order of durability, seen in the system calls of a real server.
+
+sync of the file < rename < sync of its directory < sync of the catalog < answer
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import requests
+from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+
+from pacslite.settings import Address
+from tests.support import data_sets
+from tests.support.dimse import Peer, store_rq
+from tests.support.processes import Server, serving
+
+CALLS = "fsync,fdatasync,rename,renameat,renameat2,link,linkat,sendto,sendmsg,write,writev"
+STRACE = ("strace", "-f", "-yy", "-s", "200", "-e", f"trace={CALLS}")
+
+
+def can_trace() -> bool:
+    if not shutil.which("strace"):
+        return False
+    return subprocess.run(["strace", "-o", "/dev/null", "true"], capture_output=True, check=False).returncode == 0
+
+
+pytestmark = pytest.mark.skipif(not can_trace(), reason="strace is not installed, or may not trace here")
+
+
+class Trace:
+    """System calls in the order of the recording: `begun` and `done` are lines of it."""
+
+    def __init__(self, text: str) -> None:
+        self.calls: list[tuple[str, int, int]] = []
+        open_calls: dict[str, tuple[str, int]] = {}
+        for number, line in enumerate(text.splitlines()):
+            pid, _, rest = line.partition(" ")
+            rest = rest.strip()
+            resumed = re.match(r"<\.\.\. \w+ resumed>", rest)
+            if resumed:
+                begun_text, begun = open_calls.pop(pid, ("", number))
+                self.calls.append((begun_text + rest[resumed.end() :], begun, number))
+            elif rest.endswith("<unfinished ...>"):
+                open_calls[pid] = (rest.removesuffix("<unfinished ...>"), number)
+            else:
+                self.calls.append((rest, number, number))
+        self.calls.sort(key=lambda call: call[1])
+
+    def first(self, pattern: str, after: int = -1) -> tuple[int, int]:
+        """Where the first call that matches and begins after that line begins and is done."""
+        for call, begun, done in self.calls:
+            if begun > after and re.search(pattern, call):
+                return begun, done
+        raise AssertionError(f"no call after line {after} matches {pattern}:\n" + "\n".join(call for call, _, _ in self.calls)[-6000:])
+
+
+def store_by_dimse(server: Server, file: bytes, instance: str) -> None:
+    host, port = server.dicom
+    with Peer(Address(host, int(port))) as peer:
+        peer.associate(((SecondaryCaptureImageStorage, (ExplicitVRLittleEndian,)),))
+        length = int.from_bytes(file[140:144], "little")
+        peer.request(1, store_rq(SecondaryCaptureImageStorage, instance), file[144 + length :])
+        assert peer.response()[0].number(0x0900) == 0
+        peer.release()
+
+
+def store_by_stow(server: Server, file: bytes, instance: str) -> None:
+    body = data_sets.body([file])
+    answer = requests.post(f"{server.url}/dicom-web/studies", data=body, headers={"Content-Type": data_sets.CONTENT_TYPE}, timeout=20)
+    assert answer.status_code == 200
+
+
+# In the answer: the C-STORE-RSP (P-DATA, command field 8001H), or the status line.
+ANSWERS = {
+    "dimse": r"^(sendto|sendmsg|write)\(\d+<TCP.*\\4\\0\\0\\0.*\\0\\0\\0\\1\\2\\0\\0\\0\\1\\200",
+    "web": r"^(sendto|sendmsg|write)\(\d+<TCP.*HTTP/1\.1 200",
+}
+
+
+@pytest.fixture(params=["dimse", "web"])
+def traced(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], tuple[str, Trace, str]]]:
+    role, trace = request.param, tmp_path / "trace"
+    options = ("--dimse-processes", "1", "--web-processes", "1")
+    with serving(tmp_path / "data", *options, prefix=(*STRACE, "-o", str(trace)), scope=role) as server:
+
+        def store() -> tuple[str, Trace, str]:
+            ds = data_sets.image()
+            {"dimse": store_by_dimse, "web": store_by_stow}[role](server, data_sets.part10(ds), ds.SOPInstanceUID)
+            return role, Trace(trace.read_text(errors="replace")), ds.SOPInstanceUID
+
+        yield store
+
+
+def test_the_answer_comes_after_all_syncs(traced: Callable[[], tuple[str, Trace, str]]) -> None:
+    traced()  # the first instance makes directories that the second finds
+    role, trace, instance = traced()
+    renamed, done = trace.first(rf"^(rename|renameat|renameat2|link|linkat)\(.*/spool/.*{re.escape(instance)}.*= 0")
+    spool_file = re.search(r'/spool/([^"]+)"', next(call for call, begun, _ in trace.calls if begun == renamed))
+    assert spool_file
+    _, file_synced = trace.first(rf"^(fsync|fdatasync)\(\d+<[^>]*/spool/{re.escape(spool_file[1])}>\) += 0")
+    assert file_synced < renamed, "renamed before the bytes were durable"
+    directory_begun, directory_synced = trace.first(rf"^(fsync|fdatasync)\(\d+<[^>]*/{re.escape(instance)}>\) += 0", after=done)
+    catalog_begun, catalog_synced = trace.first(r"^(fsync|fdatasync)\(\d+<[^>]*/catalog\.db-wal>\) += 0", after=done)
+    assert directory_synced < catalog_begun, "the row was durable before the name of the file"
+    answered, _ = trace.first(ANSWERS[role], after=done)
+    assert catalog_synced < answered, "answered before the row was durable"
+    assert directory_begun > done
