@@ -101,7 +101,7 @@ def test_the_rebuilt_catalog_says_what_the_lost_one_said(anywhere: Archive, empt
 def test_without_a_journal_versions_come_in_the_order_of_their_ids(local: Archive, empty: Empty, tmp_path: Path) -> None:
     _live(local)
     for study in ("1.2", "1.3", "1.1"):
-        local.accept(slice_of(study, f"{study}.9", f"{study}.9.1", PatientID="Z", StudyDescription="last"))
+        local.accept(slice_of(study, f"{study}.0", f"{study}.0.1", PatientID="Z", StudyDescription="last"))
     before = dump(local.catalog)
     new = empty(local)
     report = reindex(new)
