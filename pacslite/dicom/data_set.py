@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -67,11 +68,11 @@ class DataSetFile:
 def open_data_set(file: Path | BinaryIO, limits: Limits, lenient: bool = False) -> DataSetFile:
     """The data set of a Part 10 file, with `lenient` also a bare one or one without preamble; raises InstanceRefused leaves."""
     source = Source.open(file, limits) if isinstance(file, Path) else Source.of_stream(file, limits)
-    try:
-        return _opened(source, lenient)
-    except BaseException:
-        source.close()
-        raise
+    with ExitStack() as on_error:
+        on_error.callback(source.close)
+        opened = _opened(source, lenient)
+        on_error.pop_all()
+        return opened
 
 
 def _opened(source: Source, lenient: bool) -> DataSetFile:

@@ -38,6 +38,7 @@ def test_real_files_are_the_same_in_every_native_syntax(corpus: Path) -> None:
         (element(0x00100020, "LO", b"AB"), element(0x00100020, "LO", b"AC")),
         (element(0x00100020, "LO", b"AB"), element(0x00100021, "LO", b"AB")),
         (element(0x00100020, "LO", b"AB"), b""),
+        (element(0x00100020, "LO", b"AB"), element(0x00100020, "LO", b"ABC")),
         (element(0x00100020, "LO", b"AB"), element(0x00100020, "LO", b"ABCD")),
         (element(0x00281201, "OW", bytes(3_000_000)), element(0x00281201, "OW", bytes(2_999_999) + b"x")),
         (element(0x00400275, "SQ", item(b"")), element(0x00400275, "SQ")),
