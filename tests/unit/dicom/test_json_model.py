@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import struct
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import pytest
 
 from pacslite.dicom.instance import Limits, read_instance
 from pacslite.errors import InstanceRefused
+from tests.support.dcm2json import dcm2json, differences, needs_dcm2json
 from tests.support.dicom_files import (
     EXPLICIT_BE,
     IMPLICIT_LE,
