@@ -155,7 +155,6 @@ class Association:
         request = self._read_request()
         try:
             self._serve(request)
-            self._drain()
         finally:
             with self._lock:
                 self._busy = False
@@ -204,7 +203,6 @@ class Association:
             return  # came after the last response; PS3.7 9.3.2.3 lets it pass
         if field not in commands.REQUESTS:
             raise ProtocolViolation(f"command field {field:04X}H", pdus.UNEXPECTED_PARAMETER)
-        self._drain()
         self.respond(request, commands.UNRECOGNIZED_OPERATION)
 
     def _refuse(self, request: Request, error: Exception) -> None:
@@ -215,7 +213,6 @@ class Association:
         else:
             _log.error("request failed", exc_info=error, extra={"status": f"{status:04X}"})
             comment = "internal error"
-        self._drain()
         self.respond(request, status, comment)
 
     def fragments(self) -> Iterator[memoryview]:
@@ -234,10 +231,6 @@ class Association:
                 raise TooLarge(f"identifier of more than {_MAX_IDENTIFIER_BYTES} bytes")
             pieces.append(bytes(piece))
         return b"".join(pieces)
-
-    def _drain(self) -> None:
-        for _ in self.fragments():
-            pass
 
     def _next_pdv_of_message(self, kind: int) -> tuple[int, memoryview]:
         try:
@@ -277,7 +270,9 @@ class Association:
             raise ConnectionLost(f"sending failed: {error.strerror or error}") from None
 
     def respond(self, request: Request, status: int, comment: str = "", offending: tuple[int, ...] = ()) -> None:
-        """Send a final response without data set."""
+        """Send a final response without data set, after what is left of the request's own has been read."""
+        for _ in self.fragments():
+            pass
         name = f"{request.command.field:04X}:{status:04X}"
         self.answered[name] = self.answered.get(name, 0) + 1
         command = commands.encode_response(request.command, status, comment, offending)

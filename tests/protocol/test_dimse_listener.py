@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from pynetdicom import AE, build_context
 
-from pacslite.dimse import pdus
+from pacslite.dimse import lobby, pdus
 from pacslite.dimse.pdus import encode_message
 from tests.support.dimse import (
     CT,
@@ -249,6 +249,15 @@ def test_half_open_connections_take_no_place_from_those_that_talk(tmp_path: Path
         assert_serves(listener)
 
 
+def test_of_too_many_silent_connections_the_oldest_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lobby, "_MAX_WAITING", 10)
+    with listening(sink_pacs(tmp_path)) as listener, ExitStack() as stack:
+        silent = [stack.enter_context(listener.peer()) for _ in range(30)]
+        assert_serves(listener)
+        assert all(peer.at_end() for peer in silent[:19])
+        silent[-1].associate()
+
+
 def test_200_connections_at_once_are_each_served_or_rejected(tmp_path: Path) -> None:
     with listening(sink_pacs(tmp_path, max_associations=100)) as listener, ExitStack() as stack:
         peers = [stack.enter_context(listener.peer()) for _ in range(200)]
@@ -284,17 +293,23 @@ def test_a_cancel_that_comes_too_late_is_let_pass(listener: Listener) -> None:
         assert peer.echo() == 0
 
 
-def test_stopping_finishes_the_running_store_and_aborts_idle_associations(tmp_path: Path) -> None:
+@pytest.mark.parametrize("moment", ["receiving", "ingesting"])
+def test_stopping_finishes_the_running_store_and_aborts_idle_associations(tmp_path: Path, moment: str) -> None:
     pacs = sink_pacs(tmp_path)
     pacs.ingest.gate = threading.Event()
     with listening(pacs) as listener, listener.peer() as idle, listener.peer() as storing:
         idle.associate()
         storing.associate(STORE)
-        storing.request(1, store_rq(), bytes(100))
-        assert pacs.ingest.entered.wait(20)
+        storing.send(p_data(1, 3, encode_command(store_rq())) + p_data(1, 0, bytes(9000)))
+        until(lambda: listener.spool_files)
+        if moment == "ingesting":
+            storing.send(p_data(1, 2, bytes(100)))
+            assert pacs.ingest.entered.wait(20)
         stopper = threading.Thread(target=listener.server.stop)
         stopper.start()
         assert idle.expect_abort() == b"\0\0"
+        if moment == "receiving":
+            storing.send(p_data(1, 2, bytes(100)))
         pacs.ingest.gate.set()
         assert storing.response()[0].number(0x0900) == 0
         assert storing.expect_abort() == b"\0\0"
