@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).resolve().parents[2]
 START_S = 60.0
 _PAUSE = threading.Event()
 
@@ -34,7 +35,8 @@ def until(condition: Callable[[], Any], deadline_s: float = 30.0, what: str = "t
 
 def environment(**more: str) -> dict[str, str]:
     """The environment without settings of pacslite, which a developer may have."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("PACSLITE_")} | more
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PACSLITE_")}
+    return kept | {"PYTHONPATH": str(ROOT)} | more
 
 
 def pacslite(*arguments: str | Path, python: str = sys.executable, **options: Any) -> subprocess.CompletedProcess[str]:
