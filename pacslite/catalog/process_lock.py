@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pacslite.errors import Busy
+from pacslite.errors import Busy, ConfigurationError
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.00005, 0.001
 
@@ -44,7 +44,10 @@ class ProcessLock:
 
 
 def _open(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    except OSError as error:
+        raise ConfigurationError(f"the catalog's lock {path} cannot be opened: {error.strerror}") from error
 
 
 def _acquire(descriptor: int, deadline: float) -> None:
