@@ -298,8 +298,8 @@ def test_stopping_finishes_the_running_store_and_aborts_idle_associations(tmp_pa
     pacs = sink_pacs(tmp_path)
     pacs.ingest.gate = threading.Event()
     with listening(pacs) as listener, listener.peer() as idle, listener.peer() as storing:
-        idle.associate()
         storing.associate(STORE)
+        idle.associate()  # the second to be stopped: when it is aborted, the store has been told
         storing.send(p_data(1, 3, encode_command(store_rq())) + p_data(1, 0, bytes(9000)))
         until(lambda: listener.spool_files)
         if moment == "ingesting":
