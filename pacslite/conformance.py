@@ -41,8 +41,8 @@ Root `/dicom-web` (PS3.18). Searches: the six resources of table 10.6.1-1, as `a
 ## Matching
 
 `*` and `?` match in AE, CS, LO, LT, PN, SH, ST, UC, UR, UT; a lone `*` matches everything. Person names match without regard
-to case and accents, on any component group; other text by case unless `match_ignore_case` is set. Dates and times match as ranges, in QIDO-RS (and in C-FIND when
-negotiated) combined. UID lists are separated by backslash, in QIDO-RS also by comma.
+to case and accents, on any component group; other text by case unless `match_ignore_case` is set. Dates and times match as
+ranges, in QIDO-RS (and in C-FIND when negotiated) combined. UID lists are separated by backslash, in QIDO-RS also by comma.
 
 Attributes with a column are matched there and are fast when indexed. Every other attribute of an instance can still be a
 key: it is searched in the stored metadata.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pacslite.app import Pacs
     from pacslite.settings import Address
 
-_SECONDARY_CAPTURE, _EXPLICIT_LE = "1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.1.2.1"
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _TIMEOUT_S = 20.0
 
 
@@ -48,6 +48,7 @@ class Synthetic:
 def synthetic() -> Synthetic:
     """A new small picture of nobody."""
     from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian
 
     ds = Dataset()
     ds.SOPClassUID, ds.SOPInstanceUID = _SECONDARY_CAPTURE, new_uid()
@@ -59,7 +60,7 @@ def synthetic() -> Synthetic:
     ds.BitsAllocated, ds.BitsStored, ds.HighBit = 8, 8, 7
     ds.PixelData = bytes(range(256))
     ds.file_meta = FileMetaDataset()
-    ds.file_meta.TransferSyntaxUID = _EXPLICIT_LE
+    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     buffer = io.BytesIO()
     ds.save_as(buffer, enforce_file_format=True)
     return Synthetic(ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.SOPInstanceUID, buffer.getvalue())
@@ -141,7 +142,7 @@ def _through_wsgi(pacs: Pacs, path: str) -> bytes:
     environ: dict[str, Any] = {"PATH_INFO": path, "HTTP_ACCEPT": "application/dicom", "REMOTE_ADDR": "127.0.0.1"}
     setup_testing_defaults(environ)
     statuses: list[str] = []
-    answer = create(pacs, app.routes())(environ, lambda status, headers, *_: statuses.append(status))  # type: ignore[arg-type,return-value]
+    answer = create(pacs, app.routes())(environ, lambda status, headers, *_: statuses.append(status))
     try:
         content = b"".join(answer)
     finally:

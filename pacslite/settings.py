@@ -96,7 +96,9 @@ class Settings:
     network_timeout_s: int = _setting(60, "Time an association may stay silent.", minimum=1)
     called_aet_policy: str = _setting("own", "Which called AE titles are accepted.", choices=("own", "any"))
 
-    duplicate_policy: str = _setting("version", "What other content under a known UID becomes.", choices=("version", "refuse", "keep_first"))
+    duplicate_policy: str = _setting(
+        "version", "What other content under a known UID becomes.", choices=("version", "refuse", "keep_first")
+    )
     max_versions_per_instance: int = _setting(100, "Versions kept of one instance.", minimum=1)
     default_issuer: str = _setting("", "Issuer of Patient ID when an instance names none.")
     coercion_warnings: bool = _setting(False, "Whether C-STORE answers B000 for accepted deviations.")

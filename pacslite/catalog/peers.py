@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select
+from sqlalchemy import Connection, delete, insert, select
 
 from pacslite.catalog.models import peer as table
 
@@ -35,13 +37,13 @@ _ALL = select(*_COLUMNS).order_by(table.c.ae_title)
 
 def listed(connection: Connection) -> list[Peer]:
     """All peers by title."""
-    return [_peer(row) for row in connection.execute(_ALL)]
+    return [_peer(*row) for row in connection.execute(_ALL)]
 
 
 def find(connection: Connection, ae_title: str) -> Peer | None:
     """The peer of that title; AE titles are told apart by case (PS3.5 6.2)."""
     row = connection.execute(select(*_COLUMNS).where(table.c.ae_title == ae_title)).one_or_none()
-    return None if row is None else _peer(row)
+    return None if row is None else _peer(*row)
 
 
 def put(connection: Connection, peer: Peer) -> Peer:
@@ -69,6 +71,5 @@ def remove(connection: Connection, ae_title: str) -> bool:
     return connection.execute(delete(table).where(table.c.ae_title == ae_title)).rowcount > 0
 
 
-def _peer(row: Row[tuple[str, str, int, str, bool, str]]) -> Peer:
-    ae_title, host, port, allow, tls, created_at = row
+def _peer(ae_title: str, host: str, port: int, allow: str, tls: bool, created_at: str) -> Peer:
     return Peer(ae_title, host, port, tuple(allow.split()), bool(tls), created_at)

@@ -30,7 +30,7 @@ RELEASE_RP_PDU = _HEADER.pack(RELEASE_RP, 4) + bytes(4)
 NO_REASON, UNRECOGNIZED_PDU, UNEXPECTED_PDU, UNEXPECTED_PARAMETER, INVALID_PARAMETER = 0, 1, 2, 5, 6
 
 
-class AssociationEnded(Exception):  # noqa: N818  (most ends are no errors)
+class AssociationEnded(Exception):
     """The association is over; how to leave it is in the subclass."""
 
 

@@ -129,6 +129,6 @@ def _schema_of_kind(kind: Any) -> dict[str, Any]:
         return {"type": "array", "items": _schema_of_kind(get_args(kind)[0])}
     if origin is dict:
         return {"type": "object", "additionalProperties": _schema_of_kind(get_args(kind)[1])}
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return {"$ref": f"#/components/schemas/{kind.__name__}"}
     return {"type": _JSON_NAMES[kind]}
