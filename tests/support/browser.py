@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from selenium import webdriver
+from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
@@ -46,6 +47,10 @@ _FLAGS = (
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
     "--window-size=1400,1000",
 )
+
+
+# Starting the viewer takes 3 s of an idle machine, and 20 s were seen on a busy one.
+_DEADLINE_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +85,16 @@ class Browser:
         """What a function body in the page returns."""
         return self.driver.execute_script(text, *arguments)
 
-    def wait(self, condition: str, *arguments: Any, timeout_s: float = 60) -> Any:
+    def wait(self, condition: str, *arguments: Any, timeout_s: float = _DEADLINE_S) -> Any:
         """Waits until an expression in the page is true, and gives its value."""
         wait = WebDriverWait(self.driver, timeout_s, poll_frequency=0.1)
-        return wait.until(lambda driver: driver.execute_script(f"return {condition};", *arguments), f"never true: {condition}")
+        try:
+            return wait.until(lambda driver: driver.execute_script(f"return {condition};", *arguments))
+        except TimeoutException:
+            shown = self.script("return document.body.innerText;")
+            raise AssertionError(f"never true: {condition}\nconsole: {self.console_errors()}\npage: {shown[:2000]}") from None
 
-    def shows(self, text: str, timeout_s: float = 60) -> None:
+    def shows(self, text: str, timeout_s: float = _DEADLINE_S) -> None:
         """Waits until the page shows a text."""
         self.wait("document.body.innerText.includes(arguments[0])", text, timeout_s=timeout_s)
 
