@@ -1,7 +1,7 @@
-"""What one process of a role does, from its start to its end. The supervisor starts these processes.
+"""What one process of a role does, from its start to its end. The supervisor forks these processes.
 
-`python -m pacslite.roles` reads its assignment (a pickle from its parent) on standard input. It tells the parent by
-lines on a pipe: `ready PID` when it serves, `gone PID` when a worker of its own has died. It ends with its parent.
+A process tells its parent by lines on a pipe: `ready PID` when it serves, `gone PID` when a worker of its own has died. It
+ends with its parent.
 """
 
 from __future__ import annotations
@@ -10,21 +10,19 @@ import ctypes
 import gc
 import logging
 import os
-import pickle
 import signal
-import sys
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import FrameType
 
-from pacslite import logs
 from pacslite.errors import ConfigurationError, PacsliteError, Unavailable
 from pacslite.settings import Settings
 
 ROLES = ("web", "dimse", "worker")
 EXIT_OF_NO_USE = 78  # EX_CONFIG of sysexits: starting again cannot help
 
-_PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 _log = logging.getLogger(__name__)
 
 
@@ -112,10 +110,6 @@ def run_web(assignment: Assignment, status: Status) -> None:
     catalog = app.build_catalog(assignment.settings)
     catalog.check_revision()
     catalog.close()
-    # Loaded before the workers are forked, so that they share the memory of the code; what it builds is theirs.
-    app.routes()
-    gc.collect()
-    gc.freeze()
     web_server.run(assignment.settings, status, assignment.listen_fd)
 
 
@@ -124,23 +118,98 @@ def _log_thread_end(ended: threading.ExceptHookArgs) -> None:
     _log.error("a thread ended by an error", exc_info=error, extra={"thread": ended.thread.name if ended.thread else ""})
 
 
-def main() -> int:
-    """Runs the role of the assignment on standard input."""
-    assignment: Assignment = pickle.load(sys.stdin.buffer)
+class Process:
+    """A forked process; `exit_code` is negative when a signal ended it, None while it runs."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.exit_code: int | None = None
+
+    def poll(self) -> int | None:
+        """The exit code, if it has ended."""
+        return self._wait(os.WNOHANG)
+
+    def wait(self) -> int | None:
+        """The exit code, once it has ended."""
+        return self._wait(0)
+
+    def _wait(self, how: int) -> int | None:
+        if self.exit_code is None:
+            pid, status = os.waitpid(self.pid, how)
+            if pid:
+                self.exit_code = os.waitstatus_to_exitcode(status)
+        return self.exit_code
+
+    def terminate(self) -> None:
+        """Asks it to end."""
+        os.kill(self.pid, signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Ends it."""
+        os.kill(self.pid, signal.SIGKILL)
+
+
+def load(names: Sequence[str]) -> None:
+    """Imports the code of the roles, so that the processes forked afterwards share its memory."""
+    from pacslite import app
+
+    if "web" in names:
+        from pacslite import web_server  # noqa: F401
+
+        app.routes()
+    if "dimse" in names:
+        import pacslite.dimse.server
+    if "worker" in names:
+        import pacslite.worker
+    import pacslite.catalog.database
+    import pacslite.core.ingest  # noqa: F401
+
+    gc.collect()
+    gc.freeze()  # the collector does not touch, and so not copy, what is shared
+
+
+def start(assignment: Assignment) -> Process:
+    """A new process that does the assignment. To be called from the only thread of its parent."""
+    pid = os.fork()
+    if pid:
+        return Process(pid)
+    code = None
+    try:
+        code = _main(assignment)
+    finally:
+        if code is None:
+            _log.error("%s ended by an error", assignment.role, exc_info=True)
+        # The parent's frames are below this one: their clean-up is not ours to do.
+        os._exit(1 if code is None else code)
+
+
+def _leave_parent(assignment: Assignment) -> None:
+    """Gives back what was forked along: signals, descriptors of the parent, its process group."""
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    kept = sorted({0, 1, 2, assignment.status_fd} | ({assignment.listen_fd} if assignment.listen_fd is not None else set()))
+    for lower, upper in zip(kept, [*kept[1:], os.sysconf("SC_OPEN_MAX")], strict=True):
+        os.closerange(lower + 1, upper)
+    # Ctrl-C in the terminal reaches the supervisor alone, which then stops the others in order.
+    os.setpgid(0, 0)
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, f"pacslite-{assignment.role}".encode()[:15], 0, 0, 0)
+
+
+def _main(assignment: Assignment) -> int:
+    """Does the assignment; the exit code."""
     end_with_parent(assignment.parent_pid)
-    logs.configure(assignment.settings.log_level)
+    _leave_parent(assignment)
     threading.excepthook = _log_thread_end
     run = {"web": run_web, "dimse": run_dimse, "worker": run_worker}[assignment.role]
     try:
         run(assignment, Status(assignment.status_fd))
+    except SystemExit as ended:  # gunicorn's way to end
+        return ended.code if isinstance(ended.code, int) else 0 if ended.code is None else 1
     except (ConfigurationError, Unavailable) as error:
         _log.error("%s cannot run: %s", assignment.role, error)
         return EXIT_OF_NO_USE
     except (PacsliteError, OSError) as error:
         _log.error("%s stopped: %s", assignment.role, error)
-        return 1
+        return 2
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -103,10 +103,10 @@ def test_the_answer_comes_after_all_syncs(traced: Callable[[], tuple[str, Trace,
     renamed, done = trace.first(rf"^(rename|renameat|renameat2|link|linkat)\(.*/spool/.*{re.escape(instance)}.*= 0")
     spool_file = re.search(r'/spool/([^"]+)"', next(call for call, begun, _ in trace.calls if begun == renamed))
     assert spool_file
-    _, file_synced = trace.first(rf"^(fsync|fdatasync)\(\d+<[^>]*/spool/{re.escape(spool_file[1])}>\) += 0")
+    _, file_synced = trace.first(rf"^(fsync|fdatasync)\(\d+<[^>]*/spool/{re.escape(spool_file[1])}> ?\) += 0")
     assert file_synced < renamed, "renamed before the bytes were durable"
-    directory_begun, directory_synced = trace.first(rf"^(fsync|fdatasync)\(\d+<[^>]*/{re.escape(instance)}>\) += 0", after=done)
-    catalog_begun, catalog_synced = trace.first(r"^(fsync|fdatasync)\(\d+<[^>]*/catalog\.db-wal>\) += 0", after=done)
+    directory_begun, directory_synced = trace.first(rf"^(fsync|fdatasync)\(\d+<[^>]*/{re.escape(instance)}> ?\) += 0", after=done)
+    catalog_begun, catalog_synced = trace.first(r"^(fsync|fdatasync)\(\d+<[^>]*/catalog\.db-wal> ?\) += 0", after=done)
     assert directory_synced < catalog_begun, "the row was durable before the name of the file"
     answered, _ = trace.first(ANSWERS[role], after=done)
     assert catalog_synced < answered, "answered before the row was durable"
