@@ -58,22 +58,25 @@ class Catalog:
             conn.begin()
             yield conn
 
-    def write(self, work: Callable[[Connection], T], keys: tuple[str, ...] = ()) -> T:
+    def write(self, work: Callable[[Connection], T], keys: tuple[str, ...] = (), ready: Callable[[], None] | None = None) -> T:
         """The result of `work`, once it is committed. Raises what `work` raises (nothing is kept then), Busy, OutcomeUnknown.
+
+        `ready` is called between the last statement and the commit, and may be called more than once: it returns when
+        what the rows speak of is durable. What it raises, `write` raises, and nothing of this work is kept.
 
         `work` may run more than once and does nothing but SQL. `keys` name what it changes (`study:UID`): on PostgreSQL
         two writes that share a key never overlap.
         """
-        result: T = self._group.run(work, keys, self.busy_timeout_s)
+        result: T = self._group.run(work, keys, self.busy_timeout_s, ready)
         return result
 
     def _commit(self, take: Take, deadline: float) -> None:
         held: AbstractContextManager[None] = self._lock.held(deadline) if self._lock else nullcontext()
         with held:
             batch = take()
-            for attempt in range(_ATTEMPTS):
-                if self._try_batch(batch, last=attempt == _ATTEMPTS - 1):
-                    return
+            attempt = 1
+            while not self._try_batch([item for item in batch if not item.finished], last=attempt >= _ATTEMPTS):
+                attempt += 1
 
     def _try_batch(self, batch: list[Item], *, last: bool) -> bool:
         """Runs and commits the batch; False when it has to run again."""
@@ -86,6 +89,8 @@ class Catalog:
                     self._run(conn, item, alone=len(batch) == 1)
                     if item.error is not None and not last and _sqlstate(item.error) in _RETRYABLE:
                         return False
+                if _unready(batch):
+                    return False  # without a commit; the others run again
                 if all(item.error is not None for item in batch):
                     conn.rollback()
                 else:
@@ -172,6 +177,20 @@ class Catalog:
         if self._lock:
             self._lock.close()
             self._lock = None
+
+
+def _unready(batch: list[Item]) -> bool:
+    """Waits until everything the rows of a batch speak of is durable; whether some of it never will be."""
+    failed = False
+    for item in batch:
+        if item.ready is None or item.error is not None:
+            continue
+        try:
+            item.ready()
+        except PacsliteError as error:
+            item.fail(error)
+            failed = True
+    return failed
 
 
 def _parse(url: str) -> URL:

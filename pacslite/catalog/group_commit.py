@@ -22,10 +22,11 @@ MAX_BATCH = 64
 class Item:
     """One piece of work and what became of it."""
 
-    __slots__ = ("deadline", "error", "finished", "keys", "leads", "result", "woken", "work")
+    __slots__ = ("deadline", "error", "finished", "keys", "leads", "ready", "result", "woken", "work")
 
-    def __init__(self, work: Callable[[Any], Any], keys: tuple[str, ...], deadline: float) -> None:
+    def __init__(self, work: Callable[[Any], Any], keys: tuple[str, ...], ready: Callable[[], None] | None, deadline: float) -> None:
         self.work = work
+        self.ready = ready
         self.keys = keys
         self.deadline = deadline
         self.woken = threading.Event()
@@ -65,9 +66,9 @@ class GroupCommit:
         self._queue: deque[Item] = deque()
         self._mutex = threading.Lock()
 
-    def run(self, work: Callable[[Any], Any], keys: tuple[str, ...], timeout_s: float) -> Any:
+    def run(self, work: Callable[[Any], Any], keys: tuple[str, ...], timeout_s: float, ready: Callable[[], None] | None = None) -> Any:
         """The result of the work once it is committed; raises Busy when its turn does not come in time."""
-        item = Item(work, keys, time.monotonic() + timeout_s)
+        item = Item(work, keys, ready, time.monotonic() + timeout_s)
         with self._mutex:
             self._queue.append(item)
             if self._idle_leaders:

@@ -1,6 +1,8 @@
 """The only way in: an instance in a spool file becomes durable bytes and rows of the catalog.
 
-Order (docs/architecture.md, section 4): read and check, put the bytes, one write transaction, answer. Whatever ends this
+Order (docs/architecture.md, section 4): read and check, put the bytes, one write transaction, answer. The syncs go on
+beside the work: the file's while its header is read, its directories' while the rows are written; the commit waits for
+them. Whatever ends this
 in between leaves at worst a spool file or a blob that nothing refers to; both are swept.
 """
 
@@ -36,7 +38,7 @@ from pacslite.errors import (
     TooManyVersions,
 )
 from pacslite.settings import Settings
-from pacslite.storage.blob_store import BlobStore
+from pacslite.storage.blob_store import BlobStore, Placing
 from pacslite.storage.keys import instance_key, new_version_id
 from pacslite.storage.spool import Spool, SpoolFile
 
@@ -101,11 +103,13 @@ class Ingest:
         catalog broke during the commit.
         """
         try:
+            # The store syncs the file while its header is read.
+            placing = self._store.begin(spool_file.path)
             read = read_instance(spool_file.path, self._limits)
             _check_expected(read, expected)
             digest = spool_file.data_set_sha256 or _sha256_of(spool_file.path, read.meta.data_set_offset)
             arrival = arrival_of(read, digest, origin, self._settings.default_issuer)
-            outcome, number = _Acceptance(self, arrival, spool_file).run()
+            outcome, number = _Acceptance(self, arrival, spool_file, placing).run()
             return Accepted(outcome, *arrival.uids, arrival.sop_class_uid, number, read.warnings)
         finally:
             spool_file.discard()
@@ -169,17 +173,17 @@ class Ingest:
             raise TooManyVersions(f"{existing.number} versions of this instance are stored, which is the bound")
         return _Decision(seen_version_pk=existing.version_pk)
 
-    def put(self, arrival: Arrival, spool_file: SpoolFile) -> NewBlob:
-        """Make the bytes durable under a new key."""
+    def put(self, arrival: Arrival, spool_file: SpoolFile, placing: Placing) -> NewBlob:
+        """Give the bytes a new key; durable once `placing` has settled."""
         uid = new_version_id()
         key = instance_key(*arrival.uids, uid)
-        self._store.put(spool_file.path, key)
+        placing.place(key)
         return NewBlob(uid, key, self._store.name, spool_file.size_bytes, spool_file.sha256)
 
-    def record(self, arrival: Arrival, blob: NewBlob, decision: _Decision) -> instances.Recorded:
-        """The one write transaction."""
+    def record(self, arrival: Arrival, blob: NewBlob, decision: _Decision, placing: Placing) -> instances.Recorded:
+        """The one write transaction; it is committed after the bytes are durable."""
         return self._catalog.write(
-            lambda conn: instances.record(conn, arrival, blob, decision.seen_version_pk, decision.intent), arrival.keys
+            lambda conn: instances.record(conn, arrival, blob, decision.seen_version_pk, decision.intent), arrival.keys, placing.settle
         )
 
     def drop(self, blob: NewBlob) -> None:
@@ -194,10 +198,11 @@ class Ingest:
 class _Acceptance:
     """One instance on its way: decided anew when another sender of the same instance was faster."""
 
-    def __init__(self, ingest: Ingest, arrival: Arrival, spool_file: SpoolFile) -> None:
+    def __init__(self, ingest: Ingest, arrival: Arrival, spool_file: SpoolFile, placing: Placing) -> None:
         self._ingest = ingest
         self._arrival = arrival
         self._spool_file = spool_file
+        self._placing = placing
         self._blob: NewBlob | None = None
 
     def run(self) -> tuple[str, int]:
@@ -221,8 +226,8 @@ class _Acceptance:
             self._drop()
             return decision.outcome, decision.number
         if self._blob is None:
-            self._blob = self._ingest.put(self._arrival, self._spool_file)
-        recorded = self._ingest.record(self._arrival, self._blob, decision)
+            self._blob = self._ingest.put(self._arrival, self._spool_file, self._placing)
+        recorded = self._ingest.record(self._arrival, self._blob, decision, self._placing)
         return None if recorded == instances.OVERTAKEN else (recorded.outcome, recorded.version_number)
 
     def _drop(self) -> None:

@@ -18,6 +18,16 @@ class BlobInfo:
     modified_at: datetime
 
 
+class Placing(Protocol):
+    """Bytes on their way from the spool into a store: `place`, then `settle`, and only then are they kept."""
+
+    def place(self, key: str) -> None:
+        """Give the bytes their key and take the spool file away; see BlobStore.put for what it raises."""
+
+    def settle(self) -> None:
+        """Returns once the bytes are durable under their key; may be called again. Raises StorageError."""
+
+
 class BlobStore(Protocol):
     """Immutable bytes under keys that are written once.
 
@@ -38,6 +48,9 @@ class BlobStore(Protocol):
         Durable when it returns. StorageError when the key exists, OutOfSpace when there is no room. When it raises,
         the caller discards the spool file; the worst that can remain is a blob that nothing refers to.
         """
+
+    def begin(self, spool_file: Path) -> Placing:
+        """The first step of `put`, for callers who have something else to do while the store works."""
 
     def open(self, key: str, offset: int = 0, length: int | None = None) -> BinaryIO:
         """The bytes, or `length` of them from `offset`, as a stream to be closed; raises BlobMissing."""

@@ -20,6 +20,7 @@ from pacslite.errors import BlobMissing, StorageError
 from pacslite.storage.blob_store import BlobInfo
 from pacslite.storage.keys import check_key
 from pacslite.storage.spool import storage_error
+from pacslite.storage.syncing import Sync, Syncer
 from pacslite.storage.window import FileWindow
 
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -85,6 +86,66 @@ class _DurableDirectories:
                 relative = relative.rpartition("/")[0]
 
 
+class _Placing:
+    """One file on its way from the spool to its key."""
+
+    __slots__ = ("_directories", "_directory_syncs", "_file_sync", "_source", "_syncer")
+
+    def __init__(self, directories: _DurableDirectories, syncer: Syncer, source: str) -> None:
+        self._directories, self._syncer, self._source = directories, syncer, source
+        self._directory_syncs: tuple[Sync, ...] = ()
+        try:
+            file = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise storage_error("the spool file cannot be read", error) from error
+        self._file_sync = syncer.start(lambda: _stamp_and_sync(file))
+
+    def place(self, key: str) -> None:
+        """Rename the file once it is synced, and start the syncs of its directories."""
+        check_key(key)
+        try:
+            self._place(key)
+        except OSError as error:
+            raise storage_error("the bytes cannot be kept", error) from error
+
+    def _place(self, key: str) -> None:
+        directory, _, name = key.rpartition("/")
+        above, _, last = directory.rpartition("/")
+        for _ in range(_ATTEMPTS):
+            try:
+                parent = self._directories.open(above)
+                fresh = _make(last, parent)
+                if not fresh and _exists(f"{last}/{name}", parent):
+                    raise StorageError(f"{key} is stored already; a key is written once")
+                self._file_sync.wait()
+                os.rename(self._source, f"{last}/{name}", dst_dir_fd=parent.fd)
+                own = _Directory(last, parent)
+            except FileNotFoundError:
+                if not os.path.lexists(self._source):
+                    raise
+                self._directories.forget(above)
+                continue
+            self._directory_syncs = (self._syncer.start(own.sync), self._syncer.start(parent.sync))
+            return
+        raise StorageError(f"the directory of {key} vanishes each time it is made")
+
+    def settle(self) -> None:
+        """Wait for the syncs of the directories."""
+        try:
+            for sync in self._directory_syncs:
+                sync.wait()
+        except OSError as error:
+            raise storage_error("the bytes cannot be kept", error) from error
+
+
+def _stamp_and_sync(file: int) -> None:
+    try:
+        os.utime(file)  # the sweep tells young from old by this
+        os.fdatasync(file)
+    finally:
+        os.close(file)
+
+
 class FilesystemStore:
     """A BlobStore on a local or mounted file system."""
 
@@ -97,6 +158,7 @@ class FilesystemStore:
         try:
             root.mkdir(mode=0o750, parents=True, exist_ok=True)
             self._directories = _DurableDirectories(os.fspath(root))
+            self._syncer = Syncer()
         except OSError as error:
             raise storage_error(f"the storage root {root} cannot be used", error) from error
 
@@ -106,41 +168,13 @@ class FilesystemStore:
     def put(self, spool_file: Path, key: str) -> None:
         """Sync the file and rename it to its place; see BlobStore.put."""
         check_key(key)
-        try:
-            file = os.open(spool_file, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise storage_error("the spool file cannot be read", error) from error
-        try:
-            self._keep(file, os.fspath(spool_file), key)
-        except OSError as error:
-            raise storage_error("the bytes cannot be kept", error) from error
-        finally:
-            os.close(file)
+        placing = self.begin(spool_file)
+        placing.place(key)
+        placing.settle()
 
-    def _keep(self, file: int, source: str, key: str) -> None:
-        directory, _, name = key.rpartition("/")
-        above, _, last = directory.rpartition("/")
-        os.utime(file)  # the sweep tells young from old by this
-        synced = False
-        for _ in range(_ATTEMPTS):
-            try:
-                parent = self._directories.open(above)
-                fresh = _make(last, parent)
-                if not fresh and _exists(f"{last}/{name}", parent):
-                    raise StorageError(f"{key} is stored already; a key is written once")
-                if not synced:
-                    os.fdatasync(file)
-                    synced = True
-                os.rename(source, f"{last}/{name}", dst_dir_fd=parent.fd)
-            except FileNotFoundError:
-                if not os.path.lexists(source):
-                    raise
-                self._directories.forget(above)
-                continue
-            _Directory(last, parent).sync()
-            parent.sync()
-            return
-        raise StorageError(f"the directory of {key} vanishes each time it is made")
+    def begin(self, spool_file: Path) -> _Placing:
+        """The sync of the file starts here, in a thread of its own."""
+        return _Placing(self._directories, self._syncer, os.fspath(spool_file))
 
     def open(self, key: str, offset: int = 0, length: int | None = None) -> BinaryIO:
         """The file, or a window of it; both can seek."""

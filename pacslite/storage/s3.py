@@ -49,6 +49,22 @@ class S3Options:
     prefix: str = ""
 
 
+class _Placing:
+    """A file on its way into a bucket: uploaded, durable and gone from the spool when `place` returns."""
+
+    __slots__ = ("_spool_file", "_store")
+
+    def __init__(self, store: S3Store, spool_file: Path) -> None:
+        self._store, self._spool_file = store, spool_file
+
+    def place(self, key: str) -> None:
+        """Upload it."""
+        self._store.put(self._spool_file, key)
+
+    def settle(self) -> None:
+        """An upload that was answered is durable."""
+
+
 class S3Store:
     """A BlobStore in an S3 bucket; boto3 is imported and the client made at the first use."""
 
@@ -197,6 +213,10 @@ class S3Store:
                 self.client().delete_object(**self._at(key))
         except BlobMissing:
             return  # some services tell that it was gone already
+
+    def begin(self, spool_file: Path) -> _Placing:
+        """Nothing starts before the key is known."""
+        return _Placing(self, spool_file)
 
     def move(self, key: str, new_key: str) -> None:
         """Read and write part by part (server-side copies are not the same everywhere), then erase the first."""

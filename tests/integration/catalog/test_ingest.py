@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -33,6 +34,7 @@ from pacslite.errors import (
     TruncatedDataSet,
 )
 from pacslite.settings import Settings
+from pacslite.storage.blob_store import BlobStore, Placing
 from pacslite.storage.filesystem import FilesystemStore
 from pacslite.storage.spool import Spool, SpoolFile
 from tests.integration.catalog.test_record import count, rows
@@ -226,6 +228,31 @@ def test_what_cannot_be_read_is_refused_and_leaves_nothing(bench: Bench) -> None
     bench.assert_nothing_kept()
 
 
+class Watched:
+    """Bytes on their way into a store, with something else to happen after they are placed or before they settle."""
+
+    def __init__(self, placing: Placing, placed: Callable[[], object], settling: Callable[[], object]) -> None:
+        self._placing, self._placed, self._settling = placing, placed, settling
+
+    def place(self, key: str) -> None:
+        self._placing.place(key)
+        self._placed()
+
+    def settle(self) -> None:
+        self._settling()
+        self._placing.settle()
+
+
+def after_placing(monkeypatch: pytest.MonkeyPatch, store: BlobStore, happens: Callable[[], object]) -> None:
+    begin = store.begin
+    monkeypatch.setattr(store, "begin", lambda spool_file: Watched(begin(spool_file), happens, lambda: None))
+
+
+def before_settling(monkeypatch: pytest.MonkeyPatch, store: BlobStore, happens: Callable[[], object]) -> None:
+    begin = store.begin
+    monkeypatch.setattr(store, "begin", lambda spool_file: Watched(begin(spool_file), lambda: None, happens))
+
+
 def in_parallel(work: Callable[[int], object], count: int) -> list[object]:
     barrier, results = threading.Barrier(count), [None] * count
 
@@ -250,14 +277,13 @@ def test_the_same_instance_from_many_at_once_is_stored_once(bench: Bench) -> Non
 
 
 def test_an_arrival_that_is_overtaken_after_its_bytes_were_put_leaves_no_bytes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    data, put, rival = part10(image()), bench.store.put, bench.with_settings()
+    data, rival = part10(image()), bench.with_settings()
 
-    def put_slowly(spool_file: Path, key: str) -> None:
-        put(spool_file, key)
+    def overtake() -> None:
         monkeypatch.undo()
         assert bench.send(data, ingest=rival).outcome == "stored"
 
-    monkeypatch.setattr(bench.store, "put", put_slowly)
+    after_placing(monkeypatch, bench.store, overtake)
     assert bench.send(data).outcome == "duplicate"
     assert len(bench.files) == count(bench.catalog, models.blob) == 1
 
@@ -274,14 +300,9 @@ def test_different_contents_at_once_each_become_a_version(bench: Bench) -> None:
 
 
 def test_an_arrival_whose_study_is_deleted_meanwhile_is_new(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    ds, put = image(), bench.store.put
+    ds = image()
     bench.send(ds)
-
-    def put_slowly(spool_file: Path, key: str) -> None:
-        put(spool_file, key)
-        remove(bench.catalog, Target(ds.StudyInstanceUID), ORIGIN)
-
-    monkeypatch.setattr(bench.store, "put", put_slowly)
+    after_placing(monkeypatch, bench.store, lambda: remove(bench.catalog, Target(ds.StudyInstanceUID), ORIGIN))
     assert bench.send(changed(ds)).outcome == "stored"
     assert rows(bench.catalog, models.study, "number_of_study_related_instances") == [1]
     assert rows(bench.catalog, models.blob, "state") == ["doomed", "live"]
@@ -304,11 +325,15 @@ def test_bytes_are_erased_only_when_the_catalog_certainly_does_not_name_them(
     assert count(bench.catalog, models.instance) == 0
 
 
-def test_nothing_is_recorded_when_the_bytes_cannot_be_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(spool_file: Path, key: str) -> None:
+@pytest.mark.parametrize("step", ["place", "settle"])
+def test_nothing_is_recorded_when_the_bytes_cannot_be_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    def fail(*_arguments: object) -> None:
         raise OutOfSpace("full")
 
-    monkeypatch.setattr(bench.store, "put", fail)
+    if step == "place":
+        monkeypatch.setattr(bench.store, "begin", lambda spool_file: SimpleNamespace(place=fail))
+    else:
+        before_settling(monkeypatch, bench.store, fail)
     with pytest.raises(OutOfSpace):
         bench.send(image())
     bench.assert_nothing_kept()
@@ -318,18 +343,18 @@ def test_the_bytes_are_durable_before_the_catalog_names_them_and_both_before_the
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps: list[str] = []
-    put, write = bench.store.put, bench.catalog.write
+    write = bench.catalog.write
 
-    def noted_put(spool_file: Path, key: str) -> None:
-        put(spool_file, key)
-        steps.append("put")
+    def noted_write(work: Any, keys: Any, ready: Callable[[], None]) -> Any:
+        def noted_ready() -> None:
+            ready()
+            steps.append("durable")
 
-    def noted_write(*arguments: Any) -> Any:
-        result = write(*arguments)
+        result = write(work, keys, noted_ready)
         steps.append("committed")
         return result
 
-    monkeypatch.setattr(bench.store, "put", noted_put)
+    after_placing(monkeypatch, bench.store, lambda: steps.append("placed"))
     monkeypatch.setattr(bench.catalog, "write", noted_write)
     bench.send(image())
-    assert steps == ["put", "committed"]
+    assert steps == ["placed", "durable", "committed"]
