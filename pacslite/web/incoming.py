@@ -58,8 +58,8 @@ def drain(environ: dict[str, Any]) -> None:
 def arriving_body(environ: dict[str, Any]) -> BodyStream:
     """The body of the request as it arrives: `read(n)` may give fewer than n bytes. To be taken once, before any other read."""
     body = environ["wsgi.input"]
-    reader = getattr(body, "reader", None)
-    known = type(reader).__module__ == "gunicorn.http.body" and type(reader).__name__ == "LengthReader"
+    reader: Any = getattr(body, "reader", None)
+    known = reader is not None and (type(reader).__module__, type(reader).__name__) == ("gunicorn.http.body", "LengthReader")
     if known and body.buf.tell() == 0 and isinstance(getattr(reader.unreader, "sock", None), socket.socket):
         return _SocketBody(reader)
     stream: BodyStream = body

@@ -275,6 +275,17 @@ def test_large_frames_are_whole(archive: Archive) -> None:
         assert read(file).PixelData == pixels.tobytes()
 
 
+def test_a_large_frame_of_several_fragments_is_joined(archive: Archive) -> None:
+    pieces = [b"\xff\x4f\xff\x51" + b"a" * 200_000, b"b" * 200_000, b"c" * 200_000]
+    ds = image(RAMP[:1], compressed=pieces)
+    ds.NumberOfFrames = 1
+    archive.store(part10(ds, JPEG2000))
+    whole = b"".join(pieces)
+    assert parts(archive.get(f"{path_of(ds)}/frames/1", "*/*"))[0][1] == whole
+    single = archive.get(f"{path_of(ds)}/frames/1", f"image/jp2; transfer-syntax={JPEG2000}")
+    assert (single.headers["content-type"], single.body) == (f"image/jp2; transfer-syntax={JPEG2000}", whole)
+
+
 # Metadata
 
 
