@@ -1,0 +1,68 @@
+"""WADO-RS and STOW-RS when the bytes lie in an object store: streams and ranged reads in place of files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian
+
+from tests.support.data_sets import CONTENT_TYPE, body, image, new_uid, part10
+from tests.support.http import WebServer, running
+from tests.support.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, serve_s3
+
+PIXELS = np.random.default_rng(3).integers(0, 65536, (2, 300, 400), dtype=np.uint16)
+STUDY, SERIES = new_uid(), new_uid()
+AS_STORED = "transfer-syntax=*"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
+    with (
+        serve_s3(tmp_path_factory.mktemp("objects")) as s3,
+        running(
+            tmp_path_factory.mktemp("s3"),
+            storage="s3",
+            s3_endpoint=s3.endpoint,
+            s3_bucket=BUCKET,
+            s3_access_key=ACCESS_KEY,
+            s3_secret_key=SECRET_KEY,
+        ) as started,
+    ):
+        yield started
+
+
+@pytest.fixture(scope="module")
+def files(server: WebServer) -> dict[str, bytes]:
+    syntaxes = (ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
+    sent = {}
+    for number, syntax in enumerate(syntaxes):
+        ds = image(PIXELS, study=STUDY, series=SERIES, number=number)
+        sent[f"/studies/{STUDY}/series/{SERIES}/instances/{ds.SOPInstanceUID}"] = part10(ds, syntax)
+    assert server.request("POST", "/studies", body(sent.values()), {"Content-Type": CONTENT_TYPE}).status == 200
+    return sent
+
+
+def test_instances_come_whole_and_in_ranges(server: WebServer, files: dict[str, bytes]) -> None:
+    for path, file in files.items():
+        assert server.get(path, f"application/dicom; {AS_STORED}").body == file
+        some = server.get(path, f"application/dicom; {AS_STORED}", Range="bytes=128-131")
+        assert (some.status, some.body, some.headers["content-range"]) == (206, b"DICM", f"bytes 128-131/{len(file)}")
+
+
+def test_a_series_comes_in_order(server: WebServer, files: dict[str, bytes]) -> None:
+    answer = server.get(f"/studies/{STUDY}/series/{SERIES}", f"multipart/related; type=application/dicom; {AS_STORED}")
+    assert answer.status == 200
+    assert len(answer.body) == int(answer.headers["content-length"])
+    places = [answer.body.index(file) for file in files.values()]
+    assert places == sorted(places)
+
+
+def test_frames_and_bulk_data_are_ranged_reads(server: WebServer, files: dict[str, bytes]) -> None:
+    for path in files:
+        assert server.get(f"{path}/frames/2", "application/octet-stream").body == PIXELS[1].tobytes()
+        assert server.get(f"{path}/bulkdata/7FE00010", "*/*").body == PIXELS.tobytes()
+        assert server.get(f"{path}/bulkdata/7FE00010", "*/*", Range="bytes=-4").body == PIXELS.tobytes()[-4:]
+    assert len(json.loads(server.get(f"/studies/{STUDY}/metadata", "application/dicom+json").body)) == len(files)
