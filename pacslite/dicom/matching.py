@@ -295,9 +295,17 @@ def _fits(match: Match, value: str) -> bool:
 
 @lru_cache(maxsize=256)
 def _regex(match: Wildcard) -> re.Pattern[str]:
-    tokens = {"*": ".*", "?": "."}
-    body = "".join(tokens.get(c) or (f"[{re.escape(case_variants(c))}]" if match.ignore_case else re.escape(c)) for c in match.pattern)
-    return re.compile(body, re.DOTALL)
+    """The pattern without backtracking: what stands between two `*` is taken where it first occurs, which is always right.
+
+    Else a caller could keep the server busy for hours with `*a*a*a*b` and a long text.
+    """
+    first, *others = (_literal(part, match.ignore_case) for part in match.pattern.split("*"))
+    middle = "".join(f"(?>.*?{part})" for part in others[:-1])
+    return re.compile(first + middle + "".join(f".*{part}" for part in others[-1:]), re.DOTALL)
+
+
+def _literal(part: str, ignore_case: bool) -> str:
+    return "".join("." if c == "?" else f"[{re.escape(case_variants(c))}]" if ignore_case else re.escape(c) for c in part)
 
 
 def case_variants(character: str) -> str:

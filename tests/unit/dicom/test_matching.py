@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -230,3 +233,15 @@ def test_any_text_parses_or_is_refused(vr: str, text: str) -> None:
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30))
 def test_a_value_fits_itself(value: str) -> None:
     assert matches(parse("LO", value), (value.strip(" \0"),)) or not value.strip(" \0")
+
+
+@given(st.text("ab*?", min_size=1, max_size=8), st.text("ab", min_size=1, max_size=8))
+def test_a_pattern_fits_what_its_plain_expression_fits(pattern: str, value: str) -> None:
+    plain = "".join({"*": ".*", "?": "."}.get(character, character) for character in pattern)
+    assert matches(parse("LO", pattern), (value,)) is (re.fullmatch(plain, value) is not None)
+
+
+def test_a_pattern_of_many_asterisks_takes_no_longer_than_others() -> None:
+    begin = time.perf_counter()
+    assert not matches(parse("LT", "*a*a*a*a*b"), ("a" * 300,))
+    assert time.perf_counter() - begin < 1  # trying every way to divide it would take many seconds
