@@ -65,7 +65,7 @@ def tag_of(name: str) -> int:
         tag = int(name, 16)
         if tag & PRIVATE_GROUP or keyword_for_tag(tag):
             return tag
-    else:
+    elif name:  # the dictionary has retired attributes without a keyword
         found = tag_for_keyword(name)
         if found is not None:
             return found

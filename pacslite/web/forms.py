@@ -12,7 +12,8 @@ import re
 import types
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from pacslite.errors import BadRequest, InvalidForm, TooLarge, UnsupportedContent
+from pacslite.errors import BadRequest, InvalidForm, UnsupportedContent
+from pacslite.web.incoming import whole_body
 from pacslite.web.messages import Request
 
 T = TypeVar("T")
@@ -31,11 +32,8 @@ def parse(form: type[T], request: Request) -> T:
     content_type = (request.header("Content-Type") or "").partition(";")[0].strip().lower()
     if content_type != "application/json":
         raise UnsupportedContent("The body must be application/json.", ("application/json",))
-    body = request.body.read(MAX_BODY_BYTES + 1)
-    if len(body) > MAX_BODY_BYTES:
-        raise TooLarge(f"The body is larger than {MAX_BODY_BYTES} bytes.")
     try:
-        given = json.loads(body)
+        given = json.loads(whole_body(request.environ, MAX_BODY_BYTES))
     except (ValueError, RecursionError):
         raise BadRequest("The body is not JSON.") from None
     return parse_value(form, given)

@@ -10,6 +10,9 @@ from __future__ import annotations
 import socket
 from typing import Any
 
+from gunicorn.http.errors import ParseException
+
+from pacslite.errors import BadRequest, TooLarge
 from pacslite.web.messages import BodyStream
 
 _RECEIVE_BYTES = 256 * 1024
@@ -39,6 +42,21 @@ class _SocketBody:
         return data
 
 
+class _ForeignBody:
+    """A body by the reader of the server; malformed chunks are an OSError too, as is a client that is gone."""
+
+    def __init__(self, body: Any) -> None:
+        self._body = body
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most `size` bytes; none where the body ends."""
+        try:
+            data: bytes = self._body.read(size)
+        except ParseException as error:
+            raise OSError(f"malformed chunks: {error}") from None
+        return data
+
+
 def drain(environ: dict[str, Any]) -> None:
     """Reads what is left of a refused body when it is not long, so that the connection can go on.
 
@@ -62,5 +80,17 @@ def arriving_body(environ: dict[str, Any]) -> BodyStream:
     known = reader is not None and (type(reader).__module__, type(reader).__name__) == ("gunicorn.http.body", "LengthReader")
     if known and body.buf.tell() == 0 and isinstance(getattr(reader.unreader, "sock", None), socket.socket):
         return _SocketBody(reader)
-    stream: BodyStream = body
-    return stream
+    return _ForeignBody(body)
+
+
+def whole_body(environ: dict[str, Any], max_bytes: int) -> bytes:
+    """A body that is read as one; raises TooLarge, and BadRequest when it breaks off."""
+    stream, data = arriving_body(environ), bytearray()
+    try:
+        while piece := stream.read(max_bytes + 1 - len(data)):
+            data += piece
+            if len(data) > max_bytes:
+                raise TooLarge(f"The body is larger than {max_bytes} bytes.")
+    except OSError:
+        raise BadRequest("The body broke off.") from None
+    return bytes(data)

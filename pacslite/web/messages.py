@@ -94,12 +94,6 @@ class Request:
         return [value for key, value in self.query if key == name]
 
     @property
-    def body(self) -> BodyStream:
-        """The bytes of the request, which end where the request ends."""
-        stream: BodyStream = self.environ["wsgi.input"]
-        return stream
-
-    @property
     def content_length(self) -> int | None:
         """The announced length of the body; None when it is chunked or absent."""
         text = self.environ.get("CONTENT_LENGTH", "")

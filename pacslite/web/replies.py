@@ -21,7 +21,8 @@ from pacslite.web.messages import Body, FileBody, Headers, Reply, Request, Segme
 
 PIECE_BYTES = 512 * 1024
 _STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
-_RANGE = re.compile(r"bytes=\s*(\d*)-(\d*)\s*", re.IGNORECASE)
+# More digits than any size has make no number in Python (4300) and no range here.
+_RANGE = re.compile(r"bytes=\s*(\d{0,100})-(\d{0,100})\s*", re.IGNORECASE)
 # RFC 9110 15.4.5; and the policies: a 304 updates the headers of what the caller has kept (RFC 9111 4.3.4), so one without
 # them, or with those of other resources, would change how a kept page or script may behave.
 _KEPT_IN_304 = frozenset(

@@ -180,6 +180,11 @@ _PICTURES = np.zeros((4, 4, 6), dtype=np.uint8)
 
 
 def _odd() -> Iterator[tuple[str, bytes]]:
+    for said, real in ((EXPLICIT_LE, NATIVE[0]), (IMPLICIT_LE, NATIVE[1])):
+        ds = image()
+        data_set = data_sets.part10(ds, real)
+        data_set = data_set[data_set.index(b"\x08\0\x16\0") :]
+        yield f"other-than-said-{said}", encode_preamble_and_meta(ds.SOPClassUID, ds.SOPInstanceUID, said) + data_set
     private = image()
     private.SOPClassUID = "1.3.6.1.4.1.99999.7"
     yield "private-sop-class", data_sets.part10(private)

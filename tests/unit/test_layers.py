@@ -39,7 +39,7 @@ OWNERS = {
     "pynetdicom": {"dimse"},
     "flask": {"web", "dicomweb", "admin", "ui", "files"},
     "werkzeug": {"web", "dicomweb", "admin", "ui", "files"},
-    "gunicorn": {"web_server"},
+    "gunicorn": {"web_server", "web"},  # web/incoming.py reads bodies by its reader
     "click": {"cli"},
 }
 
