@@ -18,6 +18,11 @@ pacslite accepts associations (SCP) for:
 | Verification | 1.2.840.10008.1.1 | also as SCU, for known peers (`pacslite peer echo`) |
 | Storage | all of the installed pydicom's dictionary, and private ones | every transfer syntax of that dictionary; kept as received |
 | Query | Patient Root and Study Root FIND, relational queries too | PATIENT, STUDY, SERIES, IMAGE |
+| Retrieve | Patient Root and Study Root MOVE and GET, relational retrieval too | PATIENT, STUDY, SERIES, IMAGE; lists of UIDs |
+
+It requests associations (SCU) for Verification, and for Storage to carry out C-MOVE: one presentation context for each SOP class and
+transfer syntax of what is sent, and for native ones explicit and implicit VR little endian beside it. More than 128 contexts are spread over
+several associations, one after the other; `move_associations` sends a large C-MOVE over several at once.
 
 - The called AE title must be ours (`PACSLITE_AET`), else the association is rejected with source 1, reason 7;
   `called_aet_policy = "any"` takes all.
@@ -26,6 +31,18 @@ pacslite accepts associations (SCP) for:
 - The same instance again is 0000H and changes nothing. Other content under a known UID is a new version (0000H), or, by `duplicate_policy`,
   refused with 0111H, or ignored with 0000H (`keep_first`).
 - Text is answered in a Specific Character Set that the caller can read, see PS3.3 C.12.1.1.2.
+- Retrieval sends the newest version of each instance, undecoded in the stored transfer syntax when the receiver accepted that, else, when
+  it is a native one, converted to another native one. A compressed instance whose syntax was not accepted, and one whose SOP class was not,
+  is a failed sub-operation.
+- Where the requester of an association only receives (role selection for C-GET) and lists a native transfer syntax first, explicit VR
+  little endian is chosen among the native ones it offers.
+- Identifiers of C-MOVE and C-GET hold unique keys; other keys are passed over, except IssuerOfPatientID beside PatientID. The level PATIENT
+  is taken in Study Root too.
+- Move Destination is the AE title of a known peer (`pacslite peer add`), else A801H. A known peer may retrieve when its `allow` says
+  so (else 0124H); unknown callers may. C-STORE requests name the Move Originator.
+- Final status of a retrieval: 0000H; B000H with failures or warnings; A702H when all failed, the receiver being out of reach among the
+  reasons; FE00H when cancelled, which is looked for between sub-operations. Failed SOP Instance UID List names what failed.
+- Pending responses come at once and then every second. Numbers above 65535 are told as 65535.
 
 ## DICOMweb
 

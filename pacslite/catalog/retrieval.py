@@ -5,13 +5,15 @@ Newest versions only. Each function is one indexed statement.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Select, bindparam, or_, select
 
-from pacslite.catalog.models import blob, instance, metadata, series, study, tombstone, version
+from pacslite.catalog.models import blob, instance, metadata, patient, series, study, tombstone, version
 from pacslite.catalog.statements import Prepared
+from pacslite.dicom.attributes import LEVELS, Level
 
 _FETCHED_ROWS = 100
 
@@ -54,6 +56,12 @@ _ITEM = (
     blob.c.size_bytes,
     blob.c.sha256,
 )
+_UNIQUE = {
+    Level.PATIENT: patient.c.identity_id,
+    Level.STUDY: study.c.study_instance_uid,
+    Level.SERIES: series.c.series_instance_uid,
+    Level.INSTANCE: instance.c.sop_instance_uid,
+}
 _DOCUMENT = (study.c.study_instance_uid, series.c.series_instance_uid, instance.c.sop_instance_uid, metadata.c.json)
 
 
@@ -108,6 +116,35 @@ def items(conn: Connection, study_uid: str, series_uid: str | None = None, insta
     """The instances of a study or series, or one of them; empty when there is none."""
     depth, parameters = _parameters(study_uid, series_uid, instance_uid)
     return [ItemRow._make(row) for row in _ITEMS[depth].all(conn, parameters)]
+
+
+def selected(conn: Connection, keys: Mapping[Level, str], issuer: str = "") -> list[ItemRow]:
+    """The instances that have these unique keys, one value for each level given; in the order of studies, series, instances.
+
+    `issuer` is that of the PatientID among them, empty for any.
+    """
+    parameters = {level.name: value for level, value in keys.items()} | ({"issuer": issuer} if issuer else {})
+    rows = _selection(frozenset(keys), bool(issuer)).all(conn, parameters)
+    return [ItemRow._make(row) for row in rows]
+
+
+@lru_cache
+def _selection(levels: frozenset[Level], by_issuer: bool) -> Prepared:
+    statement = (
+        select(*_ITEM)
+        .select_from(study)
+        .join(series, series.c.study_pk == study.c.pk)
+        .join(instance, instance.c.series_pk == series.c.pk)
+        .join(version, (version.c.instance_pk == instance.c.pk) & (version.c.number == instance.c.version_number))
+        .join(blob, blob.c.pk == version.c.blob_pk)
+    )
+    if Level.PATIENT in levels:
+        statement = statement.join(patient, patient.c.pk == study.c.patient_pk)
+    conditions = [_UNIQUE[level] == bindparam(level.name) for level in LEVELS if level in levels]
+    if by_issuer:
+        conditions.append(patient.c.identity_issuer == bindparam("issuer"))
+    order = (study.c.pk, series.c.series_number_value, series.c.pk, instance.c.instance_number_value, instance.c.pk)
+    return Prepared(statement.where(*conditions).order_by(*order))
 
 
 def documents(conn: Connection, study_uid: str, series_uid: str | None = None, instance_uid: str | None = None) -> Iterator[DocumentRow]:

@@ -15,7 +15,7 @@ from pacslite.errors import InvalidForm, NotFound, PeerError
 if TYPE_CHECKING:
     from pacslite.catalog.database import Catalog
 
-__all__ = ["SERVICES", "Echo", "Peer", "echo", "listed", "put", "remove"]
+__all__ = ["SERVICES", "Echo", "Peer", "echo", "find", "listed", "put", "remove"]
 
 # PS3.5 6.2, AE: 1-16 characters of the default repertoire, no backslash, no control characters; spaces around do not count.
 _AE_TITLE = re.compile(r"[!-\[\]-~](?:[ -\[\]-~]{0,14}[!-\[\]-~])?")
@@ -34,6 +34,12 @@ def listed(catalog: Catalog) -> list[Peer]:
     """All peers by title."""
     with catalog.read() as connection:
         return rows.listed(connection)
+
+
+def find(catalog: Catalog, ae_title: str) -> Peer | None:
+    """The peer of that title, None when nobody added it."""
+    with catalog.read() as connection:
+        return rows.find(connection, ae_title)
 
 
 def put(catalog: Catalog, peer: Peer) -> Peer:

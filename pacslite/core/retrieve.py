@@ -8,7 +8,7 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +19,7 @@ from pacslite.catalog import retrieval
 from pacslite.catalog.database import Catalog
 from pacslite.core.content import FileBody, StreamBody
 from pacslite.dicom import frame_index as frame_indexes
+from pacslite.dicom.attributes import Level
 from pacslite.dicom.frame_index import FrameIndex
 from pacslite.dicom.limits import Limits
 from pacslite.dicom.values import swapped
@@ -64,6 +65,41 @@ def plan(catalog: Catalog, resource: Resource) -> tuple[Item, ...]:
         if not found:
             raise absent(resource, retrieval.was_deleted(conn, *uids(resource)))
     return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What a C-MOVE or C-GET asks for: values of the unique key of `level`, and one for each level above that is named.
+
+    An issuer narrows the patients down where a PatientID is given.
+    """
+
+    level: Level
+    values: tuple[str, ...]
+    above: Mapping[Level, str]
+    issuer_of_patient_id: str = ""
+
+
+def select(catalog: Catalog, selection: Selection) -> tuple[Item, ...]:
+    """The newest versions of the instances selected, none twice; empty when nothing fits."""
+    found: dict[int, Item] = {}
+    shared: dict[str, str] = {}
+    with catalog.read() as conn:
+        for value in selection.values:
+            for item in retrieval.selected(conn, {**selection.above, selection.level: value}, selection.issuer_of_patient_id):
+                found[item.version_pk] = _slim(item, shared)
+    return tuple(found.values())
+
+
+def _slim(item: Item, shared: dict[str, str]) -> Item:
+    """The item with texts that others have too kept once: a plan may be of a hundred thousand."""
+    return item._replace(
+        study_instance_uid=shared.setdefault(item.study_instance_uid, item.study_instance_uid),
+        series_instance_uid=shared.setdefault(item.series_instance_uid, item.series_instance_uid),
+        sop_class_uid=shared.setdefault(item.sop_class_uid, item.sop_class_uid),
+        transfer_syntax_uid=shared.setdefault(item.transfer_syntax_uid, item.transfer_syntax_uid),
+        store_name=shared.setdefault(item.store_name, item.store_name),
+    )
 
 
 def uids(resource: Resource) -> tuple[str, str | None, str | None]:

@@ -11,11 +11,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import select
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pacslite import logs
@@ -31,6 +33,7 @@ from pacslite.dimse.pdus import (
     Released,
     Stopping,
     TimedOut,
+    Unfinished,
 )
 from pacslite.error_map import mapping_of
 from pacslite.errors import PacsliteError, TooLarge
@@ -45,6 +48,7 @@ _IS_COMMAND, _IS_LAST = 1, 2
 _MAX_COMMAND_BYTES = 64 * 1024
 _MAX_IDENTIFIER_BYTES = 16 * 1024**2
 _NOTHING = memoryview(b"")
+_NO_COUNTERS: Mapping[int, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +77,21 @@ class Association:
         self._peer_max_pdu = 0
         self._body, self._offset = _NOTHING, 0
         self._context_id = 0
-        self._data_left = False
+        self._data_left = self._cancelled = False
+        self._message_id = 0
         self._lock = threading.Lock()
         self._busy = self._stopping = False
         self._reader: PduReader
+
+    @property
+    def contexts(self) -> Iterable[Context]:
+        """The accepted presentation contexts."""
+        return self._contexts.values()
+
+    @property
+    def max_pdu_bytes(self) -> int:
+        """The longest PDU that the peer takes, 0 for no bound."""
+        return self._peer_max_pdu
 
     @property
     def settings(self) -> Settings:
@@ -113,6 +128,8 @@ class Association:
             return b"", "aborted by the peer"
         except ProtocolViolation as error:
             return pdus.abort_pdu(2, error.reason), f"aborted: {error}"
+        except Unfinished as error:
+            return pdus.abort_pdu(0, pdus.NO_REASON), f"aborted: {error}"
         except TimedOut as error:
             return pdus.abort_pdu(2, pdus.NO_REASON), f"aborted: {error}"
         except (ConnectionLost, Stopping) as error:
@@ -168,6 +185,13 @@ class Association:
             if self._stopping:
                 raise Stopping("the server is stopping")
             self._busy = True
+        request = self._read_command(context_id, control, data)
+        self._data_left, self._cancelled = request.command.has_data_set, False
+        self._message_id = request.command.message_id if request.command.field in commands.REQUESTS else 0
+        return request
+
+    def _read_command(self, context_id: int, control: int, data: memoryview) -> Request:
+        """The command set that begins with this PDV."""
         if not control & _IS_COMMAND:
             raise ProtocolViolation("data set without a command", pdus.UNEXPECTED_PARAMETER)
         context = self._contexts.get(context_id)
@@ -180,9 +204,7 @@ class Association:
             encoded += data
             if len(encoded) > _MAX_COMMAND_BYTES:
                 raise ProtocolViolation("command set too long")
-        command = commands.decode_command(encoded)
-        self._data_left = command.has_data_set
-        return Request(context, command)
+        return Request(context, commands.decode_command(encoded))
 
     def _serve(self, request: Request) -> None:
         service = self._services.get(request.command.field)
@@ -260,7 +282,7 @@ class Association:
 
     # Answers
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes | memoryview) -> None:
         """Send whole PDUs in one go; raises AssociationEnded."""
         try:
             self._sock.sendall(data)
@@ -269,13 +291,27 @@ class Association:
         except OSError as error:
             raise ConnectionLost(f"sending failed: {error.strerror or error}") from None
 
-    def respond(self, request: Request, status: int, comment: str = "", offending: tuple[int, ...] = ()) -> None:
-        """Send a final response without data set, after what is left of the request's own has been read."""
+    def respond(
+        self,
+        request: Request,
+        status: int,
+        comment: str = "",
+        offending: tuple[int, ...] = (),
+        *,
+        counters: Mapping[int, int] = _NO_COUNTERS,
+        data_set: bytes | None = None,
+    ) -> None:
+        """Send a final response, after what is left of the request's own data set has been read."""
         for _ in self.fragments():
             pass
         name = f"{request.command.field:04X}:{status:04X}"
         self.answered[name] = self.answered.get(name, 0) + 1
-        command = commands.encode_response(request.command, status, comment, offending)
+        command = commands.encode_response(request.command, status, comment, offending, counters=counters, data_set=data_set is not None)
+        self.send(pdus.encode_message(request.context.id, command, data_set, self._peer_max_pdu))
+
+    def report(self, request: Request, counters: Mapping[int, int]) -> None:
+        """Send a pending response that tells of sub-operations (PS3.7 9.3.3.2, 9.3.4.2)."""
+        command = commands.encode_response(request.command, commands.PENDING, counters=counters)
         self.send(pdus.encode_message(request.context.id, command, None, self._peer_max_pdu))
 
     def message(self, request: Request, status: int, data_set: bytes) -> bytes:
@@ -283,22 +319,42 @@ class Association:
         command = commands.encode_response(request.command, status, data_set=True)
         return pdus.encode_message(request.context.id, command, data_set, self._peer_max_pdu)
 
-    def cancelled(self, request: Request) -> bool:
-        """Whether a C-CANCEL-RQ for the running request is here (PS3.7 9.3.2.3); never waits for one.
+    # While an operation runs
+
+    def cancelled(self) -> bool:
+        """Whether a C-CANCEL-RQ for the running request has come (PS3.7 9.3.2.3); never waits for one.
 
         Raises Stopping when the server goes down: an operation that asks may be broken off.
         """
         if self._stopping:
             raise Stopping("the server is stopping")
-        if self._offset >= len(self._body) and not self._reader.has_input():
-            return False
-        context_id, control, data = self._next_pdv()
-        if control != _IS_COMMAND | _IS_LAST or context_id != request.context.id:
-            raise ProtocolViolation("message during an operation", pdus.UNEXPECTED_PARAMETER)
-        command = commands.decode_command(data)
-        if command.field != commands.C_CANCEL_RQ:
-            raise ProtocolViolation("request during an operation", pdus.UNEXPECTED_PARAMETER)
-        return command.number(commands.MESSAGE_ID_RESPONDED_TO) == request.command.message_id
+        while self._offset < len(self._body) or self._reader.has_input():
+            command = self._read_command(*self._next_pdv()).command
+            if command.field != commands.C_CANCEL_RQ:
+                raise ProtocolViolation("message during an operation", pdus.UNEXPECTED_PARAMETER)
+            self._note_cancel(command)
+        return self._cancelled
+
+    def await_input(self, other: int, seconds: float) -> None:
+        """Wait until the peer sends something, the descriptor `other` is readable, or the time is over."""
+        if self._offset < len(self._body):
+            return
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        poll.register(other, select.POLLIN)
+        poll.poll(seconds * 1000)
+
+    def store_status(self, message_id: int) -> int:
+        """The status by which the peer answers a C-STORE of ours; raises AssociationEnded."""
+        while True:
+            command = self._read_command(*self._next_pdv()).command
+            if command.field != commands.C_CANCEL_RQ:
+                return commands.status_of(command, commands.C_STORE_RSP, message_id)
+            self._note_cancel(command)
+
+    def _note_cancel(self, command: Command) -> None:
+        if command.number(commands.MESSAGE_ID_RESPONDED_TO) == self._message_id:
+            self._cancelled = True
 
 
 def _end(kind: int) -> AssociationEnded:

@@ -6,7 +6,12 @@ from dataclasses import dataclass
 from enum import Enum
 
 PATIENT_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.1.1"
+PATIENT_ROOT_MOVE = "1.2.840.10008.5.1.4.1.2.1.2"
+PATIENT_ROOT_GET = "1.2.840.10008.5.1.4.1.2.1.3"
 STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
+STUDY_ROOT_MOVE = "1.2.840.10008.5.1.4.1.2.2.2"
+STUDY_ROOT_GET = "1.2.840.10008.5.1.4.1.2.2.3"
+PATIENT_ROOT = frozenset({PATIENT_ROOT_FIND, PATIENT_ROOT_MOVE, PATIENT_ROOT_GET})
 
 
 class Service(Enum):
@@ -15,6 +20,19 @@ class Service(Enum):
     VERIFICATION = "verification"
     STORAGE = "storage"
     FIND = "find"
+    MOVE = "move"
+    GET = "get"
+
+
+QUERY_SERVICES = {
+    PATIENT_ROOT_FIND: Service.FIND,
+    STUDY_ROOT_FIND: Service.FIND,
+    PATIENT_ROOT_MOVE: Service.MOVE,
+    STUDY_ROOT_MOVE: Service.MOVE,
+    PATIENT_ROOT_GET: Service.GET,
+    STUDY_ROOT_GET: Service.GET,
+}
+"""The Query/Retrieve SOP classes (PS3.4 C.6)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +40,7 @@ class Context:
     """An accepted presentation context.
 
     `as_scp` and `as_scu` are our roles (PS3.7 D.3.3.4). `relational` queries and `combined_date_time` matching are those
-    granted by extended negotiation (PS3.4 C.5.1.1).
+    granted by extended negotiation (PS3.4 C.5).
     """
 
     id: int

@@ -12,7 +12,7 @@ from pacslite.dicom.document import PrivateTag
 from pacslite.dicom.matching import SequenceMatch
 from pacslite.dimse import commands
 from pacslite.dimse.associations import Association, Request
-from pacslite.dimse.contexts import PATIENT_ROOT_FIND, Context, Service
+from pacslite.dimse.contexts import PATIENT_ROOT, Context, Service
 from pacslite.dimse.find_answers import INSTANCE_AVAILABILITY, RETRIEVE_AE_TITLE, Answerer
 from pacslite.dimse.identifiers import QUERY_RETRIEVE_LEVEL, Identifier, decode_identifier
 
@@ -54,7 +54,7 @@ def serve(association: Association, request: Request) -> None:
 
 def check_level(identifier: Identifier, context: Context) -> tuple[int, str] | None:
     """Tag and reason when level or unique keys break the hierarchy of the model (PS3.4 C.4.1.2.1, C.4.1.3.1.1)."""
-    patient_root = context.abstract_syntax == PATIENT_ROOT_FIND
+    patient_root = context.abstract_syntax in PATIENT_ROOT
     levels = LEVELS if patient_root else LEVELS[1:]
     if identifier.level not in [str(level) for level in levels]:
         known = ", ".join(levels)
@@ -79,7 +79,7 @@ def _search(identifier: Identifier, context: Context, ignore_case: bool) -> _Sea
     asked = [tag for tag in identifier.asked if tag not in _CONTROL]
     private = {tag: found for tag in asked if (found := private_tag(tag, creators))}
     fields = tuple(tag for tag in asked if not tag & PRIVATE_GROUP)
-    if context.abstract_syntax == PATIENT_ROOT_FIND and UNIQUE_KEYS[Level.PATIENT].tag not in fields:
+    if context.abstract_syntax in PATIENT_ROOT and UNIQUE_KEYS[Level.PATIENT].tag not in fields:
         fields = (*fields, UNIQUE_KEYS[Level.PATIENT].tag)
     unsupported = len(usable) < len(keys) or _left_out(terms, keys) or any(not _can_return(tag, level, private) for tag in asked)
     return _Search(level, usable, fields, private, commands.PENDING_WARNING if unsupported else commands.PENDING)
@@ -123,7 +123,7 @@ def _answer(association: Association, request: Request, identifier: Identifier, 
         page = query.find(association.pacs.catalog, asked)
         offset, remaining = offset + len(page.rows), page.remaining
         for batch in _batches(association, request, answerer, search, page, seen):
-            if association.cancelled(request):
+            if association.cancelled():
                 association.respond(request, commands.CANCELLED)
                 return
             association.send(batch)

@@ -1,8 +1,9 @@
 """What is agreed when an association begins (PS3.8 section 7.1, PS3.7 annex D), with pynetdicom as the authority.
 
-Accepted: Verification, Storage of every SOP class of patients' objects (private ones too), Query/Retrieve FIND with
-Patient Root and Study Root. Transfer syntaxes: for storage the one that the requestor lists first among the standard's,
-else its first private one; for queries explicit VR little endian before the others.
+Accepted: Verification, Storage of every SOP class of patients' objects (private ones too), Query/Retrieve FIND, MOVE and
+GET with Patient Root and Study Root. Transfer syntaxes: for storage the one that the requestor lists first among the
+standard's, else its first private one; for queries explicit VR little endian before the others. Where the requestor can
+only receive, explicit VR little endian comes before other native ones: most objects are stored so and go out as they are.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pynetdicom.sop_class import _NON_PATIENT_OBJECT_CLASSES, _STORAGE_CLASSES
 
 from pacslite.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacslite.dicom.uids import clean_uid
-from pacslite.dimse.contexts import PATIENT_ROOT_FIND, STUDY_ROOT_FIND, Context, Service
+from pacslite.dimse.contexts import QUERY_SERVICES, Context, Service
 from pacslite.dimse.pdus import INVALID_PARAMETER, ProtocolViolation, reject_pdu
 from pacslite.errors import InvalidUid
 
@@ -44,8 +45,9 @@ _CACHED_BYTES = 32 * 1024
 # (PS3.8 9.3.1), and so are optional ones that would not be answered: user identity, asynchronous operations.
 _MAXIMUM_LENGTH, _ROLE_SELECTION, _EXTENDED = 0x51, 0x54, 0x56
 _ITEMS, _CONTEXT_ITEMS = frozenset({0x10, 0x20, 0x50}), frozenset({0x30, 0x40})
-# Of the query options of PS3.4 C.5.1.1 (relational, combined date and time, fuzzy names, time zones, ...) those granted.
-_GRANTED_OPTIONS = 2
+# How many of the options are granted: of PS3.4 C.5.1.1 (relational, combined date and time, fuzzy names, time zones, ...)
+# the first two, of C.5.2.1 and C.5.3.1 (relational, conversion of enhanced multi-frames) the first.
+_GRANTED_OPTIONS = {Service.FIND: 2, Service.MOVE: 1, Service.GET: 1}
 # What pynetdicom raises on a malformed A-ASSOCIATE-RQ.
 _MALFORMED = (AssertionError, AttributeError, IndexError, InvalidUid, KeyError, TypeError, ValueError, struct.error)
 # It logs a traceback for what a stranger sends; our own line says it in one.
@@ -77,8 +79,8 @@ def service_of(abstract_syntax: str) -> Service | None:
     """Which service an abstract syntax stands for, None when it is none of ours."""
     if abstract_syntax == _VERIFICATION:
         return Service.VERIFICATION
-    if abstract_syntax in (PATIENT_ROOT_FIND, STUDY_ROOT_FIND):
-        return Service.FIND
+    if abstract_syntax in QUERY_SERVICES:
+        return QUERY_SERVICES[abstract_syntax]
     if abstract_syntax in _NO_STUDY:
         return None
     if abstract_syntax in _STORAGE or not abstract_syntax.startswith(_STANDARD_ROOT):
@@ -137,7 +139,7 @@ def _context(agreed: PresentationContext, options: Mapping[str, primitives.SOPCl
     assert service is not None
     assert agreed.context_id is not None
     wanted = _information(options[uid]) if uid in options else b""
-    relational, combined = (wanted[at : at + 1] == b"\1" for at in range(_GRANTED_OPTIONS))
+    relational, combined = (wanted[at : at + 1] == b"\1" and at < _GRANTED_OPTIONS.get(service, 0) for at in range(2))
     return Context(
         agreed.context_id,
         uid,
@@ -151,11 +153,13 @@ def _context(agreed: PresentationContext, options: Mapping[str, primitives.SOPCl
 
 
 def _grant(asked: primitives.SOPClassExtendedNegotiation) -> primitives.SOPClassExtendedNegotiation:
-    """As many bytes as were asked, 1 where the option is asked for and there (PS3.4 C.5.1.1.1)."""
+    """As many bytes as were asked, 1 where the option is asked for and there (PS3.4 C.5)."""
     granted = primitives.SOPClassExtendedNegotiation()
     granted.sop_class_uid = asked.sop_class_uid
+    service = service_of(str(asked.sop_class_uid))
+    options = _GRANTED_OPTIONS[service] if service else 0
     granted.service_class_application_information = bytes(
-        1 if value == 1 and at < _GRANTED_OPTIONS else 0 for at, value in enumerate(_information(asked))
+        1 if value == 1 and at < options else 0 for at, value in enumerate(_information(asked))
     )
     return granted
 
@@ -174,7 +178,8 @@ def _contexts(
         if context.abstract_syntax is None or not context.transfer_syntax:
             raise ValueError("presentation context without abstract or transfer syntax")
         service = service_of(str(context.abstract_syntax))
-        supported = [_supported(context, service)] if service else []
+        receives_only = roles.get(UID(str(context.abstract_syntax))) == (False, True)
+        supported = [_supported(context, service, receives_only)] if service else []
         # An empty list would mean "nothing is supported" in the same way; a context of our own tells 3 from 4.
         result, role = negotiate_as_acceptor([context], supported, roles or None)
         results += result
@@ -184,16 +189,18 @@ def _contexts(
     return results, list(agreed_roles.values())
 
 
-def _supported(context: PresentationContext, service: Service) -> PresentationContext:
+def _supported(context: PresentationContext, service: Service, receives_only: bool) -> PresentationContext:
     """Our side of a context that is offered: the transfer syntaxes we take, best first."""
     ours = PresentationContext()
     ours.abstract_syntax = context.abstract_syntax
     offered = [str(uid) for uid in context.transfer_syntax]
-    if service is Service.FIND:
+    if service in _GRANTED_OPTIONS:
         wanted: Iterable[str] = _QUERY_SYNTAXES
     else:
         private = [uid for uid in offered if not uid.startswith(_STANDARD_ROOT)]
         wanted = [uid for uid in offered if uid in _TRANSFER_SYNTAXES] + (private if service is Service.STORAGE else [])
+        if receives_only and wanted and wanted[0] in _QUERY_SYNTAXES:
+            wanted = [*_QUERY_SYNTAXES, *wanted]
     for uid in wanted:
         ours.add_transfer_syntax(uid)
     if service is Service.STORAGE:
@@ -250,7 +257,7 @@ def _user_item(kind: int, value: bytes) -> bytes:
         return b""
     (length,) = struct.unpack_from(">H", value)
     uid, rest = _uid(value[2 : 2 + length]), value[2 + length :]
-    if kind == _EXTENDED and (service_of(uid.decode()) is not Service.FIND or not rest):
+    if kind == _EXTENDED and (uid.decode() not in QUERY_SERVICES or not rest):
         return b""
     return struct.pack(">H", len(uid)) + uid + rest
 

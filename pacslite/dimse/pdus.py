@@ -21,9 +21,11 @@ PDU_SLACK_BYTES = 4096
 _SMALL_BUFFER_BYTES = 16 * 1024
 
 _HEADER = struct.Struct(">BxI")
-_PDV_HEADER = struct.Struct(">BxIIBB")
+PDV_HEADER = struct.Struct(">BxIIBB")
+"""A PDU with one PDV: type, length; length of the PDV, context, control."""
 _TIMEVAL = struct.Struct("ll")
 
+RELEASE_RQ_PDU = _HEADER.pack(RELEASE_RQ, 4) + bytes(4)
 RELEASE_RP_PDU = _HEADER.pack(RELEASE_RP, 4) + bytes(4)
 
 # Reasons of an A-ABORT by the service provider (PS3.8 table 9-26).
@@ -54,6 +56,10 @@ class Stopping(AssociationEnded):
     """This server is going down."""
 
 
+class Unfinished(AssociationEnded):
+    """A message that we have begun cannot be completed."""
+
+
 class ProtocolViolation(AssociationEnded):
     """The peer broke PS3.7 or PS3.8; `reason` goes into the A-ABORT."""
 
@@ -81,7 +87,7 @@ def pdu_header(data: bytes | bytearray | memoryview) -> tuple[int, int]:
 def encode_message(context_id: int, command: bytes, data_set: bytes | None, max_pdu_bytes: int) -> bytes:
     """The P-DATA-TF PDUs of one DIMSE message, one PDV each; `max_pdu_bytes` is the receiver's bound, 0 for none."""
     if data_set is None and (not max_pdu_bytes or len(command) + 6 <= max_pdu_bytes):
-        return _PDV_HEADER.pack(P_DATA, len(command) + 6, len(command) + 2, context_id, 3) + command
+        return PDV_HEADER.pack(P_DATA, len(command) + 6, len(command) + 2, context_id, 3) + command
     pieces: list[bytes | memoryview] = []
     _append_pdus(pieces, context_id, command, 1, max_pdu_bytes)
     if data_set is not None:
@@ -96,7 +102,7 @@ def _append_pdus(pieces: list[bytes | memoryview], context_id: int, data: bytes,
     for offset in range(0, max(len(data), 1), step):
         piece = view[offset : offset + step]
         last = 2 if offset + step >= len(data) else 0
-        pieces += (_PDV_HEADER.pack(P_DATA, len(piece) + 6, len(piece) + 2, context_id, control | last), piece)
+        pieces += (PDV_HEADER.pack(P_DATA, len(piece) + 6, len(piece) + 2, context_id, control | last), piece)
 
 
 def set_timeouts(sock: socket.socket, seconds: float) -> None:

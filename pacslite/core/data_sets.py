@@ -1,0 +1,205 @@
+"""Data sets of stored instances on their way to a DICOM receiver: the bytes behind the file meta information, undecoded.
+
+As stored where the receiver takes that transfer syntax, else converted. A data set is read into the room that its sender
+has ready, so that bytes are moved once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator, Sequence
+from typing import BinaryIO, Protocol
+
+from pacslite.codec.transfer_syntax import convert
+from pacslite.core.retrieve import IN_MEMORY_BYTES, PIECE_BYTES, Item, local_copy
+from pacslite.dicom.limits import Limits
+from pacslite.dicom.part10 import MAX_META_BYTES, parse_file_meta
+from pacslite.errors import BlobMissing, NotDicom, PacsliteError, StorageError
+from pacslite.storage.blob_store import BlobStore
+from pacslite.storage.read_ahead import open_each
+
+# Holds the file meta information of nearly every file.
+_HEAD_BYTES = 4096
+_OTHER_LENGTH = "The stored bytes are not as long as the catalog says."
+_NOTHING = memoryview(b"")
+
+Wanted = tuple[Item, str]
+"""An instance and the transfer syntax in which it is to go out."""
+
+
+class DataSet(Protocol):
+    """An open data set; the one who reads it closes it."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether all has been read."""
+
+    def read_into(self, room: Sequence[memoryview]) -> int:
+        """Fills the pieces of room one after the other, up to the end of the data set; how many bytes that were.
+
+        Raises StorageError and InstanceRefused leaves.
+        """
+
+    def close(self) -> None:
+        """Releases what is held."""
+
+
+def open_data_sets(store: BlobStore, wanted: Sequence[Wanted], limits: Limits) -> Iterator[tuple[Item, DataSet | PacsliteError]]:
+    """The data sets in order, each opened when its turn comes; in place of one that cannot be opened the reason.
+
+    A distant store is asked for the next ones in advance: finish with one before taking the next.
+    """
+    as_stored = [item for item, target in wanted if target == item.transfer_syntax_uid]
+    streams = iter(()) if store.kind == "filesystem" else _streams(store, as_stored)
+    for item, target in wanted:
+        yield item, _open(store, item, target, limits, streams)
+
+
+def _open(
+    store: BlobStore, item: Item, target: str, limits: Limits, streams: Iterator[BinaryIO | PacsliteError]
+) -> DataSet | PacsliteError:
+    try:
+        if target != item.transfer_syntax_uid:
+            return _converted(store, item, target, limits)
+        path = store.local_path(item.storage_key)
+        if path is not None:
+            return _FileDataSet(os.fspath(path), item)
+        stream = next(streams)
+        return stream if isinstance(stream, PacsliteError) else _PiecewiseDataSet(_without_meta(stream, item))
+    except PacsliteError as error:
+        return error
+
+
+def _streams(store: BlobStore, items: Sequence[Item]) -> Iterator[BinaryIO | PacsliteError]:
+    """Each file as a stream, or why there is none; reading ahead goes on behind one that is missing."""
+    at = 0
+    while at < len(items):
+        try:
+            for stream in open_each(store, [(item.storage_key, 0, item.size_bytes) for item in items[at:]]):
+                at += 1
+                yield stream
+        except PacsliteError as error:
+            at += 1
+            yield error
+
+
+class _FileDataSet:
+    """The data set of a file on this machine."""
+
+    __slots__ = ("_end", "_file", "_offset")
+
+    def __init__(self, path: str, item: Item) -> None:
+        self._file = -1
+        try:
+            self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            size = os.fstat(self._file).st_size
+            head = os.pread(self._file, _HEAD_BYTES, 0)
+            if parse_file_meta(head, len(head) == size) is None:
+                head = os.pread(self._file, MAX_META_BYTES, 0)
+            if size != item.size_bytes:
+                raise BlobMissing(_OTHER_LENGTH)
+            self._offset, self._end = _data_set_offset(head, len(head) == size), size
+        except FileNotFoundError:
+            raise BlobMissing("The stored bytes are missing.") from None
+        except OSError as error:
+            self.close()
+            raise _unreadable(error) from error
+        except PacsliteError:
+            self.close()
+            raise
+
+    @property
+    def finished(self) -> bool:
+        return self._offset >= self._end
+
+    def read_into(self, room: Sequence[memoryview]) -> int:
+        try:
+            count = os.preadv(self._file, room, self._offset)
+        except OSError as error:
+            raise _unreadable(error) from error
+        self._offset += count
+        if not self.finished and count < sum(map(len, room)):
+            raise BlobMissing(_OTHER_LENGTH)
+        return count
+
+    def close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+class _PiecewiseDataSet:
+    """A data set that is made or fetched piece by piece."""
+
+    __slots__ = ("_piece", "_pieces")
+
+    def __init__(self, pieces: Generator[bytes]) -> None:
+        self._pieces = pieces
+        self._piece = _NOTHING
+        self._advance()
+
+    def _advance(self) -> None:
+        self._piece = memoryview(next((piece for piece in self._pieces if piece), b""))
+
+    @property
+    def finished(self) -> bool:
+        return not self._piece
+
+    def read_into(self, room: Sequence[memoryview]) -> int:
+        total = 0
+        for place in room:
+            at = 0
+            while at < len(place) and self._piece:
+                count = min(len(place) - at, len(self._piece))
+                place[at : at + count] = self._piece[:count]
+                at, self._piece = at + count, self._piece[count:]
+                if not self._piece:
+                    self._advance()
+            total += at
+        return total
+
+    def close(self) -> None:
+        self._pieces.close()
+
+
+def _without_meta(stream: BinaryIO, item: Item) -> Generator[bytes]:
+    """What comes behind the file meta information."""
+    left = item.size_bytes
+    head = b""
+    offset: int | None = None
+    while left:
+        piece = stream.read(min(left, PIECE_BYTES))
+        if not piece:
+            raise BlobMissing(_OTHER_LENGTH)
+        left -= len(piece)
+        if offset is None:
+            head += piece
+            if left and len(head) < MAX_META_BYTES and parse_file_meta(head) is None:
+                continue
+            offset = _data_set_offset(head, not left)
+            piece, head = head[offset:], b""
+        yield piece
+
+
+def _converted(store: BlobStore, item: Item, target: str, limits: Limits) -> _PiecewiseDataSet:
+    """In another native transfer syntax; a small one is made whole, so that what is wrong with it shows before it is sent."""
+
+    def pieces() -> Generator[bytes]:
+        with local_copy(store, item, limits.scratch) as path, path.open("rb") as file:
+            yield from convert(file, target, limits, with_meta=False)
+
+    if item.size_bytes > IN_MEMORY_BYTES:
+        return _PiecewiseDataSet(pieces())
+    whole = b"".join(pieces())
+    return _PiecewiseDataSet(piece for piece in (whole,))
+
+
+def _data_set_offset(head: bytes, whole: bool) -> int:
+    meta = parse_file_meta(head, whole)
+    if meta is None:
+        raise NotDicom("the stored file ends inside its file meta information")
+    return meta.data_set_offset
+
+
+def _unreadable(error: OSError) -> StorageError:
+    return StorageError(f"The stored bytes cannot be read: {error.strerror}")

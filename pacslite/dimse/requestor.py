@@ -1,0 +1,209 @@
+"""Associations that we ask for (PS3.8 7.1), with pynetdicom's encoding of the request; synchronous like `associations`."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Protocol, Self
+
+from pacslite.dimse import commands, pdus
+from pacslite.dimse.commands import Command
+from pacslite.dimse.pdus import AssociationEnded, ConnectionLost, PduReader, PeerAborted, ProtocolViolation, TimedOut
+from pacslite.errors import PeerError
+
+_APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
+_MAX_PDU_BYTES = 16 * 1024
+# Items and sub-items of an A-ASSOCIATE-AC (PS3.8 9.3.3).
+_CONTEXT_ITEM, _TRANSFER_SYNTAX_ITEM, _USER_ITEM, _MAXIMUM_LENGTH = 0x21, 0x40, 0x50, 0x51
+_FIRST_ITEM = 68
+MAX_CONTEXTS = 128
+_RELEASE_S = 5.0
+
+Offer = tuple[tuple[str, tuple[str, ...]], ...]
+"""Presentation contexts to ask for: abstract syntax and transfer syntaxes; their ids are 1, 3, 5, ..."""
+
+
+class Remote(Protocol):
+    """What is needed to reach a remote application entity."""
+
+    @property
+    def aet(self) -> str:
+        """Its application entity title."""
+
+    @property
+    def host(self) -> str:
+        """Its host name or address."""
+
+    @property
+    def port(self) -> int:
+        """Its TCP port."""
+
+
+@contextlib.contextmanager
+def peer_errors(peer: Remote) -> Iterator[None]:
+    """Whatever goes wrong with the connection or the association becomes a PeerError that says with whom and why."""
+    where = f"{peer.aet} at {peer.host}:{peer.port}"
+    try:
+        yield
+    except TimeoutError:
+        raise PeerError(f"{where}: no answer in time") from None
+    except OSError as error:
+        raise PeerError(f"{where}: {error.strerror or error}") from None
+    except ConnectionLost as error:
+        raise PeerError(f"{where}: the association was lost: {error}") from None
+    except AssociationEnded as error:
+        raise PeerError(f"{where}: {error}") from None
+
+
+class Requested:
+    """An association that the peer has accepted; one thread uses it, `cut` may be called from others.
+
+    `max_pdu_bytes` is the longest PDU the peer takes, 0 for no bound; `accepted` tells the transfer syntax of each context.
+    """
+
+    def __init__(self, sock: socket.socket, timeout_s: float) -> None:
+        self._sock = sock
+        self._reader = PduReader(sock, _MAX_PDU_BYTES, timeout_s)
+        self.max_pdu_bytes = 0
+        self.accepted: Mapping[int, str] = {}
+
+    @classmethod
+    def connect(cls, peer: Remote, calling_aet: str, offer: Offer, connect_s: float, silence_s: float) -> Self:
+        """Connect and associate within `connect_s`; afterwards the peer may be silent for `silence_s`.
+
+        Raises OSError, AssociationEnded: see `peer_errors`.
+        """
+        sock = socket.create_connection((peer.host, peer.port), connect_s)
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            pdus.set_timeouts(sock, connect_s)
+            association = cls(sock, silence_s)
+            association.send(_associate_rq(peer.aet, calling_aet, offer))
+            association._await_acceptance()
+            pdus.set_timeouts(sock, silence_s)
+        except BaseException:
+            sock.close()
+            raise
+        return association
+
+    def _await_acceptance(self) -> None:
+        kind, body = self._reader.next()
+        if kind == pdus.ASSOCIATE_RJ and len(body) == 4:
+            raise ProtocolViolation(f"association rejected: {_why_rejected(bytes(body))}")
+        if kind == pdus.ABORT:
+            raise PeerAborted("association aborted")
+        if kind != pdus.ASSOCIATE_AC:
+            raise ProtocolViolation(f"answered with a PDU of type {kind:02X}H")
+        try:
+            self.max_pdu_bytes, self.accepted = _decode_acceptance(bytes(body))
+        except (IndexError, UnicodeDecodeError, struct.error) as error:
+            raise ProtocolViolation("malformed A-ASSOCIATE-AC") from error
+
+    def send(self, data: bytes | memoryview) -> None:
+        """Send whole PDUs; raises AssociationEnded."""
+        try:
+            self._sock.sendall(data)
+        except (BlockingIOError, TimeoutError):
+            raise TimedOut("the peer does not read") from None
+        except OSError as error:
+            raise ConnectionLost(f"sending failed: {error.strerror or error}") from None
+
+    def response(self) -> Command:
+        """The next command set; raises AssociationEnded."""
+        encoded, control = b"", 0
+        while not control & 2:
+            kind, body = self._reader.next()
+            if kind == pdus.ABORT:
+                raise PeerAborted("association aborted")
+            if kind != pdus.P_DATA or len(body) < 6:
+                raise ProtocolViolation(f"answered with a PDU of type {kind:02X}H")
+            offset = 0
+            while offset + 6 <= len(body):
+                length, _, control = struct.unpack_from(">IBB", body, offset)
+                encoded += body[offset + 6 : offset + 4 + length]
+                offset += 4 + max(length, 2)
+        return commands.decode_command(encoded)
+
+    def store_status(self, message_id: int) -> int:
+        """The status by which the peer answers a C-STORE of ours; raises AssociationEnded."""
+        return commands.status_of(self.response(), commands.C_STORE_RSP, message_id)
+
+    def release(self) -> None:
+        """Release in order and close; a peer that does not answer is not waited for long."""
+        with self._sock, contextlib.suppress(AssociationEnded):
+            pdus.set_timeouts(self._sock, _RELEASE_S)
+            self.send(pdus.RELEASE_RQ_PDU)
+            self._reader.next()
+
+    def abort(self) -> None:
+        """Abort and close; the peer may be gone already."""
+        with self._sock, contextlib.suppress(OSError):
+            self._sock.send(pdus.abort_pdu(0, pdus.NO_REASON), socket.MSG_DONTWAIT)
+
+    def cut(self) -> None:
+        """End the connection at once, whatever is going on."""
+        with contextlib.suppress(OSError):  # it has ended by itself
+            self._sock.shutdown(socket.SHUT_RDWR)
+
+
+@lru_cache(maxsize=64)
+def _associate_rq(called_aet: str, calling_aet: str, offer: Offer) -> bytes:
+    from pynetdicom import pdu_primitives as primitives
+    from pynetdicom.pdu import A_ASSOCIATE_RQ
+    from pynetdicom.presentation import PresentationContext
+
+    from pacslite.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+
+    length = primitives.MaximumLengthNotification()
+    length.maximum_length_received = _MAX_PDU_BYTES
+    implementation = primitives.ImplementationClassUIDNotification()
+    implementation.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+    version = primitives.ImplementationVersionNameNotification()
+    version.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+    contexts = []
+    for number, (abstract_syntax, transfer_syntaxes) in enumerate(offer):
+        context = PresentationContext()
+        context.context_id, context.abstract_syntax = 2 * number + 1, abstract_syntax
+        for uid in transfer_syntaxes:
+            context.add_transfer_syntax(uid)
+        contexts.append(context)
+    asked = primitives.A_ASSOCIATE()
+    asked.application_context_name = _APPLICATION_CONTEXT
+    asked.called_ae_title, asked.calling_ae_title = called_aet, calling_aet
+    asked.presentation_context_definition_list = contexts
+    asked.user_information = [length, implementation, version]
+    return bytes(A_ASSOCIATE_RQ(asked).encode())
+
+
+def _decode_acceptance(body: bytes) -> tuple[int, dict[int, str]]:
+    """Longest PDU, and transfer syntaxes by context id, of the body of an A-ASSOCIATE-AC (PS3.8 9.3.3)."""
+    longest, accepted = 0, {}
+    for kind, value in _items(body, _FIRST_ITEM):
+        if kind == _CONTEXT_ITEM and value[2] == 0:
+            syntaxes = [raw for sub, raw in _items(value, 4) if sub == _TRANSFER_SYNTAX_ITEM]
+            accepted[value[0]] = syntaxes[0].decode("ascii").strip(" \0")
+        elif kind == _USER_ITEM:
+            lengths = [raw for sub, raw in _items(value, 0) if sub == _MAXIMUM_LENGTH]
+            longest = struct.unpack(">I", lengths[0])[0] if lengths else 0
+    return longest, accepted
+
+
+def _items(data: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
+    while offset < len(data):
+        kind, length = struct.unpack_from(">BxH", data, offset)
+        yield kind, data[offset + 4 : offset + 4 + length]
+        offset += 4 + length
+
+
+def _why_rejected(body: bytes) -> str:
+    from pynetdicom.pdu import A_ASSOCIATE_RJ
+
+    rejection = A_ASSOCIATE_RJ()
+    rejection.decode(pdus.reject_pdu(*body[1:4]))
+    try:
+        return str(rejection.reason_str)
+    except ValueError:
+        return f"source {rejection.source}, reason {rejection.reason_diagnostic}"
