@@ -5,6 +5,7 @@ What one service alone refuses (malformed queries, media types, UIDs of commands
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
@@ -68,11 +69,12 @@ class Site:
     def raw(self, head: str, content: bytes) -> bytes:
         """What the web server says to bytes that no HTTP client would send."""
         with socket.create_connection(self.server.ready["http"].split(":"), timeout=60) as connection:
-            connection.sendall(head.replace("\n", "\r\n").encode() + content)
-            connection.shutdown(socket.SHUT_WR)
             received = b""
-            while piece := connection.recv(65536):
-                received += piece
+            with contextlib.suppress(ConnectionError):  # closed by a server that has read enough
+                connection.sendall(head.replace("\n", "\r\n").encode() + content)
+                connection.shutdown(socket.SHUT_WR)
+                while piece := connection.recv(65536):
+                    received += piece
         return received
 
     def state(self) -> tuple[dict[str, int], list[Path]]:
@@ -260,7 +262,7 @@ def test_a_url_that_does_not_agree_with_the_data_set(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    "chunks", [b"zz\r\nabc", b"-5\r\nabc", b"F" * 17 + b"\r\nabc", b"5\r\nab", b"3\r\nabcdef\r\n0\r\n\r\n", b"3;" + b"x" * 99999]
+    "chunks", [b"zz\r\nabc", b"-5\r\nabc", b"F" * 17 + b"\r\nabc", b"5\r\nab", b"3\r\nabcdef\r\n0\r\n\r\n", b"3;\0=\r\nabc"]
 )
 @pytest.mark.parametrize("content_type", [CONTENT_TYPE, "application/dicom"])
 def test_malformed_chunks_are_400(site: Site, content_type: str, chunks: bytes) -> None:
