@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -32,6 +33,38 @@ _POSTGRESQL_LEADERS = 4
 _WAL_PAGES = 4000
 
 
+class _Connections:
+    """Connections kept open between uses: taking one from SQLAlchemy's pool costs as much as a small transaction."""
+
+    def __init__(self, bound: int) -> None:
+        self._bound = bound
+        self._idle: deque[Connection] = deque()
+
+    @contextmanager
+    def taken(self, engine: Engine) -> Iterator[Connection]:
+        """A connection without a transaction; what is not committed at the end is rolled back."""
+        try:
+            conn = self._idle.pop()
+        except IndexError:
+            conn = engine.connect()
+        healthy = False
+        try:
+            yield conn
+            if conn.in_transaction():
+                conn.rollback()
+            healthy = not conn.invalidated
+        finally:
+            if healthy and len(self._idle) < self._bound:
+                self._idle.append(conn)
+            else:
+                conn.close()
+
+    def close(self) -> None:
+        """Close those that nobody uses."""
+        while self._idle:
+            self._idle.pop().close()
+
+
 class Catalog:
     """One database, one process. Safe for threads; to be made after a fork, not before."""
 
@@ -48,13 +81,14 @@ class Catalog:
         else:
             self._reads = _postgresql_engine(self.url, pool_size, busy_timeout_s, writes=False)
             self._writes = _postgresql_engine(self.url, _POSTGRESQL_LEADERS, busy_timeout_s, writes=True)
+        self._connections, self._write_connections = _Connections(pool_size), _Connections(1 if self.is_sqlite else _POSTGRESQL_LEADERS)
         self._driver_error: type[Exception] = self._writes.dialect.loaded_dbapi.Error
         self._group = GroupCommit(self._commit, 1 if self.is_sqlite else _POSTGRESQL_LEADERS)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A connection that sees one state of the catalog; to be left before anything is sent to anybody."""
-        with self._translated(), self._reads.connect() as conn:
+        with self._translated(), self._connections.taken(self._reads) as conn:
             conn.begin()
             yield conn
 
@@ -82,7 +116,7 @@ class Catalog:
         """Runs and commits the batch; False when it has to run again."""
         committing = False
         try:
-            with self._writes.connect() as conn, self._distrusted(conn):
+            with self._write_connections.taken(self._writes) as conn, self._distrusted(conn):
                 conn.begin()
                 lock_keys(conn, (key for item in batch for key in item.keys))
                 for item in batch:
@@ -172,6 +206,8 @@ class Catalog:
 
     def close(self) -> None:
         """Close all connections; the catalog is not used afterwards."""
+        self._connections.close()
+        self._write_connections.close()
         self._reads.dispose()
         self._writes.dispose()
         if self._lock:

@@ -47,6 +47,7 @@ __all__ = ["Accepted", "Expected", "Ingest", "Origin", "arrival_of", "read_limit
 _log = logging.getLogger(__name__)
 
 LIVE = "live"
+_KEPT = frozenset({"stored", "new_version", "repaired"})  # the spool file is the store's now
 _ATTEMPTS = 10
 _PIECE_BYTES = 1024 * 1024
 _SCHEDULED_PROCEDURE_STEP_ID, _REQUESTED_PROCEDURE_ID = 0x00400009, 0x00401001
@@ -102,6 +103,7 @@ class Ingest:
         Raises InstanceRefused leaves (nothing is kept), StorageError, Busy, and OutcomeUnknown when the connection to the
         catalog broke during the commit.
         """
+        kept = False
         try:
             # The store syncs the file while its header is read.
             placing = self._store.begin(spool_file.path)
@@ -110,9 +112,11 @@ class Ingest:
             digest = spool_file.data_set_sha256 or _sha256_of(spool_file.path, read.meta.data_set_offset)
             arrival = arrival_of(read, digest, origin, self._settings.default_issuer)
             outcome, number = _Acceptance(self, arrival, spool_file, placing).run()
+            kept = outcome in _KEPT
             return Accepted(outcome, *arrival.uids, arrival.sop_class_uid, number, read.warnings)
         finally:
-            spool_file.discard()
+            if not kept:
+                spool_file.discard()
 
     def find(self, arrival: Arrival) -> Existing | None:
         """The newest version of the instance that arrives."""

@@ -13,6 +13,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -89,11 +90,11 @@ class _DurableDirectories:
 class _Placing:
     """One file on its way from the spool to its key."""
 
-    __slots__ = ("_directories", "_directory_syncs", "_file_sync", "_source", "_syncer")
+    __slots__ = ("_directories", "_directory_sync", "_file_sync", "_source", "_syncer")
 
     def __init__(self, directories: _DurableDirectories, syncer: Syncer, source: str) -> None:
         self._directories, self._syncer, self._source = directories, syncer, source
-        self._directory_syncs: tuple[Sync, ...] = ()
+        self._directory_sync: Sync | None = None
         try:
             file = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
@@ -125,17 +126,22 @@ class _Placing:
                     raise
                 self._directories.forget(above)
                 continue
-            self._directory_syncs = (self._syncer.start(own.sync), self._syncer.start(parent.sync))
+            self._directory_sync = self._syncer.start(partial(_sync_both, own, parent))
             return
         raise StorageError(f"the directory of {key} vanishes each time it is made")
 
     def settle(self) -> None:
         """Wait for the syncs of the directories."""
         try:
-            for sync in self._directory_syncs:
-                sync.wait()
+            if self._directory_sync is not None:
+                self._directory_sync.wait()
         except OSError as error:
             raise storage_error("the bytes cannot be kept", error) from error
+
+
+def _sync_both(own: _Directory, parent: _Directory) -> None:
+    own.sync()
+    parent.sync()
 
 
 def _stamp_and_sync(file: int) -> None:

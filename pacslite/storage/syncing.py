@@ -2,7 +2,8 @@
 
 A sync of the disk is mostly waiting: while one instance's file is being written out, its header is read; while its
 directories are, its rows are written. The order of durability stays what `FilesystemStore` says: whoever needs a sync
-to be done waits for it.
+to be done waits for it. Where several threads store at once the waits overlap by themselves, and handing a sync to yet
+another thread would only cost; then the owner does it at once.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
-_THREADS = 8
+_THREADS = 2
 
 
 class Sync:
-    """One sync under way."""
+    """One sync, done or under way."""
 
     __slots__ = ("_done", "_error", "_work")
 
@@ -26,7 +27,7 @@ class Sync:
         self._done.acquire()
 
     def run(self) -> None:
-        """Do it, in a thread of the syncer."""
+        """Do it."""
         try:
             self._work()
         except OSError as error:
@@ -36,38 +37,44 @@ class Sync:
 
     def wait(self) -> None:
         """Return when it is done; raises the OSError it met. May be called again."""
-        self._done.acquire()
-        self._done.release()
+        with self._done:
+            pass
         if self._error is not None:
             raise self._error
 
 
 class Syncer:
-    """A few threads that sync; they start with the first sync, in the process that asks for it."""
+    """Two threads that sync; they start with the first sync, in the process that asks for it."""
 
     def __init__(self) -> None:
         self._queue: SimpleQueue[Sync] = SimpleQueue()
-        self._idle = threading.Semaphore(0)
-        self._started = 0
         self._lock = threading.Lock()
+        self._started = self._busy = 0
 
     def start(self, work: Callable[[], None]) -> Sync:
-        """Begin a sync."""
+        """Begin a sync; it is done when this returns if the threads have others to do."""
         sync = Sync(work)
-        if not self._idle.acquire(blocking=False):
-            self._start_thread()
-        self._queue.put(sync)
+        with self._lock:
+            if self._busy >= _THREADS:
+                free = False
+            else:
+                free = True
+                self._busy += 1
+                if self._started < self._busy:
+                    self._start_thread()
+        if free:
+            self._queue.put(sync)
+        else:
+            sync.run()
         return sync
 
     def _start_thread(self) -> None:
-        with self._lock:
-            if self._started >= _THREADS:
-                return
-            self._started += 1
+        self._started += 1
         # Daemons: nothing that was acknowledged hangs on a sync that is still under way.
         threading.Thread(target=self._run, name=f"sync-{self._started}", daemon=True).start()
 
     def _run(self) -> None:
         while True:
             self._queue.get().run()
-            self._idle.release()
+            with self._lock:
+                self._busy -= 1
