@@ -66,9 +66,7 @@ class Site:
                 drain(request.environ)
             return problem(error, request.request_id)
 
-    def respond(
-        self, environ: Environ, start_response: StartResponse, handler: Handler, arguments: Mapping[str, str]
-    ) -> Iterable[bytes]:
+    def respond(self, environ: Environ, start_response: StartResponse, handler: Handler, arguments: Mapping[str, str]) -> Iterable[bytes]:
         """The whole way: answer, common headers, body."""
         request = self.request(environ)
         with bound(request_id=request.request_id):

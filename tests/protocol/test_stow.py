@@ -62,9 +62,7 @@ def test_an_instance_is_stored_and_comes_back_byte_for_byte(server: WebServer) -
     response = module(answer)
     url = f"http://127.0.0.1:{server.port}/dicom-web"
     assert response["00081190"] == {"vr": "UR", "Value": [f"{url}/studies/{ds.StudyInstanceUID}"]}
-    assert items(response, "00081199") == [
-        {"00081150": ds.SOPClassUID, "00081155": ds.SOPInstanceUID, "00081190": url + path_of(ds)}
-    ]
+    assert items(response, "00081199") == [{"00081150": ds.SOPClassUID, "00081155": ds.SOPInstanceUID, "00081190": url + path_of(ds)}]
     assert set(response) == {"00081190", "00081199"}  # sequences only when they have items
     assert server.get(path_of(ds), AS_STORED).body == file
     # Found at once.

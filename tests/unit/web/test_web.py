@@ -246,7 +246,11 @@ def test_a_preflight_needs_no_login(make: Any) -> None:
             {"HTTP_HOST": "h", "HTTP_X_FORWARDED_HOST": "p.example, q", "HTTP_X_FORWARDED_PROTO": "https", "HTTP_X_FORWARDED_PREFIX": "/a"},
             "https://p.example/a",
         ),
-        ({"trusted_proxies": "10.0.0.1"}, {"HTTP_HOST": "h", "HTTP_FORWARDED": 'for=1.2.3.4;proto=https;host="p.example:8443"'}, "https://p.example:8443"),
+        (
+            {"trusted_proxies": "10.0.0.1"},
+            {"HTTP_HOST": "h", "HTTP_FORWARDED": 'for=1.2.3.4;proto=https;host="p.example:8443"'},
+            "https://p.example:8443",
+        ),
     ],
 )
 def test_the_base_url_is_the_one_the_caller_sees(settings: dict[str, str], environ: dict[str, str], expected: str) -> None:
