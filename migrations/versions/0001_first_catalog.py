@@ -314,7 +314,7 @@ def upgrade() -> None:
         sa.Column("number", sa.Integer(), nullable=False),
         sa.Column("blob_pk", _ID, nullable=False),
         sa.Column("transfer_syntax_uid", _TEXT, nullable=False),
-        sa.Column("data_set_sha256", _TEXT, nullable=False),
+        sa.Column("data_set_digest", _TEXT, nullable=False),
         sa.Column("type", _TEXT, nullable=True),
         sa.Column("description", _TEXT, nullable=True),
         sa.Column("author", _TEXT, nullable=True),

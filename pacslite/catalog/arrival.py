@@ -73,7 +73,7 @@ class Arrival:
     series: Row
     instance: Mapping[str, Any]
     request_attributes: tuple[tuple[str, str], ...]
-    data_set_sha256: str
+    data_set_digest: str
     metadata: bytes
     extractor_version: int
     frame_index: bytes | None

@@ -26,7 +26,7 @@ class Existing:
 
     version_pk: int
     number: int
-    data_set_sha256: str
+    data_set_digest: str
     transfer_syntax_uid: str
     storage_key: str
     store_name: str
@@ -70,7 +70,7 @@ _FIND = Prepared(
     select(
         version.c.pk,
         version.c.number,
-        version.c.data_set_sha256,
+        version.c.data_set_digest,
         version.c.transfer_syntax_uid,
         blob.c.storage_key,
         blob.c.store_name,
@@ -108,7 +108,7 @@ _INSERT_BLOB = Prepared(
     .values({name: bindparam(name) for name in ("uid", "storage_key", "store_name", "size_bytes", "sha256", "media_type", "created_at")})
     .returning(blob.c.pk)
 )
-_VERSION_COLUMNS = ("instance_pk", "number", "blob_pk", "transfer_syntax_uid", "data_set_sha256", "author", "created_at")
+_VERSION_COLUMNS = ("instance_pk", "number", "blob_pk", "transfer_syntax_uid", "data_set_digest", "author", "created_at")
 _INSERT_VERSION = Prepared(insert(version).values({name: bindparam(name) for name in _VERSION_COLUMNS}).returning(version.c.pk))
 _INSERT_METADATA = Prepared(
     insert(metadata).values({name: bindparam(name) for name in ("version_pk", "extractor_version", "json", "frame_index")})
@@ -116,7 +116,7 @@ _INSERT_METADATA = Prepared(
 _REPAIR_VERSION = Prepared(
     update(version)
     .where(version.c.pk == bindparam("version"))
-    .values({name: bindparam(name) for name in ("blob_pk", "transfer_syntax_uid", "data_set_sha256")})
+    .values({name: bindparam(name) for name in ("blob_pk", "transfer_syntax_uid", "data_set_digest")})
 )
 _REPAIR_METADATA = Prepared(
     update(metadata)
@@ -175,7 +175,7 @@ def record(
         "number": number,
         "blob_pk": _insert_blob(conn, new_blob, now),
         "transfer_syntax_uid": arrival.transfer_syntax_uid,
-        "data_set_sha256": arrival.data_set_sha256,
+        "data_set_digest": arrival.data_set_digest,
         "author": arrival.origin.actor or arrival.origin.calling_aet or None,
         "created_at": now,
     }
@@ -227,7 +227,7 @@ def _repair(conn: Connection, arrival: Arrival, new_blob: NewBlob, place: Place,
     placement.ensure(conn, arrival, place, seq, now)
     key = {"version": place.version_pk}
     blob_pk = _insert_blob(conn, new_blob, now)
-    syntax = {"transfer_syntax_uid": arrival.transfer_syntax_uid, "data_set_sha256": arrival.data_set_sha256}
+    syntax = {"transfer_syntax_uid": arrival.transfer_syntax_uid, "data_set_digest": arrival.data_set_digest}
     _REPAIR_VERSION.do(conn, {**key, **syntax, "blob_pk": blob_pk})
     _REPAIR_METADATA.do(conn, {**key, **_metadata_row(arrival)})
     _put_instance(conn, arrival, place, 0, number, now)

@@ -75,7 +75,7 @@ _DOOMED = (
 )
 _FORGET = delete(blob).where(blob.c.pk == bindparam("blob_pk"), blob.c.state == DOOMED)
 _DIGESTS = (
-    select(blob.c.uid, blob.c.size_bytes, blob.c.sha256, version.c.data_set_sha256)
+    select(blob.c.uid, blob.c.size_bytes, blob.c.sha256, version.c.data_set_digest)
     .outerjoin(version, version.c.blob_pk == blob.c.pk)
     .where(blob.c.uid.in_(bindparam("uids", expanding=True)))
 )

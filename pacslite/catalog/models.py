@@ -222,7 +222,7 @@ class Version(Base):
         Column("number", Integer, nullable=False),
         _parent("blob_pk", index=True),
         _text("transfer_syntax_uid"),
-        _text("data_set_sha256"),
+        _text("data_set_digest"),
         Column("type", _TEXT),
         Column("description", _TEXT),
         Column("author", _TEXT),

@@ -39,6 +39,7 @@ from pacslite.errors import (
 )
 from pacslite.settings import Settings
 from pacslite.storage.blob_store import BlobStore, Placing
+from pacslite.storage.digests import data_set_digest
 from pacslite.storage.keys import instance_key, new_version_id
 from pacslite.storage.spool import Spool, SpoolFile
 
@@ -109,7 +110,7 @@ class Ingest:
             placing = self._store.begin(spool_file.path)
             read = read_instance(spool_file.path, self._limits)
             _check_expected(read, expected)
-            digest = spool_file.data_set_sha256 or _sha256_of(spool_file.path, read.meta.data_set_offset)
+            digest = spool_file.data_set_digest or _data_set_digest(spool_file.path, read.meta.data_set_offset)
             arrival = arrival_of(read, digest, origin, self._settings.default_issuer)
             outcome, number = _Acceptance(self, arrival, spool_file, placing).run()
             kept = outcome in _KEPT
@@ -161,7 +162,7 @@ class Ingest:
         if existing is None:
             return _Decision()
         whole = self.is_whole(existing)
-        if existing.data_set_sha256 == arrival.data_set_sha256:
+        if existing.data_set_digest == arrival.data_set_digest:
             if whole:
                 return _Decision("duplicate", existing.number)
             return _Decision(seen_version_pk=existing.version_pk, intent=Intent.REPAIR)
@@ -258,7 +259,7 @@ def read_limits(settings: Settings, scratch: Path) -> Limits:
     )
 
 
-def arrival_of(read: Instance, data_set_sha256: str, origin: Origin, default_issuer: str = "") -> Arrival:
+def arrival_of(read: Instance, data_set_digest: str, origin: Origin, default_issuer: str = "") -> Arrival:
     """What the catalog keeps of an instance that was read within `read_limits`."""
     values, study = read.values, read.study_instance_uid
     requests = _requests(read)
@@ -275,7 +276,7 @@ def arrival_of(read: Instance, data_set_sha256: str, origin: Origin, default_iss
         series=row_of(Level.SERIES, values, requests),
         instance=columns_of(Level.INSTANCE, values),
         request_attributes=requests,
-        data_set_sha256=data_set_sha256,
+        data_set_digest=data_set_digest,
         metadata=zlib.compress(read.metadata, 1),
         extractor_version=EXTRACTOR_VERSION,
         frame_index=read.frame_index.encode() if read.frame_index else None,
@@ -297,7 +298,12 @@ def _check_expected(read: Instance, expected: Expected) -> None:
         raise SopInstanceMismatch("the data set is another SOP instance than the request names")
 
 
-def _sha256_of(path: Path, offset: int = 0) -> str:
+def _data_set_digest(path: Path, offset: int) -> str:
     with path.open("rb") as file:
         file.seek(offset)
+        return data_set_digest(file)
+
+
+def _sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -153,7 +153,7 @@ def encode(change: Change, generation: str, digests: tuple[int, str, str | None]
     """A change as a line of the journal, with what tells later whether its bytes are unharmed."""
     columns = {name: getattr(change, name) for name in change.__slots__}
     if digests is not None:
-        columns |= zip(("size_bytes", "sha256", "data_set_sha256"), digests, strict=True)
+        columns |= zip(("size_bytes", "sha256", "data_set_digest"), digests, strict=True)
     return {_GENERATION: generation, **{name: value for name, value in columns.items() if value not in ("", None, {})}}
 
 

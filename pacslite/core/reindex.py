@@ -209,7 +209,7 @@ class _Reindexing:
                 read = read_instance(path, self._limits)
             except InstanceRefused as error:
                 return _Read(key, refusal=str(error))
-        arrival = arrival_of(read, digests.data_set_sha256 or digests.sha256, origin, self._issuer)
+        arrival = arrival_of(read, digests.data_set_digest or digests.sha256, origin, self._issuer)
         if arrival.uids != (parts.study_instance_uid, parts.series_instance_uid, parts.sop_instance_uid):
             return _Read(key, refusal="the bytes are of another instance than the key names")
         blob = NewBlob(parts.version_id, key, self._store.name, digests.size_bytes, digests.sha256)
@@ -218,7 +218,7 @@ class _Reindexing:
             known = _blob_told_of(entry, blob)
             return _Read(
                 key,
-                replace(arrival, data_set_sha256=entry.get("data_set_sha256", arrival.data_set_sha256)),
+                replace(arrival, data_set_digest=entry.get("data_set_digest", arrival.data_set_digest)),
                 known,
                 "the SHA-256 is not the journal's",
             )
@@ -320,7 +320,7 @@ def _take(conn: Connection, read: _Read) -> str:
     if read.arrival is None or read.blob is None:
         return ""
     existing = instances.find_version(conn, *read.arrival.uids)
-    if existing is not None and existing.data_set_sha256 == read.arrival.data_set_sha256:
+    if existing is not None and existing.data_set_digest == read.arrival.data_set_digest:
         return "copy"
     at = time_text(datetime.fromtimestamp(version_time_ms(read.blob.uid) / 1000, UTC))
     instances.record(conn, read.arrival, read.blob, existing.version_pk if existing else None, as_of=AsOf(at))

@@ -1,6 +1,7 @@
-"""The two SHA-256 of an instance's file: of all its bytes, and of its data set without the file meta before it.
+"""The two digests of an instance's file: SHA-256 of all its bytes, and BLAKE3 of its data set without the file meta before it.
 
-Two senders write different file meta around the same data set; the second digest tells that it is the same.
+Two senders write different file meta around the same data set; the second digest tells that it is the same. It is made
+for every instance and shown to nobody, so it is the fastest one that nobody can forge (a third of SHA-256's time).
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from typing import BinaryIO
+
+from blake3 import blake3
 
 # Preamble, DICM and the group length element of the file meta (PS3.10 7.1): what tells where the data set begins.
 HEAD_BYTES = 144
@@ -29,7 +32,7 @@ class Digests:
     def __init__(self) -> None:
         self.size_bytes = 0
         self._whole = hashlib.sha256()
-        self._data_set = hashlib.sha256()
+        self._data_set = blake3()
         self._skip: int | None = None  # bytes still before the data set; None: no digest of it
 
     def begin(self, head: bytes | memoryview) -> None:
@@ -53,9 +56,17 @@ class Digests:
         return self._whole.hexdigest()
 
     @property
-    def data_set_sha256(self) -> str | None:
+    def data_set_digest(self) -> str | None:
         """Of what follows group 0002; None when the file does not state the length of its file meta, or ends within it."""
         return self._data_set.hexdigest() if self._skip == 0 else None
+
+
+def data_set_digest(stream: BinaryIO) -> str:
+    """The digest of a data set that the stream gives from here to its end."""
+    digest = blake3()
+    while piece := stream.read(_READ_BYTES):
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 def digests_of(stream: BinaryIO, also: Callable[[bytes], object] | None = None) -> Digests:

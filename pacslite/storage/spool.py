@@ -29,14 +29,14 @@ DEFAULT_MAX_AGE_S = 6 * 3600
 class SpoolFile:
     """A finished spool file: whole, hashed, closed, not yet on stable storage.
 
-    `data_set_sha256` is the digest of what follows group 0002, or None when the file does not begin with a preamble
+    `data_set_digest` is the digest of what follows group 0002, or None when the file does not begin with a preamble
     and a file meta that states its length.
     """
 
     path: Path
     size_bytes: int
     sha256: str
-    data_set_sha256: str | None
+    data_set_digest: str | None
 
     def discard(self) -> None:
         """Remove the file if it is still in the spool."""
@@ -115,7 +115,7 @@ class SpoolWriter:
         if self._pending or not self._begun:
             self._flush()
         self._close()
-        return SpoolFile(self.path, self.size_bytes, self._digests.sha256, self._digests.data_set_sha256)
+        return SpoolFile(self.path, self.size_bytes, self._digests.sha256, self._digests.data_set_digest)
 
     def abort(self) -> None:
         """Remove the file; nothing happens after `finish`."""

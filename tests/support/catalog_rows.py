@@ -96,7 +96,7 @@ class Loader:
     def _add_version(self, instance: int, syntax: str, document: Mapping[str, Any]) -> None:
         blob = {"uid": str(instance), "storage_key": f"radiology/{instance}", "store_name": "filesystem", "size_bytes": 1, "sha256": "0"}
         number = self._add("blob", {**blob, "media_type": "application/dicom", "created_at": NOW})
-        version = {"instance_pk": instance, "number": 1, "blob_pk": number, "transfer_syntax_uid": syntax, "data_set_sha256": "0"}
+        version = {"instance_pk": instance, "number": 1, "blob_pk": number, "transfer_syntax_uid": syntax, "data_set_digest": "0"}
         number = self._add("version", {"pk": number, **version, "created_at": NOW})
         packed = zlib.compress(json.dumps(document, separators=(",", ":")).encode())
         self._add("metadata", {"version_pk": number, "extractor_version": 1, "json": packed})

@@ -36,7 +36,7 @@ def test_a_new_instance_is_found_again(catalog: Catalog) -> None:
             instances.find_version(conn, "1.2", "1.1.1", "1"),
         )
     assert existing is not None
-    assert (existing.number, existing.data_set_sha256, existing.state, existing.size_bytes) == (1, "d1", "live", 10)
+    assert (existing.number, existing.data_set_digest, existing.state, existing.size_bytes) == (1, "d1", "live", 10)
     assert other_place == (None, None)
     assert rows(catalog, models.instance, "instance_number", "instance_number_value") == [("7", 7)]
 
@@ -55,7 +55,7 @@ def test_a_new_version_counts_once_and_is_the_one_that_is_seen(catalog: Catalog)
     assert store(catalog, arrival(digest="d2", sop_class=MR, InstanceNumber="2")) == instances.Recorded("new_version", 2)
     assert rows(catalog, models.study, *COUNTS) == [(1, 1, "CT", MR)]
     assert rows(catalog, models.instance, "version_number", "instance_number", "sop_class_uid") == [(2, "2", MR)]
-    assert rows(catalog, models.version, "number", "data_set_sha256") == [(1, "d1"), (2, "d2")]
+    assert rows(catalog, models.version, "number", "data_set_digest") == [(1, "d1"), (2, "d2")]
     assert count(catalog, models.metadata) == 2
 
 
