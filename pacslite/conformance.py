@@ -20,9 +20,9 @@ pacslite accepts associations (SCP) for:
 | Query | Patient Root and Study Root FIND, relational queries too | PATIENT, STUDY, SERIES, IMAGE |
 | Retrieve | Patient Root and Study Root MOVE and GET, relational retrieval too | PATIENT, STUDY, SERIES, IMAGE; lists of UIDs |
 
-It requests associations (SCU) for Verification, and for Storage to carry out C-MOVE: one presentation context for each SOP class and
-transfer syntax of what is sent, and for native ones explicit and implicit VR little endian beside it. More than 128 contexts are spread over
-several associations, one after the other; `move_associations` sends a large C-MOVE over several at once.
+It requests associations (SCU) for Verification, and for Storage to carry out C-MOVE: one presentation context for each SOP class
+and transfer syntax of what is sent, for native ones explicit and implicit VR little endian beside it. More than 128 contexts are
+spread over several associations, one after the other; `move_associations` sends a large C-MOVE over several at once.
 
 - The called AE title must be ours (`PACSLITE_AET`), else the association is rejected with source 1, reason 7;
   `called_aet_policy = "any"` takes all.

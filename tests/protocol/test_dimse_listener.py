@@ -275,13 +275,13 @@ def test_200_connections_at_once_are_each_served_or_rejected(tmp_path: Path) -> 
 
 
 def test_operations_that_are_not_offered_are_answered_0211_and_the_association_goes_on(listener: Listener) -> None:
-    move = {0x0002: VERIFICATION.encode() + b"\0", 0x0100: 0x0021, 0x0110: 7, 0x0600: b"ANY ", 0x0800: 1}
+    create = {0x0002: VERIFICATION.encode() + b"\0", 0x0100: 0x0140, 0x0110: 7, 0x0800: 1}
     set_rq = {0x0003: VERIFICATION.encode() + b"\0", 0x0100: 0x0120, 0x0110: 8, 0x0800: 0x0101, 0x1001: b"1.2\0"}
     with listener.peer() as peer:
         peer.associate()
-        peer.request(1, move, b"identifier")
+        peer.request(1, create, b"identifier")
         answer = peer.response()[0]
-        assert (answer.field, answer.number(0x0120), answer.number(0x0900)) == (0x8021, 7, 0x0211)
+        assert (answer.field, answer.number(0x0120), answer.number(0x0900)) == (0x8140, 7, 0x0211)
         peer.request(1, set_rq)
         assert (peer.response()[0].field, peer.echo()) == (0x8120, 0)
 

@@ -27,6 +27,8 @@ EXPLICIT_LE, IMPLICIT_LE = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
 EXPLICIT_BE, DEFLATED_LE = "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
 VERIFICATION, CT, SECONDARY_CAPTURE = "1.2.840.10008.1.1", "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.7"
 PATIENT_ROOT_FIND, STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.1.1", "1.2.840.10008.5.1.4.1.2.2.1"
+PATIENT_ROOT_MOVE, STUDY_ROOT_MOVE = "1.2.840.10008.5.1.4.1.2.1.2", "1.2.840.10008.5.1.4.1.2.2.2"
+PATIENT_ROOT_GET, STUDY_ROOT_GET = "1.2.840.10008.5.1.4.1.2.1.3", "1.2.840.10008.5.1.4.1.2.2.3"
 
 Offer = Sequence[tuple[str, Sequence[str]]]
 
@@ -84,6 +86,7 @@ class Peer:
         self.sock = socket.create_connection((address.host, address.port), timeout_s, (address.host, source_port))
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.max_pdu = 16384
+        self.context_id = 0
 
     def __enter__(self) -> Self:
         return self
@@ -127,14 +130,14 @@ class Peer:
         self.send(pdus.encode_message(context_id, encode_command(values), data_set, self.max_pdu))
 
     def response(self) -> tuple[Command, bytes]:
-        """The next DIMSE message: command set and data set."""
+        """The next DIMSE message: command set and data set; `context_id` is where it came."""
         command, data, wanted = b"", b"", True
         while wanted:
             kind, body = self.pdu()
             assert kind == pdus.P_DATA, (kind, body)
             offset = 0
             while offset < len(body):
-                length, _, control = struct.unpack_from(">IBB", body, offset)
+                length, self.context_id, control = struct.unpack_from(">IBB", body, offset)
                 value = body[offset + 6 : offset + 4 + length]
                 offset += 4 + length
                 command, data = (command + value, data) if control & 1 else (command, data + value)
