@@ -22,6 +22,7 @@ _SEND_BYTES = 64 * 1024
 _IDENTIFIER_MISMATCH = 0xA900
 # What tells how to search or is answered by us: never matched, and not looked for in the catalog.
 _CONTROL = frozenset({QUERY_RETRIEVE_LEVEL, 0x00080053, RETRIEVE_AE_TITLE, INSTANCE_AVAILABILITY})
+_FIRST_DATA_SET_TAG = 0x00080000
 # Moves times only when the adjustment was negotiated (PS3.4 C.5.1.1.1.4), which it never is; a plain return key else.
 _TIMEZONE_OFFSET_FROM_UTC = 0x00080201
 
@@ -71,18 +72,23 @@ def check_level(identifier: Identifier, context: Context) -> tuple[int, str] | N
 
 def _search(identifier: Identifier, context: Context, ignore_case: bool) -> _Search:
     level = Level(identifier.level)
-    terms = [(path, text) for path, text in identifier.terms if path[0] not in _CONTROL | {_TIMEZONE_OFFSET_FROM_UTC}]
+    terms = [(path, text) for path, text in identifier.terms if not _is_control(path[0]) and path[0] != _TIMEZONE_OFFSET_FROM_UTC]
     dialect = Dialect(combine_date_time=context.combined_date_time, ignore_case=ignore_case, lenient=True)
     keys = build_keys(terms, dialect)
     usable = tuple(key for key in keys if _can_match(key, level))
     creators = {path[0]: text for path, text in terms if len(path) == 1}
-    asked = [tag for tag in identifier.asked if tag not in _CONTROL]
+    asked = [tag for tag in identifier.asked if not _is_control(tag)]
     private = {tag: found for tag in asked if (found := private_tag(tag, creators))}
     fields = tuple(tag for tag in asked if not tag & PRIVATE_GROUP)
     if context.abstract_syntax in PATIENT_ROOT and UNIQUE_KEYS[Level.PATIENT].tag not in fields:
         fields = (*fields, UNIQUE_KEYS[Level.PATIENT].tag)
     unsupported = len(usable) < len(keys) or _left_out(terms, keys) or any(not _can_return(tag, level, private) for tag in asked)
     return _Search(level, usable, fields, private, commands.PENDING_WARNING if unsupported else commands.PENDING)
+
+
+def _is_control(tag: int) -> bool:
+    """Also the file meta information, which Orthanc 1.10 puts into the identifier of an instance, and is no part of any data set."""
+    return tag in _CONTROL or tag < _FIRST_DATA_SET_TAG
 
 
 def _can_match(key: Key, level: Level) -> bool:

@@ -142,6 +142,18 @@ def relational(model: str = STUDY_ROOT_FIND) -> primitives.SOPClassExtendedNegot
     return item
 
 
+def test_file_meta_information_in_an_identifier_is_passed_over(listener: Listener) -> None:
+    element = Dataset()
+    element.add_new(0x00020003, "UI", "1.2.1.1.1")
+    keys = identifier("IMAGE", StudyInstanceUID="1.2.1", SeriesInstanceUID="1.2.1.1", SOPInstanceUID="1.2.1.1.1")
+    encoded = encode(element, False, True), encode(keys, False, True)
+    with listener.peer() as peer:
+        peer.associate([(STUDY_ROOT_FIND, [EXPLICIT_LE])])
+        peer.request(1, find_rq(), b"".join(part or b"" for part in encoded))
+        statuses = [peer.response()[0].number(commands.STATUS) for _ in range(2)]
+    assert statuses == [commands.PENDING, commands.SUCCESS]
+
+
 @pytest.mark.parametrize("syntax", [IMPLICIT_LE, EXPLICIT_LE, EXPLICIT_BE, DEFLATED_LE])
 def test_a_match_has_the_asked_keys_empty_ones_too_the_level_and_where_it_can_be_had(listener: Listener, syntax: str) -> None:
     keys = identifier(
