@@ -330,12 +330,14 @@ def test_stopping_cuts_a_store_that_outlasts_the_grace(tmp_path: Path) -> None:
 def test_two_listeners_share_one_port_and_get_the_connections_of_a_sender_in_turn(tmp_path: Path) -> None:
     with listening(sink_pacs(tmp_path / "a", dimse_processes=2)) as first:
         pacs = sink_pacs(tmp_path / "b", dimse_processes=2, dicom=first.address)
-        with listening(pacs) as second, ExitStack() as stack:
+        with listening(pacs) as second:
             assert second.address == first.address
-            for number in range(8):
-                peer = stack.enter_context(connected_from_turn(first, number % 2))
-                peer.associate()
-            assert [first.server.associations, second.server.associations] == [4, 4]
+            with ExitStack() as stack:
+                for number in range(8):
+                    peer = stack.enter_context(connected_from_turn(first, number % 2))
+                    peer.associate()
+                assert [first.server.associations, second.server.associations] == [4, 4]
+            until(lambda: first.server.associations == 0)
         assert_serves(first)
 
 

@@ -99,7 +99,7 @@ def database_url(new_database: Callable[[], str]) -> str:
     return new_database()
 
 
-# Databases with a schema, one of each kind and session: a copy costs less than the migrations.
+# Databases with a schema, one of each server ("" for SQLite): a copy costs less than the migrations.
 _templates: dict[str, str] = {}
 
 
@@ -109,19 +109,19 @@ def catalog(
 ) -> Iterator[Catalog]:
     """A catalog with its schema, once of each kind."""
     if request.node.callspec.params["new_database"] == "sqlite":
-        template = _templates.get("sqlite")
+        template = _templates.get("")
         if template is None:
-            template = _templates["sqlite"] = str(tmp_path_factory.mktemp("template") / "catalog.db")
+            template = _templates[""] = str(tmp_path_factory.mktemp("template") / "catalog.db")
             _migrate(f"sqlite:///{template}")
         shutil.copyfile(template, tmp_path / "catalog.db")
         url = f"sqlite:///{tmp_path / 'catalog.db'}"
     else:
         server: PostgresServer = request.getfixturevalue("postgres")
-        template = _templates.get("postgresql")
+        template = _templates.get(str(server.socket_directory))
         if template is None:
             made = server.new_database()
             _migrate(made)
-            template = _templates["postgresql"] = made.partition("@/")[2].partition("?")[0]
+            template = _templates[str(server.socket_directory)] = made.partition("@/")[2].partition("?")[0]
         url = server.new_database(template)
     opened = Catalog(url, busy_timeout_s=20, pool_size=4)
     yield opened

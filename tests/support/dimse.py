@@ -241,8 +241,8 @@ def listening(pacs: Any) -> Iterator[Listener]:
         yield Listener(server.start(), server, pacs)
     finally:
         server.stop(grace_s=5)
-    left = [thread.name for thread in threading.enumerate() if thread not in others and thread.name.startswith("dimse-")]
-    assert not left, left
+    # Threads of another listener may be ending just now; one that stays is a leak.
+    until(lambda: not [t.name for t in threading.enumerate() if t not in others and t.name.startswith("dimse-")])
 
 
 def sink_pacs(data: Path, **settings: Any) -> Any:
