@@ -97,11 +97,13 @@ def _range_of(body: Body, first: int, length: int) -> Body:
 
 
 def send(reply: Reply, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-    """Starts the response and gives its body; raises BlobMissing before that when a file is not there."""
+    """Starts the response and gives its body; raises BlobMissing before that when a file or the first stream is not there."""
     body = reply.body
     file = _opened(body) if isinstance(body, FileBody) else None
     if isinstance(body, SegmentsBody):
         _check(body)
+    if environ["REQUEST_METHOD"] != "HEAD":
+        body = _begun(body)
     start_response(_STATUS_LINES[reply.status], with_length(reply))
     if environ["REQUEST_METHOD"] == "HEAD":
         if file is not None:
@@ -140,6 +142,29 @@ def _check(body: SegmentsBody) -> None:
                 raise BlobMissing("The stored bytes are missing.") from None
             if size < segment.offset + segment.length:
                 raise BlobMissing("The stored bytes are shorter than the catalog says.")
+
+
+def _begun(body: Body) -> Body:
+    """The body with its first stream begun, so that bytes that cannot be had are told by a status and not by a broken answer."""
+    if isinstance(body, StreamBody):
+        chunks = body.chunks()
+        first = next(chunks, b"")
+        return replace(body, chunks=lambda: _continued(first, chunks))
+    if isinstance(body, SegmentsBody):
+        for number, segment in enumerate(body.segments):
+            if isinstance(segment, StreamBody):
+                begun = _begun(segment)
+                assert isinstance(begun, StreamBody)
+                return SegmentsBody([*body.segments[:number], begun, *body.segments[number + 1 :]])
+            if isinstance(segment, FileBody):
+                break
+    return body
+
+
+def _continued(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+    if first:  # in a chunked answer an empty piece would be the end
+        yield first
+    yield from rest
 
 
 def _opened(body: FileBody) -> BinaryIO:
