@@ -252,6 +252,15 @@ def test_a_cancel_ends_it_after_the_running_sub_operation(listener: Listener, st
         assert (outcome.status, outcome.counts) == (0xFE00, (5, 2, 1, 0))
         assert failed_uids(outcome.identifier) == [list(outcome.stored)[1]]
         peer.release()
+    assert not [link for link in map(target_of, Path("/proc/self/fd").iterdir()) if link.endswith(".dcm")]
+
+
+def target_of(link: Path) -> str:
+    """What a descriptor is open for, empty when it has been closed meanwhile."""
+    try:
+        return os.readlink(link)
+    except FileNotFoundError:
+        return ""
 
 
 def test_a_known_peer_gets_only_when_it_is_allowed_to(listener: Listener, stored: dict[str, bytes]) -> None:

@@ -157,12 +157,10 @@ def test_a_receiver_that_takes_no_context_fails_all_with_a702(listener: Listener
     assert (outcome.status, outcome.comment, receiver.ended) == (0xA702, f"SOP class not accepted: {SECONDARY_CAPTURE}", ["released"])
 
 
-def test_a_receiver_that_rejects_the_association_fails_all_with_a702(listener: Listener, stored: object, tmp_path: Path) -> None:
-    with retrieving(tmp_path) as strict:
-        known(listener.pacs, "NOT HIM", strict.address.port)
-        outcome = ask(listener, "NOT HIM")
+def test_a_receiver_that_rejects_the_association_fails_all_with_a702(listener: Listener, stored: object) -> None:
+    outcome = moved(listener, Receiver(rejects=True))
     assert (outcome.status, outcome.counts) == (0xA702, (None, 0, COUNT, 0))
-    assert "Called AE title" in outcome.comment or "rejected" in outcome.comment
+    assert "association rejected: Called AE" in outcome.comment
 
 
 def test_what_the_receiver_does_not_take_as_stored_is_converted(listener: Listener, stored: dict[str, bytes]) -> None:
@@ -210,6 +208,7 @@ def test_a_receiver_that_falls_silent_is_given_up_within_the_network_timeout(lis
     assert time.monotonic() - begun < 10
     assert (outcome.status, outcome.counts) == (0xB000, (None, 2, COUNT - 2, 0))
     assert len(outcome.pending) >= 2  # told every second that it goes on
+    assert len(receiver.offers) == 1
 
 
 def test_pending_responses_come_while_one_instance_takes_long_and_add_up(

@@ -169,7 +169,7 @@ def converse(peer: Peer, statuses: Callable[[int], int] = lambda number: 0, befo
 
 @dataclass
 class Receiver:
-    """A C-STORE SCP that speaks raw PDUs: keeps what comes, answers as told.
+    """A C-STORE SCP that speaks raw PDUs: keeps what comes, answers as told, or rejects every association.
 
     `answer(n)` gives the status of the n-th instance over all associations, or None to break the connection off.
     """
@@ -177,6 +177,7 @@ class Receiver:
     answer: Callable[[int], int | None] = lambda number: 0
     refuse: frozenset[str] = frozenset()
     max_pdu: int = 16384
+    rejects: bool = False
     commands: list[Command] = field(default_factory=list)
     stored: dict[str, bytes] = field(default_factory=dict)
     offers: list[list[tuple[str, list[str]]]] = field(default_factory=list)
@@ -189,6 +190,9 @@ class Receiver:
         peer.sock, peer.max_pdu, peer.context_id = sock, 0, 0
         kind, body = peer.pdu()
         assert kind == pdus.ASSOCIATE_RQ
+        if self.rejects:
+            sock.sendall(pdus.reject_pdu(1, 1, 7))
+            return
         sock.sendall(self._accept(struct.pack(">BxI", kind, len(body)) + body))
         while True:
             try:
