@@ -28,8 +28,8 @@ class Logger(gunicorn.glogging.Logger):  # type: ignore[misc]
         super().setup(cfg)
         self.error_log.handlers[:] = []
         self.error_log.propagate = True
-        # "Booting worker", "Listening at": the supervisor says these better.
-        self.error_log.setLevel("WARNING" if cfg.loglevel == "info" else cfg.loglevel.upper())
+        # "Booting worker", "Listening at": the supervisor says these better. What is said of requests names their URLs.
+        self.error_log.setLevel("ERROR" if cfg.loglevel == "error" else "WARNING")
 
 
 def options(settings: Settings) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def options(settings: Settings) -> dict[str, Any]:
         "bind": [settings.http.text],
         "workers": settings.web_processes,
         "threads": settings.web_threads,
-        "worker_class": "gthread",
+        "worker_class": "pacslite.web.gunicorn_worker.Worker",
         # Threads, locks and connections do not survive a fork: each worker builds its own.
         "preload_app": False,
         "sendfile": True,

@@ -252,7 +252,8 @@ def _database_file(url: URL) -> Path:
 
 
 def _sqlite_engine(url: URL, pool_size: int, busy_timeout_s: float, *, writes: bool) -> Engine:
-    engine = create_engine(url, pool_size=pool_size, max_overflow=128, pool_timeout=busy_timeout_s)
+    # hide_parameters: an error of the database may reach a log, the values of a row may not.
+    engine = create_engine(url, pool_size=pool_size, max_overflow=128, pool_timeout=busy_timeout_s, hide_parameters=True)
     pragmas = [
         f"PRAGMA busy_timeout = {int(busy_timeout_s * 1000)}",
         "PRAGMA foreign_keys = ON",
@@ -285,6 +286,7 @@ def _postgresql_engine(url: URL, pool_size: int, busy_timeout_s: float, *, write
         max_overflow=0 if writes else pool_size,
         pool_timeout=busy_timeout_s,
         pool_pre_ping=False,
+        hide_parameters=True,
         isolation_level="READ COMMITTED" if writes else "REPEATABLE READ",
         connect_args={"connect_timeout": max(2, int(busy_timeout_s)), "application_name": "pacslite"},
     )

@@ -65,6 +65,8 @@ def cli(context: click.Context, config_file: str | None) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line and exits; errors raised on purpose become one line on stderr."""
+    # What is made from here on, the catalog of SQLite too, is nothing that everybody may read.
+    os.umask(os.umask(0o027) | 0o027)
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 

@@ -7,6 +7,7 @@ disk overlap and the catalog commits them together. Memory and spool stay bounde
 from __future__ import annotations
 
 import contextvars
+import logging
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
     from pacslite.app import Pacs
     from pacslite.storage.spool import SpoolFile
 
+_log = logging.getLogger(__name__)
+
 SUPPORTED = (f'multipart/related; type="{DICOM}"', DICOM)
 _PARTS_IN_HAND = 4
 _HEAD_BYTES = 1024
@@ -84,8 +87,18 @@ def store_instances(pacs: Pacs, request: Request, study: str | None = None) -> R
     _refuse_whole(batch, outcomes)
     reply = stow_response.reply(outcomes, offer, request.dicomweb_url + "/studies")
     texts = dict.fromkeys(outcome.text for outcome in outcomes if isinstance(outcome, Failed))
+    _note(origin, outcomes, list(texts))
     reply.headers += [("Warning", f'299 pacslite "{_quotable(text)}"') for text in list(texts)[:5]]
     return reply
+
+
+def _note(origin: Origin, outcomes: list[Outcome], reasons: list[str]) -> None:
+    """One line for the request, as the listener writes one for an association."""
+    studies = {outcome.study_instance_uid for outcome in outcomes if isinstance(outcome, Stored)}
+    refused = sum(isinstance(outcome, Failed) for outcome in outcomes)
+    about = {"action": "study.store", "object_id": studies.pop() if len(studies) == 1 else None, "address": origin.address}
+    counts = {"outcome": "refused" if refused == len(outcomes) else "success", "stored": len(outcomes) - refused, "refused": refused}
+    _log.info("instances received", extra={**about, **counts, **({"reasons": reasons[:5]} if reasons else {})})
 
 
 def store_instances_of_study(pacs: Pacs, request: Request, study: str) -> Reply:

@@ -8,6 +8,7 @@ from typing import Any
 from flask import Blueprint, Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
+from pacslite.logs import bound
 from pacslite.web.front import Front, WsgiApplication
 from pacslite.web.messages import Handler, Reply, Route
 from pacslite.web.problems import http_problem, problem
@@ -51,7 +52,9 @@ def create_flask(site: Site, routes: Iterable[Route], blueprints: Iterable[Bluep
 
     @app.errorhandler(Exception)
     def of_others(error: Exception) -> Response:
-        return _response(problem(error, site.request(request.environ).request_id))
+        request_id = site.request(request.environ).request_id
+        with bound(request_id=request_id):
+            return _response(problem(error, request_id))
 
     return app
 
@@ -59,7 +62,8 @@ def create_flask(site: Site, routes: Iterable[Route], blueprints: Iterable[Bluep
 def _view(site: Site, handler: Handler) -> Callable[..., Response]:
     def view(**arguments: str) -> Response:
         ours = site.request(request.environ)
-        return _response(site.answer(ours, handler, arguments))
+        with bound(request_id=ours.request_id):
+            return _response(site.answer(ours, handler, arguments))
 
     return view
 

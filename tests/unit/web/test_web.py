@@ -241,6 +241,17 @@ def test_a_preflight_needs_no_login(make: Any) -> None:
         ({}, {"HTTP_HOST": "[::1]:80", "SCRIPT_NAME": "/pacs/"}, "http://[::1]:80/pacs"),
         ({"public_url": "https://p.example/x/"}, {"HTTP_HOST": "h"}, "https://p.example/x"),
         ({}, {"HTTP_HOST": "h", "HTTP_X_FORWARDED_HOST": "evil"}, "http://h"),
+        ({}, {"HTTP_HOST": "", "SERVER_NAME": "::1", "SERVER_PORT": "8080"}, "http://[::1]:8080"),
+        # A Host without the port, as dicomweb-client sends it, is completed when it is the address that was called.
+        ({}, {"HTTP_HOST": "localhost", "SERVER_NAME": "127.0.0.1", "SERVER_PORT": "8080"}, "http://localhost:8080"),
+        ({}, {"HTTP_HOST": "10.0.0.9", "SERVER_NAME": "10.0.0.9", "SERVER_PORT": "8080"}, "http://10.0.0.9:8080"),
+        ({}, {"HTTP_HOST": "localhost", "SERVER_NAME": "127.0.0.1", "SERVER_PORT": "80"}, "http://localhost"),
+        ({}, {"HTTP_HOST": "pacs.example", "SERVER_NAME": "127.0.0.1", "SERVER_PORT": "8080"}, "http://pacs.example"),
+        (
+            {},
+            {"HTTP_HOST": "localhost", "SERVER_NAME": "127.0.0.1", "SERVER_PORT": "8080", "HTTP_X_FORWARDED_FOR": "::1"},
+            "http://localhost",
+        ),
         (
             {"trusted_proxies": "10.0.0.1"},
             {"HTTP_HOST": "h", "HTTP_X_FORWARDED_HOST": "p.example, q", "HTTP_X_FORWARDED_PROTO": "https", "HTTP_X_FORWARDED_PREFIX": "/a"},
