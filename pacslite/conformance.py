@@ -47,12 +47,17 @@ spread over several associations, one after the other; `move_associations` sends
 ## DICOMweb
 
 Root `/dicom-web` (PS3.18). Searches: the six resources of table 10.6.1-1, as `application/dicom+json` (default) or `dicom+xml`. Store:
-`POST /studies` and `/studies/{study}`. Retrieve: study, series, instance, metadata of each, frames, bulk data.
+`POST /studies` and `/studies/{study}`. Retrieve: study, series, instance, metadata of each, frames, bulk data. Delete: study, series,
+instance.
 
 - Without an Accept header the default of the resource is sent (`strict_accept` makes it 406).
 - Native transfer syntaxes are converted among each other; compressed ones are sent as stored or, when that is not accepted,
   refused with 406.
 - An unsatisfied range of results is told by Warning 299; no match is 204.
+- `DELETE` of a study, series or instance (not a transaction of PS3.18) is 204, or 404 when there is no such, or 410 when it was deleted
+  before. From then on the resource and all below it is 410 in retrieval, and no search, C-FIND, C-MOVE or C-GET finds it. A study or series
+  that loses its last instance is deleted with it. What is sent again is there again. An instance that arrives during a deletion comes
+  before it and goes along, or after it and stays. Bytes are erased after `removal_grace_s`.
 - STOW-RS: 200 when all instances are stored, 202 when some are, 409 when none is, with FailureReason per instance (below).
 
 ## Matching

@@ -32,7 +32,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Who caused it: `protocol` is dimse, stow, import, upload, job or api."""
+    """Who caused it: `protocol` is dimse, stow, dicomweb, import, upload, job or api."""
 
     protocol: str
     calling_aet: str = ""

@@ -37,6 +37,16 @@ class Target:
         return {name: uid for name, uid in zip(_UIDS, given, strict=True) if uid is not None}
 
     @property
+    def kind(self) -> str:
+        """What it is: study, series or instance."""
+        return ("study", "series", "instance")[len(self.uids) - 1]
+
+    @property
+    def lowest_uid(self) -> str:
+        """The UID of what it is."""
+        return self.sop_instance_uid or self.series_instance_uid or self.study_instance_uid
+
+    @property
     def keys(self) -> tuple[str, ...]:
         """What the deletion changes, for `Catalog.write`."""
         return (f"study:{self.study_instance_uid}",)

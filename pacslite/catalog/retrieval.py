@@ -92,14 +92,15 @@ _SERIES_CHANGE = Prepared(
     .join(study, study.c.pk == series.c.study_pk)
     .where(series.c.series_instance_uid == bindparam("series"), study.c.study_instance_uid == bindparam("study"))
 )
+# A deletion of this, of what is above it, or of a part of it: what is not there any more lost its last part so.
 _TOMBSTONE = Prepared(
-    select(tombstone.c.deleted_at).where(
+    select(tombstone.c.deleted_at)
+    .where(
         tombstone.c.study_instance_uid == bindparam("study"),
-        or_(
-            tombstone.c.series_instance_uid == "",
-            (tombstone.c.series_instance_uid == bindparam("series")) & tombstone.c.sop_instance_uid.in_(["", bindparam("instance")]),
-        ),
+        or_(bindparam("series") == "", tombstone.c.series_instance_uid.in_(["", bindparam("series")])),
+        or_(bindparam("instance") == "", tombstone.c.sop_instance_uid.in_(["", bindparam("instance")])),
     )
+    .limit(1)
 )
 
 
@@ -173,6 +174,6 @@ def change_number(conn: Connection, study_uid: str, series_uid: str | None = Non
 
 
 def was_deleted(conn: Connection, study_uid: str, series_uid: str | None = None, instance_uid: str | None = None) -> bool:
-    """Whether this resource, or one above it, is known to have been deleted."""
+    """Whether this resource, which is not there, is known to have been deleted, by itself, with what was above it or part by part."""
     parameters = {"study": study_uid, "series": series_uid or "", "instance": instance_uid or ""}
     return _TOMBSTONE.first(conn, parameters) is not None

@@ -5,14 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pacslite.catalog import retrieval
+from pacslite.catalog.changes import Origin
 from pacslite.catalog.deletions import Deleted, Target, delete_target
+from pacslite.dicom.uids import clean_uid
 from pacslite.errors import Gone, NotFound
 
 if TYPE_CHECKING:
-    from pacslite.catalog.changes import Origin
     from pacslite.catalog.database import Catalog
 
-__all__ = ["Deleted", "Target", "remove"]
+__all__ = ["Deleted", "Origin", "Target", "absent", "remove", "target_of"]
+
+
+def target_of(study: str, series: str | None = None, instance: str | None = None) -> Target:
+    """The target that UIDs of a request name; raises InvalidUid."""
+    return Target(clean_uid(study), None if series is None else clean_uid(series), None if instance is None else clean_uid(instance))
 
 
 def remove(catalog: Catalog, target: Target, origin: Origin) -> Deleted:
@@ -23,8 +29,11 @@ def remove(catalog: Catalog, target: Target, origin: Origin) -> Deleted:
     deleted = catalog.write(lambda conn: delete_target(conn, target, origin), target.keys)
     if deleted is not None:
         return deleted
-    uids = (target.study_instance_uid, target.series_instance_uid, target.sop_instance_uid)
+    raise absent(catalog, target)
+
+
+def absent(catalog: Catalog, target: Target) -> NotFound | Gone:
+    """The error that a target which is not there deserves."""
     with catalog.read() as conn:
-        known = retrieval.was_deleted(conn, *uids)
-    kind = ("study", "series", "instance")[len(target.uids) - 1]
-    raise Gone(f"The {kind} was deleted.") if known else NotFound(f"There is no such {kind}.")
+        known = retrieval.was_deleted(conn, target.study_instance_uid, target.series_instance_uid, target.sop_instance_uid)
+    return Gone(f"The {target.kind} was deleted.") if known else NotFound(f"There is no such {target.kind}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pacslite.dicomweb import qido
+from pacslite.dicomweb.delete import delete_resource
 from pacslite.dicomweb.metadata import retrieve_metadata
 from pacslite.dicomweb.stow import store_instances, store_instances_of_study
 from pacslite.dicomweb.wado import retrieve_bulk_data, retrieve_frames, retrieve_instances
@@ -26,4 +27,7 @@ ROUTES = (
     Route("GET", f"{INSTANCE}/metadata", retrieve_metadata, hot=True),
     Route("GET", f"{INSTANCE}/frames/<frame_list>", retrieve_frames, hot=True),
     Route("GET", f"{INSTANCE}/bulkdata/<path:bulk_path>", retrieve_bulk_data),
+    Route("DELETE", STUDY, delete_resource),
+    Route("DELETE", SERIES, delete_resource),
+    Route("DELETE", INSTANCE, delete_resource),
 )

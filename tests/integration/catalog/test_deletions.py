@@ -50,13 +50,22 @@ def test_the_rest_of_a_study_is_counted_anew(catalog: Catalog) -> None:
     with catalog.read() as conn:
         assert rows(catalog, models.study, "change_seq") == [changes.last(conn)]
         assert retrieval.was_deleted(conn, "1.1", "1.1.2")
-        assert not retrieval.was_deleted(conn, "1.1")
+        assert retrieval.was_deleted(conn, "1.1", "1.1.2", "any")
+        assert retrieval.was_deleted(conn, "1.1", "1.1.1", "1")
+        assert not retrieval.was_deleted(conn, "1.1", "1.1.1", "2")
+        assert not retrieval.was_deleted(conn, "1.1", "1.1.3")
+        assert not retrieval.was_deleted(conn, "1.2")
 
 
 def test_the_last_instance_takes_series_study_and_patient_along(catalog: Catalog) -> None:
     store(catalog, arrival())
     remove(catalog, Target("1.1", "1.1.1", "1.1.1.1"), ORIGIN)
     assert [count(catalog, table) for table in CONTENT] == [0] * 7
+    for target in (Target("1.1"), Target("1.1", "1.1.1")):
+        with pytest.raises(Gone):
+            remove(catalog, target, ORIGIN)
+    with pytest.raises(NotFound):
+        remove(catalog, Target("1.1", "1.1.2"), ORIGIN)
 
 
 def test_a_patient_with_another_study_stays(catalog: Catalog) -> None:

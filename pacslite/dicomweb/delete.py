@@ -1,0 +1,27 @@
+"""DELETE of a study, a series or an instance.
+
+PS3.18 has no such transaction; this is the form that other origin servers have, with the statuses of PS3.18 8.5.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from pacslite.core.removal import Origin, remove, target_of
+from pacslite.web.messages import Reply, Request
+
+if TYPE_CHECKING:
+    from pacslite.app import Pacs
+
+_log = logging.getLogger(__name__)
+
+
+def delete_resource(pacs: Pacs, request: Request, study: str, series: str | None = None, instance: str | None = None) -> Reply:
+    """`DELETE /studies/{study}[/series/{series}[/instances/{instance}]]`: 204, 404 when unknown, 410 when it was deleted before."""
+    target = target_of(study, series, instance)
+    origin = Origin("dicomweb", address=request.environ.get("REMOTE_ADDR", ""), actor=request.actor, request_id=request.request_id)
+    deleted = remove(pacs.catalog, target, origin)
+    about = {"action": f"{target.kind}.delete", "object_id": target.lowest_uid, "address": origin.address, "outcome": "success"}
+    _log.info("instances deleted", extra={**about, "instances": deleted.instances, "versions": deleted.versions})
+    return Reply(204)
