@@ -215,6 +215,11 @@ class PeerError(PacsliteError):
 class Unavailable(PacsliteError):
     """A part this needs is not there."""
 
+    def __init__(self, text: str = "", reason: str = "") -> None:
+        """`reason` is for the operator's console and log only: it may name hosts and accounts."""
+        super().__init__(text)
+        self.reason = reason
+
 
 class OutcomeUnknown(Unavailable):
     """A commit was interrupted: what was to be written may be there or not; doing it again is safe."""

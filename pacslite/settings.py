@@ -156,7 +156,7 @@ def _convert(name: str, value: Any) -> Any:
     kind, meta = _TYPES[name], FIELDS[name].metadata
     try:
         converted = _convert_kind(kind, value)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, ConfigurationError) as error:
         raise ConfigurationError(f"{name}: {error}") from None
     if meta["choices"] and converted not in meta["choices"]:
         raise ConfigurationError(f"{name}: {converted!r} is none of {', '.join(meta['choices'])}")

@@ -321,4 +321,7 @@ def _translate(error: BaseException) -> PacsliteError:
         return Busy("the catalog is busy")
     if state in _OUT_OF_SPACE:
         return OutOfSpace("no room for the catalog")
+    if isinstance(error, DBAPIError) and error.statement is None and str(origin):
+        # Nothing was asked yet: the text is why there is no connection, and names no value of a row and no password.
+        return Unavailable("the catalog cannot be reached", str(origin).splitlines()[0])
     return Unavailable(f"the catalog cannot be used ({type(origin).__name__} {state})".replace(" )", ")"))

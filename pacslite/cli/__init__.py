@@ -86,7 +86,8 @@ def run(arguments: list[str]) -> int:
         click.echo(f"pacslite: {error}", err=True)
         return EXIT_USAGE
     except PacsliteError as error:
-        click.echo(f"pacslite: {error}", err=True)
+        reason = getattr(error, "reason", "")
+        click.echo(f"pacslite: {error}{': ' if reason else ''}{reason}", err=True)
         return EXIT_IMPOSSIBLE
     except BrokenPipeError:
         # The reader of our output has gone (`| head`); Python would complain again when it flushes at exit.

@@ -37,7 +37,7 @@ def add(
 
     pacs = open_pacs(load(config_file, data))
     kept = peers.put(pacs.catalog, peers.Peer(ae_title, host, port, allow or tuple(_SERVICES), tls))
-    say(as_json, dataclasses.asdict(kept), f"{_line(kept)} is known; `pacslite peer echo {ae_title}` calls it.")
+    say(as_json, dataclasses.asdict(kept), f"{ae_title} at {kept.host}:{kept.port} is known; `pacslite peer echo {ae_title}` calls it.")
 
 
 @peer.command("list")
@@ -62,6 +62,10 @@ def remove(ae_title: str, config_file: str | None, data: str | None) -> int:
     if peers.remove(open_pacs(load(config_file, data)).catalog, ae_title):
         click.echo(f"{ae_title} is forgotten.")
         return 0
+    return _unknown(ae_title)
+
+
+def _unknown(ae_title: str) -> int:
     click.echo(f"pacslite: there is no peer {ae_title!r}; `pacslite peer list` shows the known ones", err=True)
     return EXIT_NO
 
@@ -73,9 +77,13 @@ def remove(ae_title: str, config_file: str | None, data: str | None) -> int:
 def echo(ae_title: str, config_file: str | None, data: str | None, as_json: bool) -> int:
     """Send a C-ECHO to the remote application entity AET; exit 1 when it does not answer."""
     from pacslite.core import peers
+    from pacslite.errors import NotFound
 
     pacs = open_pacs(load(config_file, data))
-    came = peers.echo(pacs.catalog, ae_title, pacs.send_echo)
+    try:
+        came = peers.echo(pacs.catalog, ae_title, pacs.send_echo)
+    except NotFound:
+        return _unknown(ae_title)
     say(as_json, dataclasses.asdict(came), f"{ae_title}: {came.outcome} after {came.duration_s:.3f} s: {came.detail}")
     return 0 if came.outcome == "success" else EXIT_NO
 

@@ -27,6 +27,10 @@ def migrate(only_check: bool, config_file: str | None, data: str | None, as_json
     from pacslite.catalog.models import REVISION
 
     settings = load(config_file, data)
+    if only_check and settings.database_url is None and not (settings.data / "catalog.db").exists():
+        # A look must not leave an empty catalog in a directory that may be a mistyped one.
+        say(as_json, {"before": None, "revision": None, "needed": REVISION, "up_to_date": False}, _behind(None, REVISION))
+        return EXIT_NO
     app.prepare_directories(settings)
     catalog = app.build_catalog(settings)
     try:
@@ -40,8 +44,12 @@ def migrate(only_check: bool, config_file: str | None, data: str | None, as_json
     if after == REVISION:
         say(as_json, value, f"The catalog has schema {after}." if before == after else f"The catalog now has schema {after}.")
         return 0
-    say(as_json, value, f"The catalog has schema {after or 'none'}, this release needs {REVISION}; `pacslite migrate` brings it there.")
+    say(as_json, value, _behind(after, REVISION))
     return EXIT_NO
+
+
+def _behind(found: str | None, needed: str) -> str:
+    return f"The catalog has schema {found or 'none'}, this release needs {needed}; `pacslite migrate` brings it there."
 
 
 @click.command()
@@ -74,7 +82,7 @@ def _told(report: VerifyReport, repair: bool) -> str:
     if report.damaged_count and repair:
         lines.append(f"{report.repaired_count} were put aside; send these instances again to make them whole.")
     elif report.damaged_count:
-        lines.append("`pacslite verify --repair` puts them aside, so that sending the instances again makes them whole.")
+        lines.append("`pacslite verify --repair` puts what is damaged aside; then send these instances again to make them whole.")
     if report.orphan_count:
         lines.append("Orphans harm nobody; the worker removes them after two sweeps.")
     return "\n".join(lines)

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Literal
 
 from pacslite.catalog import peers as rows
@@ -19,6 +20,8 @@ __all__ = ["SERVICES", "Echo", "Peer", "echo", "find", "listed", "put", "remove"
 
 # PS3.5 6.2, AE: 1-16 characters of the default repertoire, no backslash, no control characters; spaces around do not count.
 _AE_TITLE = re.compile(r"[!-\[\]-~](?:[ -\[\]-~]{0,14}[!-\[\]-~])?")
+# RFC 1123 2.1, and the underscore, which names in container networks have.
+_HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +47,22 @@ def find(catalog: Catalog, ae_title: str) -> Peer | None:
 
 def put(catalog: Catalog, peer: Peer) -> Peer:
     """Adds the peer or replaces the one of the same title; raises InvalidForm."""
+    faults: list[tuple[str, str]] = []
     if not _AE_TITLE.fullmatch(peer.ae_title):
-        message = "is not an AE title (1-16 characters of ISO 646, no backslash, no spaces around)"
-        raise InvalidForm(f"ae_title: {message}", (("ae_title", message),))
+        faults.append(("ae_title", "is not an AE title (1-16 characters of ISO 646, no backslash, no spaces around)"))
+    if not _HOST_NAME.fullmatch(peer.host) and not _is_address(peer.host):
+        faults.append(("host", "is neither the name of a host nor an IP address"))
+    if faults:
+        raise InvalidForm("; ".join(f"{name}: {message}" for name, message in faults), tuple(faults))
     return catalog.write(lambda connection: rows.put(connection, peer))
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def remove(catalog: Catalog, ae_title: str) -> bool:

@@ -23,7 +23,8 @@ def problem(error: Exception, request_id: str) -> Reply:
         log.error("request failed", exc_info=error)
         return _reply(row.http, row.slug, row.title, "The server failed to answer; the log has the request id.", request_id)
     if row.http >= 500:
-        log.warning("request failed: %s", error, extra={"problem": row.slug})
+        reason = getattr(error, "reason", "")
+        log.warning("request failed: %s", error, extra={"problem": row.slug, **({"reason": reason} if reason else {})})
     reply = _reply(row.http, row.slug, row.title, str(error), request_id, getattr(error, "fields", ()))
     reply.headers.extend(_headers_of(error, row.http))
     return reply

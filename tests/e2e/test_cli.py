@@ -87,6 +87,40 @@ def test_migrate_tells_whether_something_is_to_do(tmp_path: Path, capsys: pytest
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["up_to_date"] is True
 
 
+def test_looking_for_a_catalog_makes_none(tmp_path: Path) -> None:
+    assert cli.run(["migrate", "--check", "--data", str(tmp_path / "mistyped")]) == 1
+    assert not (tmp_path / "mistyped").exists()
+
+
+def test_a_database_that_does_not_answer_is_told_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PACSLITE_DATABASE_URL", "postgresql+psycopg://u:secret@127.0.0.1:1/db")
+    assert cli.run(["migrate", "--data", str(tmp_path / "data")]) == 3
+    said = capsys.readouterr().err
+    assert "the catalog cannot be reached: " in said
+    assert "refused" in said
+    assert "secret" not in said
+
+
+def test_an_address_that_is_none_is_told_with_its_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["serve", "--dicom", "99"]) == 2
+    assert "dicom: '99' is not HOST:PORT" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("action", ["echo", "remove"])
+def test_a_peer_nobody_added_is_told_alike(data: Path, action: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(data, "peer", action, "NOBODY") == 1
+    assert "there is no peer 'NOBODY'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("host", "code"), [("pacs_1.example.org", 0), ("::1", 0), ("10.0.0.1", 0), ("bad host", 2), ("a..b", 2), ("h/x", 2)]
+)
+def test_a_peer_has_the_name_or_address_of_a_host(data: Path, host: str, code: int) -> None:
+    assert run(data, "peer", "add", "PEER", host, "104") == code
+
+
 def test_a_catalog_that_is_not_migrated_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(tmp_path / "fresh", "peer", "list") == 3
     assert "pacslite migrate" in capsys.readouterr().err
@@ -155,7 +189,7 @@ def test_peers_are_kept(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "failed" in capsys.readouterr().out
     assert run(data, "peer", "remove", "SCANNER") == 0
     assert run(data, "peer", "remove", "SCANNER") == 1
-    assert run(data, "peer", "echo", "SCANNER") == 3
+    assert run(data, "peer", "echo", "SCANNER") == 1
 
 
 @pytest.mark.parametrize("title", ["", " PADDED ", "SEVENTEEN_LETTERS", "BACK\\SLASH"])
