@@ -22,6 +22,7 @@ Encoder = Callable[[object], str]
 _NUMBER_VRS = frozenset({"DS", "FD", "FL", "IS", "SL", "SS", "SV", "UL", "US", "UV"})
 # What JSON takes as a number as it stands; other spellings (leading zeros, plus signs) are sent as strings (F.2.3.1).
 _JSON_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?")
+_MODALITIES_IN_STUDY = 0x00080061
 RETRIEVE_URL, INSTANCE_AVAILABILITY = 0x00081190, 0x00080056
 _ONLINE = '"00080056":{"vr":"CS","Value":["ONLINE"]}'
 _PATH = {Level.STUDY: "/studies/", Level.SERIES: "/series/", Level.INSTANCE: "/instances/"}
@@ -53,7 +54,9 @@ _UNDIVIDED_VRS = frozenset({"LT", "ST", "UT", "UR"})
 
 def _element_encoder(tag: int, vr: str, *, omit_empty: bool) -> Encoder:
     """A function from the stored value to `"GGGGEEEE":{...}`; "" for an empty one that is left out."""
-    empty = "" if omit_empty else f'"{tag:08X}":{{"vr":"{vr}"}}'
+    # F.2.5 wants no Value in an empty attribute. OHIF 3.12 then fails here, and one study without a modality hides all others from it.
+    without = ',"Value":[]' if tag == _MODALITIES_IN_STUDY else ""
+    empty = "" if omit_empty else f'"{tag:08X}":{{"vr":"{vr}"{without}}}'
     head = f'"{tag:08X}":{{"vr":"{vr}","Value":['
     one = _name_value if vr == "PN" else _number_value if vr in _NUMBER_VRS else _text_value
     divided = vr not in _UNDIVIDED_VRS

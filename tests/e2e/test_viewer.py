@@ -21,7 +21,7 @@ from pacslite import samples
 from pacslite.errors import Unavailable
 from pacslite.samples import ct, identity, ultrasound
 from pacslite.ui import viewer_package
-from tests.support import browser, processes
+from tests.support import browser, data_sets, processes
 from tests.support.browser import Exchange
 from tests.support.viewer_page import ViewerPage
 
@@ -74,6 +74,7 @@ def visit(viewer_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     (data / "viewer").symlink_to(viewer_files)
     sample = samples.generate(scratch / "sample")
     with processes.serving(data) as server:
+        _without_modality(scratch / "sample/bare.dcm")
         taken = processes.pacslite("import", scratch / "sample", "--data", data)
         assert taken.returncode == 0, taken.stderr
         seen = Visit(root=server.url)
@@ -94,7 +95,7 @@ def visit(viewer_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 def _look_at_list(page: ViewerPage, seen: Visit) -> None:
     page.open_list()
-    seen.names = page.patient_names(3 + len(samples.SHIPPED))
+    seen.names = page.patient_names(4 + len(samples.SHIPPED))
     seen.isolated = page.browser.script("return crossOriginIsolated && typeof SharedArrayBuffer === 'function';")
 
 
@@ -133,6 +134,14 @@ def _brightness(page: ViewerPage, path: Path) -> float:
     return float(page.picture(page.browser.pixels()).std())
 
 
+def _without_modality(path: Path) -> None:
+    """An instance whose study has no modality to show, which once hid all studies."""
+    bare = data_sets.image()
+    bare.StudyDate = "19990101"
+    del bare.Modality
+    path.write_bytes(data_sets.part10(bare))
+
+
 def _another_slice(scratch: Path) -> Path:
     instance = copy.deepcopy(ct.instance(5))
     instance.PatientName, instance.PatientID = "Phantom^Uploaded", "SAMPLE-0009"
@@ -159,7 +168,7 @@ def expected_grey(hounsfield: int) -> float:
 
 def test_the_first_page_lists_every_study_by_patient_name(visit: Visit) -> None:
     assert set(visit.names) >= _DRAWN
-    assert len(visit.names) == 3 + len(samples.SHIPPED)
+    assert len(visit.names) == 4 + len(samples.SHIPPED)
 
 
 def test_the_newest_study_comes_first(visit: Visit) -> None:
