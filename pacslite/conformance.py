@@ -19,10 +19,12 @@ pacslite accepts associations (SCP) for:
 | Storage | all of the installed pydicom's dictionary, and private ones | every transfer syntax of that dictionary; kept as received |
 | Query | Patient Root and Study Root FIND, relational queries too | PATIENT, STUDY, SERIES, IMAGE |
 | Retrieve | Patient Root and Study Root MOVE and GET, relational retrieval too | PATIENT, STUDY, SERIES, IMAGE; lists of UIDs |
+| Storage Commitment | Push Model, 1.2.840.10008.1.20.1 | explicit and implicit VR little endian |
 
-It requests associations (SCU) for Verification, and for Storage to carry out C-MOVE: one presentation context for each SOP class
-and transfer syntax of what is sent, for native ones explicit and implicit VR little endian beside it. More than 128 contexts are
-spread over several associations, one after the other; `move_associations` sends a large C-MOVE over several at once.
+It requests associations for Verification (SCU), to report as SCP of Storage Commitment, and for Storage (SCU) to carry out C-MOVE: one
+presentation context for each SOP class and transfer syntax of what is sent, for native ones explicit and implicit VR little endian
+beside it. More than 128 contexts are spread over several associations, one after the other; `move_associations` sends a large
+C-MOVE over several at once.
 
 - The called AE title must be ours (`PACSLITE_AET`), else the association is rejected with source 1, reason 7;
   `called_aet_policy = "any"` takes all.
@@ -43,6 +45,17 @@ spread over several associations, one after the other; `move_associations` sends
 - Final status of a retrieval: 0000H; B000H with failures or warnings; A702H when all failed, the receiver being out of reach among the
   reasons; FE00H when cancelled, which is looked for between sub-operations. Failed SOP Instance UID List names what failed.
 - Pending responses come at once and then every second. Numbers above 65535 are told as 65535.
+- Storage Commitment: N-ACTION is answered 0000H once the request is durably queued; 0115H when TransactionUID or
+  ReferencedSOPSequence is missing, empty or invalid, or a transaction of this UID is under way for other instances (the same request
+  again changes nothing); 0112H, 0118H, 0123H for another SOP instance, SOP class or action type; 0213H when there are no resources.
+- Committed is an instance whose newest version is known under the SOP class named, and whose stored bytes, read again for this, have the
+  size and SHA-256 they came with. Failure Reasons: 0110H bytes missing or damaged (`pacslite verify --deep --repair` takes them out
+  of service, then they can be sent again), 0112H no such instance, 0119H another SOP class.
+- N-EVENT-REPORT goes to the known peer of the requester's AE title (`pacslite peer add`), over a new association in which we
+  propose the SCP role; a peer that leaves the role unanswered is told all the same. A requester that is no known peer is told on the
+  association of its request, while it lasts, whenever nothing else of it waits to be served.
+- A report that is not acknowledged with 0000H is sent again: after 5 s, 20 s, 80 s, ... at most an hour, 32 times (more than a day),
+  across restarts; after each pause the instances are checked anew. Retrieve AE Title is ours.
 
 ## DICOMweb
 

@@ -1,7 +1,7 @@
-"""The background work of the `worker` role: small tasks, each at its interval, in two lanes.
+"""The background work of the `worker` role: small tasks, each at its interval, in three lanes.
 
 The quick lane writes the journal and keeps the write-ahead log short, within seconds; the long lane walks through the
-storage. Whatever is cut short by a kill is done again.
+storage; the third one waits for other machines. Whatever is cut short by a kill is done again.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 JOURNAL_INTERVAL_S = 2
 CHECKPOINT_INTERVAL_S = 5
+COMMITMENT_INTERVAL_S = 1
 ERASE_INTERVAL_S = 60
 JOIN_INTERVAL_S = 3600
 
@@ -35,6 +36,7 @@ class Task:
     interval_s: float
     run: Callable[[Pacs], object]
     is_long: bool = False
+    calls_peers: bool = False
     at_end: bool = False  # once more when the worker stops
 
 
@@ -54,14 +56,18 @@ def main(settings: Settings) -> int:
 def run(pacs: Pacs, stop: threading.Event, tasks: tuple[Task, ...] | None = None) -> None:
     """Does the tasks until `stop` is set; a task that fails is logged and tried again at its next time."""
     tasks = tasks_of(pacs) if tasks is None else tasks
-    # A daemon: a walk through a large storage is not waited for.
-    long_lane = threading.Thread(target=_lane, args=(pacs, stop, [t for t in tasks if t.is_long]), name="long-lane", daemon=True)
-    long_lane.start()
-    _lane(pacs, stop, [t for t in tasks if not t.is_long])
+    lanes = {"long-lane": [t for t in tasks if t.is_long], "peer-lane": [t for t in tasks if t.calls_peers and not t.is_long]}
+    # Daemons: a walk through a large storage, or a peer that does not answer, is not waited for.
+    threads = [threading.Thread(target=_lane, args=(pacs, stop, mine), name=name, daemon=True) for name, mine in lanes.items()]
+    for thread in threads:
+        thread.start()
+    _lane(pacs, stop, [t for t in tasks if not t.is_long and not t.calls_peers])
     for task in tasks:
         if task.at_end:
             _do(pacs, task)
-    long_lane.join(timeout=2)
+    deadline = time.monotonic() + 2
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
 
 
 def _lane(pacs: Pacs, stop: threading.Event, tasks: list[Task]) -> None:
@@ -85,11 +91,13 @@ def tasks_of(pacs: Pacs) -> tuple[Task, ...]:
     """What this release does in the background."""
     from pacslite.core.erasure import erase_doomed
     from pacslite.core.journal import Journal
+    from pacslite.dimse import commitment
 
     journal, grace_s, sweep_s = Journal(pacs.store, pacs.spool), pacs.settings.removal_grace_s, pacs.settings.sweep_interval_s
     return (
         Task("journal.write", JOURNAL_INTERVAL_S, lambda p: journal.write_new(p.catalog), at_end=True),
         Task("catalog.checkpoint", CHECKPOINT_INTERVAL_S, lambda p: p.catalog.checkpoint()),
+        Task("commitment.report", COMMITMENT_INTERVAL_S, commitment.report_due, calls_peers=True),
         Task("blobs.erase", ERASE_INTERVAL_S, lambda p: erase_doomed(p.catalog, p.store, grace_s), is_long=True),
         Task("journal.join", JOIN_INTERVAL_S, lambda p: journal.join_past_days(), is_long=True),
         Task("spool.sweep", sweep_s, lambda p: p.spool.sweep(), is_long=True),

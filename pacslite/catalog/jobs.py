@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, and_, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, insert, or_, select, update
 
 from pacslite.catalog.models import job
 from pacslite.catalog.statements import time_text
@@ -88,19 +88,38 @@ def add(
     return made
 
 
+def take(conn: Connection, job_id: int, owner: str, lease_s: float) -> Job | None:
+    """This one job, now running under `owner` for `lease_s`; None when it is not queued."""
+    queued = update(job).where(job.c.id == job_id, job.c.state == QUEUED)
+    now = datetime.now(UTC)
+    running = {"state": RUNNING, "lease_owner": owner, "lease_until_at": time_text(now + timedelta(seconds=lease_s))}
+    changed = conn.execute(queued.values(attempts=job.c.attempts + 1, updated_at=time_text(now), **running)).rowcount
+    return find(conn, job_id) if changed else None
+
+
+def is_due(conn: Connection, kinds: Sequence[str]) -> bool:
+    """Whether there is a job to claim; reads only, so that asking costs no write."""
+    return conn.execute(select(job.c.id).where(_ready(datetime.now(UTC)), job.c.kind.in_(kinds)).limit(1)).first() is not None
+
+
+def _ready(now: datetime) -> ColumnElement[bool]:
+    return or_(
+        and_(job.c.state == QUEUED, job.c.run_after_at <= time_text(now)),
+        and_(job.c.state == RUNNING, job.c.lease_until_at < time_text(now)),
+    )
+
+
 def claim(conn: Connection, owner: str, kinds: Sequence[str], lease_s: float) -> Job | None:
     """The job that has waited longest, now running under `owner` for `lease_s`; None when there is none to do.
 
     A job whose lease has run out counts as one more attempt; after the last one it has failed.
     """
     now = datetime.now(UTC)
-    ready = or_(
-        and_(job.c.state == QUEUED, job.c.run_after_at <= time_text(now)),
-        and_(job.c.state == RUNNING, job.c.lease_until_at < time_text(now)),
-    )
     # Other workers pass over what this transaction has locked, instead of waiting for it (PostgreSQL; SQLite has one writer).
     waiting = (
-        select(job.c.id, job.c.attempts, job.c.max_attempts).where(ready, job.c.kind.in_(kinds)).order_by(job.c.run_after_at, job.c.id)
+        select(job.c.id, job.c.attempts, job.c.max_attempts)
+        .where(_ready(now), job.c.kind.in_(kinds))
+        .order_by(job.c.run_after_at, job.c.id)
     )
     while found := conn.execute(waiting.limit(1).with_for_update(skip_locked=True)).first():
         if found.attempts < found.max_attempts:

@@ -15,6 +15,7 @@ import select
 import socket
 import struct
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -71,6 +72,7 @@ class Association:
         self.pacs = pacs
         self.calling_aet = self.called_aet = ""
         self.answered: dict[str, int] = {}
+        self.expected: dict[int, Callable[[Command], None]] = {}  # what to do with the responses to requests of our own
         self._sock = sock
         self._services = services
         self._contexts: Mapping[int, Context] = {}
@@ -81,6 +83,8 @@ class Association:
         self._message_id = 0
         self._lock = threading.Lock()
         self._busy = self._stopping = False
+        self._idle_work: deque[Callable[[], None]] = deque()
+        self._own_message_id = 0
         self._reader: PduReader
 
     @property
@@ -121,6 +125,7 @@ class Association:
             if refusal:
                 return refusal
             while True:
+                self._work_while_idle()
                 self._serve_message()
         except Released:
             return pdus.RELEASE_RP_PDU, "released"
@@ -319,6 +324,27 @@ class Association:
         command = commands.encode_response(request.command, status, data_set=True)
         return pdus.encode_message(request.context.id, command, data_set, self._peer_max_pdu)
 
+    # Operations of our own
+
+    def when_idle(self, work: Callable[[], None]) -> None:
+        """Do this, in the thread of the association, when nothing of the peer waits to be read; never once it has ended."""
+        self._idle_work.append(work)
+
+    def invoke(self, context: Context, command: Callable[[int], bytes], data_set: bytes) -> int:
+        """Send a request of ours; its message id, which is given to `command`. The response comes as any message does."""
+        self._own_message_id = self._own_message_id % 0xFFFF + 1
+        self.send(pdus.encode_message(context.id, command(self._own_message_id), data_set, self._peer_max_pdu))
+        return self._own_message_id
+
+    def check_stopping(self) -> None:
+        """Raise Stopping when the server goes down."""
+        if self._stopping:
+            raise Stopping("the server is stopping")
+
+    def _work_while_idle(self) -> None:
+        while self._idle_work and self._offset >= len(self._body) and not self._reader.has_input():
+            self._idle_work.popleft()()
+
     # While an operation runs
 
     def cancelled(self) -> bool:
@@ -326,8 +352,7 @@ class Association:
 
         Raises Stopping when the server goes down: an operation that asks may be broken off.
         """
-        if self._stopping:
-            raise Stopping("the server is stopping")
+        self.check_stopping()
         while self._offset < len(self._body) or self._reader.has_input():
             command = self._read_command(*self._next_pdv()).command
             if command.field != commands.C_CANCEL_RQ:

@@ -1,7 +1,7 @@
 """What is agreed when an association begins (PS3.8 section 7.1, PS3.7 annex D), with pynetdicom as the authority.
 
 Accepted: Verification, Storage of every SOP class of patients' objects (private ones too), Query/Retrieve FIND, MOVE and
-GET with Patient Root and Study Root. Transfer syntaxes: for storage the one that the requestor lists first among the
+GET with Patient Root and Study Root, Storage Commitment. Transfer syntaxes: for storage the one that the requestor lists first among the
 standard's, else its first private one; for queries explicit VR little endian before the others. Where the requestor can
 only receive, explicit VR little endian comes before other native ones: most objects are stored so and go out as they are.
 """
@@ -23,7 +23,7 @@ from pynetdicom.sop_class import _NON_PATIENT_OBJECT_CLASSES, _STORAGE_CLASSES
 
 from pacslite.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacslite.dicom.uids import clean_uid
-from pacslite.dimse.contexts import QUERY_SERVICES, Context, Service
+from pacslite.dimse.contexts import COMMITMENT, QUERY_SERVICES, Context, Service
 from pacslite.dimse.pdus import INVALID_PARAMETER, ProtocolViolation, reject_pdu
 from pacslite.errors import InvalidUid
 
@@ -40,6 +40,7 @@ _STORAGE = frozenset(_STORAGE_CLASSES.values()) | {
 _NO_STUDY = frozenset(_NON_PATIENT_OBJECT_CLASSES.values()) | {"1.2.840.10008.1.3.10"}
 _SERVICES_IN_ARC = ("1.2.840.10008.5.1.4.1.1.200.", "1.2.840.10008.5.1.4.1.1.201.")
 _QUERY_SYNTAXES = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99")
+_COMMITMENT_SYNTAXES = _QUERY_SYNTAXES[:2]
 _CACHED_BYTES = 32 * 1024
 # Items and sub-items of an A-ASSOCIATE-RQ that are used (PS3.8 9.3.2, PS3.7 annex D.3.3). Unknown ones shall be ignored
 # (PS3.8 9.3.1), and so are optional ones that would not be answered: user identity, asynchronous operations.
@@ -81,6 +82,8 @@ def service_of(abstract_syntax: str) -> Service | None:
         return Service.VERIFICATION
     if abstract_syntax in QUERY_SERVICES:
         return QUERY_SERVICES[abstract_syntax]
+    if abstract_syntax == COMMITMENT:
+        return Service.COMMITMENT
     if abstract_syntax in _NO_STUDY:
         return None
     if abstract_syntax in _STORAGE or not abstract_syntax.startswith(_STANDARD_ROOT):
@@ -196,6 +199,8 @@ def _supported(context: PresentationContext, service: Service, receives_only: bo
     offered = [str(uid) for uid in context.transfer_syntax]
     if service in _GRANTED_OPTIONS:
         wanted: Iterable[str] = _QUERY_SYNTAXES
+    elif service is Service.COMMITMENT:
+        wanted = _COMMITMENT_SYNTAXES
     else:
         private = [uid for uid in offered if not uid.startswith(_STANDARD_ROOT)]
         wanted = [uid for uid in offered if uid in _TRANSFER_SYNTAXES] + (private if service is Service.STORAGE else [])
@@ -205,6 +210,9 @@ def _supported(context: PresentationContext, service: Service, receives_only: bo
         ours.add_transfer_syntax(uid)
     if service is Service.STORAGE:
         ours.scu_role = ours.scp_role = True
+    elif service is Service.COMMITMENT:
+        # The requestor may be SCU; as SCP it would report to us, who have asked for nothing.
+        ours.scu_role, ours.scp_role = True, False
     return ours
 
 

@@ -71,9 +71,12 @@ class Requested:
         self.accepted: Mapping[int, str] = {}
 
     @classmethod
-    def connect(cls, peer: Remote, calling_aet: str, offer: Offer, connect_s: float, silence_s: float) -> Self:
+    def connect(
+        cls, peer: Remote, calling_aet: str, offer: Offer, connect_s: float, silence_s: float, *, as_scp: tuple[str, ...] = ()
+    ) -> Self:
         """Connect and associate within `connect_s`; afterwards the peer may be silent for `silence_s`.
 
+        Of the SOP classes `as_scp` we propose to be the SCP and not the SCU (role selection, PS3.7 D.3.3.4).
         Raises OSError, AssociationEnded: see `peer_errors`.
         """
         sock = socket.create_connection((peer.host, peer.port), connect_s)
@@ -81,7 +84,7 @@ class Requested:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             pdus.set_timeouts(sock, connect_s)
             association = cls(sock, silence_s)
-            association.send(_associate_rq(peer.aet, calling_aet, offer))
+            association.send(_associate_rq(peer.aet, calling_aet, offer, as_scp))
             association._await_acceptance()
             pdus.set_timeouts(sock, silence_s)
         except BaseException:
@@ -150,7 +153,8 @@ class Requested:
 
 
 @lru_cache(maxsize=64)
-def _associate_rq(called_aet: str, calling_aet: str, offer: Offer) -> bytes:
+def _associate_rq(called_aet: str, calling_aet: str, offer: Offer, as_scp: tuple[str, ...]) -> bytes:
+    from pydicom.uid import UID
     from pynetdicom import pdu_primitives as primitives
     from pynetdicom.pdu import A_ASSOCIATE_RQ
     from pynetdicom.presentation import PresentationContext
@@ -175,6 +179,10 @@ def _associate_rq(called_aet: str, calling_aet: str, offer: Offer) -> bytes:
     asked.called_ae_title, asked.calling_ae_title = called_aet, calling_aet
     asked.presentation_context_definition_list = contexts
     asked.user_information = [length, implementation, version]
+    for uid in as_scp:
+        role = primitives.SCP_SCU_RoleSelectionNegotiation()
+        role.sop_class_uid, role.scu_role, role.scp_role = UID(uid), False, True
+        asked.user_information.append(role)
     return bytes(A_ASSOCIATE_RQ(asked).encode())
 
 

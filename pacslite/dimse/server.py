@@ -9,7 +9,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from pacslite.dimse import commands, echo, find, get, lobby, move, pdus, store
+from pacslite.dimse import commands, commitment, echo, find, get, lobby, move, pdus, store
 from pacslite.dimse.associations import Association, Serve
 from pacslite.settings import Address, Settings
 
@@ -26,6 +26,8 @@ _SERVICES: dict[int, Serve] = {
     commands.C_FIND_RQ: find.serve,
     commands.C_GET_RQ: get.serve,
     commands.C_MOVE_RQ: move.serve,
+    commands.N_ACTION_RQ: commitment.serve,
+    commands.N_EVENT_REPORT_RSP: commitment.acknowledge,
 }
 
 

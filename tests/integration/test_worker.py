@@ -46,6 +46,25 @@ def test_a_long_task_does_not_hold_up_the_quick_ones() -> None:
     assert len(quick) == 3
 
 
+def test_a_task_that_waits_for_a_peer_holds_up_neither_the_quick_nor_the_long_ones() -> None:
+    stop, begun, released, done = threading.Event(), threading.Event(), threading.Event(), set()
+
+    def calling(_: object) -> None:
+        begun.set()
+        released.wait(30)
+
+    def other(name: str) -> None:
+        begun.wait(30)
+        done.add(name)
+        if len(done) == 2:
+            released.set()
+            stop.set()
+
+    tasks = Task("quick", 0, lambda _: other("quick")), Task("long", 0, lambda _: other("long"), is_long=True)
+    worker.run(NOBODY, stop, (Task("call", 0, calling, calls_peers=True), *tasks))
+    assert done == {"quick", "long"}
+
+
 def test_what_is_due_at_the_end_is_done_when_the_worker_stops() -> None:
     stop, done = threading.Event(), []
     stop.set()

@@ -63,7 +63,6 @@ def test_private_future_and_retired_storage_classes_are_accepted(uid: str) -> No
     "uid",
     [
         "1.2.840.10008.5.1.4.31",  # Modality Worklist
-        "1.2.840.10008.1.20.1",  # Storage Commitment Push Model
         "1.2.840.10008.5.1.4.38.1",  # Hanging Protocol Storage: of no study
         "1.2.840.10008.5.1.4.1.1.201.2",  # Inventory FIND
         "1.2.840.10008.1.3.10",  # Media Storage Directory

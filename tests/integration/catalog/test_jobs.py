@@ -46,6 +46,32 @@ def test_a_job_is_claimed_once_in_the_order_of_queueing(catalog: Catalog) -> Non
     assert found(catalog, first).payload == {"n": 1}
 
 
+def test_one_job_can_be_taken_by_its_number_while_it_is_queued(catalog: Catalog) -> None:
+    other, mine = add(catalog), add(catalog)
+    taken = catalog.write(lambda conn: jobs.take(conn, mine, "a", 60))
+    assert taken is not None
+    assert (taken.id, taken.state, taken.attempts) == (mine, "running", 1)
+    assert catalog.write(lambda conn: jobs.take(conn, mine, "b", 60)) is None
+    assert catalog.write(lambda conn: jobs.finish(conn, mine, "a"))
+    assert found(catalog, other).state == "queued"
+
+
+def test_a_job_is_due_when_it_could_be_claimed(catalog: Catalog) -> None:
+    def is_due() -> bool:
+        with catalog.read() as conn:
+            return jobs.is_due(conn, ["verify"])
+
+    add(catalog, "other")
+    add(catalog, delay_s=60)
+    assert not is_due()
+    add(catalog)
+    assert is_due()
+    claim(catalog)
+    assert not is_due()
+    lapse(catalog)
+    assert is_due()
+
+
 def test_a_job_is_queued_only_if_its_cause_is_committed(catalog: Catalog) -> None:
     def cause(conn: Connection) -> None:
         jobs.add(conn, "verify", {})
