@@ -1,13 +1,13 @@
-"""Administration over REST: health, peers, and the description of the interface itself."""
+"""Administration over REST: health, peers, undeleting, and the description of the interface itself."""
 
 from __future__ import annotations
 
-from pacslite.admin import description, health, peers
+from pacslite.admin import description, health, peers, studies
 from pacslite.web.messages import Route
 from pacslite.web.operations import Operation
 from pacslite.web.operations import routes as routes_of
 
-OPERATIONS: tuple[Operation, ...] = (*health.OPERATIONS, *peers.OPERATIONS)
+OPERATIONS: tuple[Operation, ...] = (*health.OPERATIONS, *peers.OPERATIONS, *studies.OPERATIONS)
 
 
 def routes() -> list[Route]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Select, delete, func, insert, select, update
+from sqlalchemy import Connection, Select, delete, func, insert, literal_column, select, update
 
 from pacslite.catalog import changes, placement
 from pacslite.catalog.arrival import PatientIdentity, row_of
@@ -60,6 +60,20 @@ class Deleted:
     versions: int
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Bytes of a deleted version that are not erased yet."""
+
+    uid: str
+    storage_key: str
+    store_name: str
+    size_bytes: int
+    sha256: str
+    doomed_at: str
+
+
+_KEPT = (blob.c.uid, blob.c.storage_key, blob.c.store_name, blob.c.size_bytes, blob.c.sha256, blob.c.doomed_at)
+_IS_DOOMED = blob.c.state == literal_column("'doomed'")  # spelled out, as the index of the few says it
 _IDENTITY = ("identity_id", "identity_issuer", "identity_study")
 _UIDS = ("study_instance_uid", "series_instance_uid", "sop_instance_uid")
 _KINDS = {1: Kind.STUDY_DELETED, 2: Kind.SERIES_DELETED, 3: Kind.INSTANCE_DELETED}
@@ -91,6 +105,30 @@ def delete_target(conn: Connection, target: Target, origin: Origin, at: str | No
     remember(conn, target, now)
     _tidy(conn, study_pk, patient_pk, series_pk if target.series_instance_uid else None, seq, now)
     return Deleted(count, versions)
+
+
+def is_there(conn: Connection, target: Target) -> bool:
+    """Whether there is an instance of the target."""
+    return conn.execute(_instances(target).limit(1)).first() is not None
+
+
+def kept_of(conn: Connection, target: Target, since: str, prefix: str) -> list[Kept]:
+    """What was deleted after `since` of the target, whose keys begin with `prefix`, and is not being erased yet.
+
+    That is what a deletion of the target, or of something above it, took; when there is nothing of that, what was deleted
+    part by part.
+    """
+    of_study = tombstone.c.study_instance_uid == target.study_instance_uid
+    uids = {"series_instance_uid": target.series_instance_uid, "sop_instance_uid": target.sop_instance_uid}
+    whole = [tombstone.c[name].in_({"", uid or ""}) for name, uid in uids.items()]
+    parts = [tombstone.c[name] == uid for name, uid in uids.items() if uid]
+    for scope in (whole, parts):
+        times = select(tombstone.c.deleted_at).where(of_study, tombstone.c.deleted_at > since, *scope)
+        statement = select(*_KEPT).where(_IS_DOOMED, blob.c.doomed_at.in_(times), blob.c.storage_key.startswith(prefix))
+        found = [Kept(*row) for row in conn.execute(statement.order_by(blob.c.uid))]
+        if found:
+            return found
+    return []
 
 
 def _instances(target: Target) -> Select[tuple[int]]:

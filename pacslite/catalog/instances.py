@@ -40,6 +40,7 @@ class Intent(StrEnum):
 
     ADD = "add"  # a new instance, or a version on top of the newest
     REPAIR = "repair"  # new bytes for the newest version
+    RESTORE = "restore"  # the same as ADD, with the bytes of a deleted version
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class AsOf:
 
 
 OVERTAKEN = Recorded("changed")
-"""Nothing was recorded: the newest version is not the one the caller has seen."""
+"""Nothing was recorded: the newest version is not the one the caller has seen, or bytes to be restored are being erased."""
 
 
 _INSTANCE_COLUMNS = ("sop_instance_uid", "sop_class_uid", *COLUMNS[Level.INSTANCE], "transfer_syntax_uid", "version_number", "updated_at")
@@ -106,6 +107,13 @@ _UPDATE_INSTANCE = Prepared(
 _INSERT_BLOB = Prepared(
     insert(blob)
     .values({name: bindparam(name) for name in ("uid", "storage_key", "store_name", "size_bytes", "sha256", "media_type", "created_at")})
+    .returning(blob.c.pk)
+)
+# An empty time means that the bytes are claimed by their erasure.
+_REVIVE_BLOB = Prepared(
+    update(blob)
+    .where(blob.c.uid == bindparam("revived"), blob.c.state == "doomed", blob.c.doomed_at != "")
+    .values(state="live", reference_count=1, doomed_at=null())
     .returning(blob.c.pk)
 )
 _VERSION_COLUMNS = ("instance_pk", "number", "blob_pk", "transfer_syntax_uid", "data_set_digest", "author", "created_at")
@@ -155,7 +163,8 @@ def record(
     """Put an arrival and its bytes into the catalog; the caller commits.
 
     `seen_version_pk` is the newest version on which the caller has based its intent (None: no such instance). When
-    another one is there by now, nothing is written and the outcome is `changed`. `as_of` is for a catalog made anew.
+    another one is there by now, nothing is written and the outcome is `changed`. `as_of` is for a catalog made anew,
+    which is not told whether bytes were restored.
     """
     place = placement.locate(conn, arrival)
     if place.version_pk != seen_version_pk:
@@ -163,6 +172,9 @@ def record(
     now = as_of.at if as_of else now_text()
     if intent is Intent.REPAIR:
         return _repair(conn, arrival, new_blob, place, now)
+    revived = _REVIVE_BLOB.all(conn, {"revived": new_blob.uid}) if intent is Intent.RESTORE or as_of else []
+    if intent is Intent.RESTORE and not revived:
+        return OVERTAKEN
     number = max((place.number or 0) + 1, (as_of and as_of.version_number) or 0)
     kind = Kind.INSTANCE_STORED if place.instance_pk is None else Kind.VERSION_ADDED
     seq = changes.add(conn, kind, now, arrival.origin, uids=arrival.uids, version_number=number, blob_uid=new_blob.uid)
@@ -173,7 +185,7 @@ def record(
     version_row = {
         "instance_pk": instance_pk,
         "number": number,
-        "blob_pk": _insert_blob(conn, new_blob, now),
+        "blob_pk": revived[0][0] if revived else _insert_blob(conn, new_blob, now),
         "transfer_syntax_uid": arrival.transfer_syntax_uid,
         "data_set_digest": arrival.data_set_digest,
         "author": arrival.origin.actor or arrival.origin.calling_aet or None,

@@ -73,6 +73,10 @@ _DOOMED = (
     .order_by(blob.c.doomed_at, blob.c.pk)
     .limit(bindparam("count"))
 )
+# "" sorts before every time: what is claimed is found again after a crash, and by nothing that looks for a time of deletion.
+_CLAIM = (
+    update(blob).where(blob.c.pk.in_(bindparam("pks", expanding=True)), blob.c.state == DOOMED).values(doomed_at="").returning(blob.c.pk)
+)
 _FORGET = delete(blob).where(blob.c.pk == bindparam("blob_pk"), blob.c.state == DOOMED)
 _DIGESTS = (
     select(blob.c.uid, blob.c.size_bytes, blob.c.sha256, version.c.data_set_digest)
@@ -119,9 +123,14 @@ def is_referred_to(conn: Connection, uid: str) -> bool:
     return any(uid in payload for (payload,) in conn.execute(_PAYLOADS))
 
 
-def doomed_until(conn: Connection, until: str, store_name: str, count: int) -> list[BlobRow]:
-    """Blobs of a store, doomed up to that time, that nothing refers to; the longest doomed first."""
-    return [BlobRow(*found) for found in conn.execute(_DOOMED, {"until": until, "store_name": store_name, "count": count})]
+def claim_doomed(conn: Connection, until: str, store_name: str, count: int) -> list[BlobRow]:
+    """Blobs of a store, doomed up to that time, that nothing refers to; the longest doomed first.
+
+    Once this is committed they are lost: `instances.record` brings none of them back.
+    """
+    rows = [BlobRow(*found) for found in conn.execute(_DOOMED, {"until": until, "store_name": store_name, "count": count})]
+    claimed = set(conn.execute(_CLAIM, {"pks": [row.pk for row in rows]}).scalars()) if rows else set()
+    return [row for row in rows if row.pk in claimed]
 
 
 def forget(conn: Connection, pks: Sequence[int]) -> None:

@@ -1,7 +1,7 @@
 """Erases the bytes of what was deleted, after a time of grace.
 
-The deletion is committed long before; here the bytes go first and the row after them, so that a crash in between only
-means that erasing is repeated.
+The deletion is committed long before. Here the rows are claimed, which ends every chance to undelete them, then the bytes
+go and the rows after them, so that a crash in between only means that erasing is repeated.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ def erase_doomed(catalog: Catalog, store: BlobStore, grace_s: float, now: dateti
     """Erase the blobs of this store that were doomed more than `grace_s` ago and that nothing refers to; how many."""
     until, erased = time_text((now or datetime.now(UTC)) - timedelta(seconds=grace_s)), 0
     while True:
-        # Asked within a write transaction: nobody is about to refer to them (a doomed blob never comes back).
-        rows = catalog.write(lambda conn: inventory.doomed_until(conn, until, store.name, _BATCH))
+        rows = catalog.write(lambda conn: inventory.claim_doomed(conn, until, store.name, _BATCH))
         if not rows:
             return erased
         for row in rows:

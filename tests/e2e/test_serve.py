@@ -152,6 +152,9 @@ def test_the_description_names_every_operation_and_resolves(server: Server) -> N
         "/peers",
         "/peers/{ae_title}",
         "/peers/{ae_title}/echo",
+        "/studies/{study}/undelete",
+        "/studies/{study}/series/{series}/undelete",
+        "/studies/{study}/series/{series}/instances/{instance}/undelete",
         "/openapi.json",
         "/docs",
     }

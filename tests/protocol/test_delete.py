@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 from pydicom.dataset import Dataset
 
 from pacslite.catalog import changes
+from pacslite.core.erasure import erase_doomed
 from pacslite.dimse import commands
 from tests.support.data_sets import CONTENT_TYPE, body, image, new_uid, part10
 from tests.support.dimse import EXPLICIT_LE, STUDY_ROOT_FIND, STUDY_ROOT_MOVE, Listener, find_rq
@@ -34,6 +35,12 @@ class Archive:
 
     def delete(self, path: str) -> Answer:
         return self.server.request("DELETE", path)
+
+    def undelete(self, path: str) -> tuple[int, dict[str, Any]]:
+        """Status and body of undeleting over REST."""
+        answer = replace(self.server, root="/api/v1").request("POST", path + "/undelete")
+        found: dict[str, Any] = json.loads(answer.body)
+        return answer.status, found
 
     def status(self, path: str, accept: str | None = None) -> int:
         return self.server.get(path, accept).status
@@ -211,3 +218,30 @@ def test_an_arrival_comes_before_a_deletion_and_goes_along_or_after_it_and_stays
     assert archive.c_move(study) == there
     archive.store(sent[0])
     assert archive.status(instance_path(sent[0])) == 200
+
+
+@pytest.mark.parametrize(("path_of", "count"), [(study_path, 4), (series_path, 2), (instance_path, 1)])
+def test_what_was_deleted_can_be_undeleted_within_the_time_of_grace(archive: Archive, path_of: Any, count: int) -> None:
+    made = stored_study(archive)
+    path, metadata = path_of(made[0]), study_path(made[0]) + "/metadata"
+    before = archive.server.get(metadata)
+    assert archive.delete(path).status == 204
+    assert archive.undelete(path) == (200, {"instances": count, "versions": count, "arrived_anew": 0, "lost": 0})
+    assert {archive.status(resource) for ds in made for resource in resources_of(ds)} == {200}
+    assert [archive.server.get(instance_path(ds), AS_STORED).body for ds in made] == [part10(ds) for ds in made]
+    assert sorted(json.loads(archive.server.get(metadata).body), key=str) == sorted(json.loads(before.body), key=str)
+    assert (archive.c_find(made[0].StudyInstanceUID), len(archive.c_move(made[0].StudyInstanceUID))) == (1, 4)
+    assert archive.undelete(path) == (200, {"instances": 0, "versions": 0, "arrived_anew": 0, "lost": 0})
+    assert archive.delete(path).status == 204
+    assert archive.status(path) == 410
+
+
+def test_undeleting_is_404_when_unknown_400_when_malformed_and_410_when_the_bytes_are_gone(archive: Archive) -> None:
+    [ds, *_] = stored_study(archive)
+    assert archive.undelete("/studies/1.2.3.4")[0] == 404
+    assert archive.undelete("/studies/1.2.x")[0] == 400
+    assert archive.delete(study_path(ds)).status == 204
+    pacs = archive.listener.pacs
+    erase_doomed(pacs.catalog, pacs.store, grace_s=-1)
+    status, problem = archive.undelete(study_path(ds))
+    assert (status, problem["type"]) == (410, "gone")
