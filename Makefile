@@ -35,7 +35,8 @@ $(VENV)/.installed-test: $(VENV)/.installed
 
 run: $(VENV)/.installed
 	@$(BIN)/pacslite migrate --data $(DATA)
-	@$(BIN)/pacslite samples --data $(DATA)
+	@# Once: a sample that somebody has deleted stays away.
+	@test -e $(DATA)/.sampled || { $(BIN)/pacslite samples --data $(DATA) && touch $(DATA)/.sampled; }
 	@if command -v node >/dev/null && command -v npm >/dev/null; then \
 		$(BIN)/pacslite viewer install --data $(DATA) || echo "The viewer is left out; everything else runs."; \
 	else \

@@ -16,7 +16,7 @@ STARTING, READY, BACKOFF, FAILED, STOPPED = "starting", "ready", "back-off", "fa
 
 @dataclass(frozen=True, slots=True)
 class RoleState:
-    """One process of a role: `state` is one of the words above, `since` the time it took that state (RFC 3339)."""
+    """One process of a role; `state` is starting, ready, back-off, failed or stopped, `since` the time it took that state (RFC 3339)."""
 
     name: str
     role: str

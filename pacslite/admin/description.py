@@ -69,19 +69,25 @@ def _page(described: dict[str, Any]) -> str:
 
 def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
     rows = "".join(
-        f"<tr><td><code>{escape(p['name'])}</code></td><td>{p['in']}</td><td>{escape(p.get('description', ''))}</td></tr>"
+        f"<tr><td><code>{escape(p['name'])}</code></td><td>{p['in']}</td><td>{_prose(p.get('description', ''))}</td></tr>"
         for p in operation.get("parameters", ())
     )
     answers = "".join(f"<tr><td>{status}</td><td>{_answer(answer)}</td></tr>" for status, answer in operation["responses"].items())
     body = operation.get("requestBody")
     form = f"<p>Body: {_reference(body['content']['application/json']['schema'])}</p>" if body else ""
-    title = f'<span class="method">{method.upper()}</span> <code>{escape(path)}</code> {escape(operation["summary"])}'
+    title = f'<span class="method">{method.upper()}</span> <code>{escape(path)}</code> {_prose(operation["summary"])}'
     return f"<details><summary>{title}</summary>{form}<table>{rows}{answers}</table></details>"
 
 
 def _answer(answer: dict[str, Any]) -> str:
     parts = [_reference(content["schema"]) for content in answer.get("content", {}).values()]
-    return " ".join([*parts, escape(answer["description"])])
+    return " ".join([*parts, _prose(answer["description"])])
+
+
+def _prose(text: str) -> str:
+    """A text of ours, whose words in backticks are code."""
+    pieces = escape(text).split("`")
+    return "".join(f"<code>{piece}</code>" if i % 2 else piece for i, piece in enumerate(pieces))
 
 
 def _reference(schema: dict[str, Any]) -> str:
@@ -90,5 +96,5 @@ def _reference(schema: dict[str, Any]) -> str:
 
 
 def _schema(name: str, schema: dict[str, Any]) -> str:
-    title = f"<code>{name}</code> {escape(schema['description'])}"
+    title = f"<code>{name}</code> {_prose(schema['description'])}"
     return f'<details id="{name}"><summary>{title}</summary><pre>{escape(json.dumps(schema, indent=2))}</pre></details>'
