@@ -436,7 +436,14 @@ def test_absurd_ranges(site: Site, asked: str, status: int) -> None:
     assert site.ask("GET", site.instance, Accept=AS_STORED, Range=asked)[0] == status
 
 
-@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "POST", "TRACE", "BREW"])
-@pytest.mark.parametrize("rest", ["", "/metadata", "/frames/1", "/bulkdata/7FE00010"])
+@pytest.mark.parametrize(
+    ("rest", "method"),
+    [
+        (rest, method)
+        for rest in ("", "/metadata", "/frames/1", "/bulkdata/7FE00010")
+        for method in ("PUT", "PATCH", "DELETE", "POST", "TRACE", "BREW")
+        if (rest, method) != ("", "DELETE")
+    ],
+)
 def test_methods_that_a_resource_has_not_are_405(site: Site, rest: str, method: str) -> None:
     assert site.ask(method, site.instance + rest, b"x")[:2] == (405, PROBLEM)
