@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 KIND = "dimse.commitment"
 LEASE_S = 60.0
+ASSOCIATION_LEASE_S = 600.0
+"""For a requester that can only be told on its association, while it goes on sending: nobody else could tell it anyway."""
 # With the pauses of `jobs.fail` more than a day, in which a modality that is switched off at night is back.
 _ATTEMPTS = 32
 # Until then trouble with the storage is waited out; afterwards it is a failure of the instance, and reported.
@@ -83,7 +85,7 @@ def queue(catalog: Catalog, requester: str, transaction_uid: str, references: Se
         kept = jobs.find(conn, job_id)
         if kept is None or kept.payload != payload:
             raise Conflict("Transaction UID is in use for other instances")
-        return jobs.take(conn, job_id, owner, LEASE_S) if owner and kept.attempts == 0 else None
+        return jobs.take(conn, job_id, owner, ASSOCIATION_LEASE_S) if owner and kept.attempts == 0 else None
 
     return catalog.write(work)
 

@@ -336,13 +336,17 @@ class Association:
         self.send(pdus.encode_message(context.id, command(self._own_message_id), data_set, self._peer_max_pdu))
         return self._own_message_id
 
+    def has_input(self) -> bool:
+        """Whether something of the peer waits to be read; never waits itself."""
+        return self._offset < len(self._body) or self._reader.has_input()
+
     def check_stopping(self) -> None:
         """Raise Stopping when the server goes down."""
         if self._stopping:
             raise Stopping("the server is stopping")
 
     def _work_while_idle(self) -> None:
-        while self._idle_work and self._offset >= len(self._body) and not self._reader.has_input():
+        while self._idle_work and not self.has_input():
             self._idle_work.popleft()()
 
     # While an operation runs
@@ -353,7 +357,7 @@ class Association:
         Raises Stopping when the server goes down: an operation that asks may be broken off.
         """
         self.check_stopping()
-        while self._offset < len(self._body) or self._reader.has_input():
+        while self.has_input():
             command = self._read_command(*self._next_pdv()).command
             if command.field != commands.C_CANCEL_RQ:
                 raise ProtocolViolation("message during an operation", pdus.UNEXPECTED_PARAMETER)

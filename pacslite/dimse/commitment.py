@@ -35,6 +35,10 @@ _PROCESSING_FAILURE, _INVALID_ARGUMENT, _RESOURCE_LIMITATION = 0x0110, 0x0115, 0
 _NO_SUCH_INSTANCE, _NO_SUCH_CLASS, _NO_SUCH_ACTION = 0x0112, 0x0118, 0x0123
 
 
+class _Interrupted(Exception):
+    """The peer has sent something, which goes before a check that may take long."""
+
+
 def serve(association: Association, request: Request) -> None:
     """N-ACTION: keep the request, then answer 0000H; what is wrong with it is answered at once."""
     pacs, requester = association.pacs, association.calling_aet
@@ -84,8 +88,19 @@ def _refusal(request: Request) -> tuple[int, str] | None:
 def _report_here(association: Association, context: Context, mine: Commitment) -> None:
     """Check, and report on the association of the request; the acknowledgement comes as any other message."""
     pacs = association.pacs
+
+    def go_on() -> None:
+        association.check_stopping()
+        if association.has_input():
+            raise _Interrupted
+
     try:
-        verdict = commitment.check(pacs.catalog, pacs.store, mine, association.check_stopping)
+        try:
+            verdict = commitment.check(pacs.catalog, pacs.store, mine, go_on)
+        except _Interrupted:
+            commitment.hold(pacs.catalog, mine, commitment.ASSOCIATION_LEASE_S)
+            association.when_idle(lambda: _report_here(association, context, mine))
+            return
         commitment.hold(pacs.catalog, mine, pacs.settings.network_timeout_s + commitment.LEASE_S, len(mine.references))
     except PacsliteError as error:
         _put_off(pacs, mine, str(error))
@@ -109,7 +124,7 @@ def _settle(pacs: Pacs, mine: Commitment, verdict: Verdict, response: Command) -
     status = response.number(commands.STATUS)
     try:
         if status == commands.SUCCESS:
-            commitment.finish(pacs.catalog, mine, verdict)
+            _finish(pacs, mine, verdict)
         else:
             _put_off(pacs, mine, f"N-EVENT-REPORT was answered with status {status:04X}H")
     except PacsliteError as error:  # the lease runs out, and the worker takes over
@@ -128,9 +143,7 @@ def report_due(pacs: Pacs) -> None:
         except PacsliteError as error:
             _put_off(pacs, mine, str(error))
         else:
-            commitment.finish(pacs.catalog, mine, verdict)
-            counts = {"total": len(mine.references), "failed": len(verdict.failed)}
-            _log.info("storage commitment reported", extra={"transaction_uid": mine.transaction_uid, **counts})
+            _finish(pacs, mine, verdict)
 
 
 def _report(pacs: Pacs, mine: Commitment) -> Verdict:
@@ -170,6 +183,12 @@ def _send(peer: Remote, aet: str, mine: Commitment, verdict: Verdict, patience_s
             raise
         association.release()
     return status
+
+
+def _finish(pacs: Pacs, mine: Commitment, verdict: Verdict) -> None:
+    commitment.finish(pacs.catalog, mine, verdict)
+    counts = {"total": len(mine.references), "failed": len(verdict.failed)}
+    _log.info("storage commitment reported", extra={"calling_aet": mine.requester, "transaction_uid": mine.transaction_uid, **counts})
 
 
 def _put_off(pacs: Pacs, mine: Commitment, reason: str) -> None:

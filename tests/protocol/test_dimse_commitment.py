@@ -568,6 +568,30 @@ def test_a_response_to_no_request_aborts(listener: Listener) -> None:
         assert peer.expect_abort() == struct.pack("BB", 2, pdus.UNEXPECTED_PARAMETER)
 
 
+def test_a_peer_that_speaks_while_bytes_are_read_is_served_first(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    digests_of, begun, spoken = core.digests_of, threading.Event(), threading.Event()
+
+    def slow(stream: Any, also: Any) -> Any:
+        begun.set()
+        assert spoken.wait(20)
+        return digests_of(stream, also)
+
+    monkeypatch.setattr(core, "digests_of", slow)
+    with listener.peer() as peer:
+        peer.associate([(COMMITMENT, (EXPLICIT_LE,)), (VERIFICATION, (IMPLICIT_LE,))], calling="MODALITY")
+        peer.request(1, action_rq(), action(transaction(), FIRST, SECOND))
+        assert peer.response()[0].number(commands.STATUS) == 0
+        assert begun.wait(20)
+        peer.request(3, echo_rq())
+        spoken.set()
+        assert peer.response()[0].field == 0x8030
+        command, report = next_report(peer)
+        assert report.committed == [FIRST, SECOND]
+        peer.request(1, report_rsp(command))
+        peer.release()
+    assert the_job(listener.pacs).state == "done"
+
+
 def test_images_sent_on_the_association_come_before_the_check(listener: Listener) -> None:
     """A modality that does not wait between its requests: everything is answered in order, then the report comes."""
     with listener.peer() as peer:
