@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -31,14 +32,21 @@ class Logger(gunicorn.glogging.Logger):  # type: ignore[misc]
         # "Booting worker", "Listening at": the supervisor says these better. What is said of requests names their URLs.
         self.error_log.setLevel("ERROR" if cfg.loglevel == "error" else "WARNING")
 
+    def exception(self, msg: Any, *args: Any, **kwargs: Any) -> None:
+        """Logs the error at hand; a client that was silent for too long is none of ours."""
+        if not isinstance(sys.exception(), BlockingIOError | TimeoutError):
+            super().exception(msg, *args, **kwargs)
+
 
 def options(settings: Settings) -> dict[str, Any]:
     """Gunicorn's settings for these settings."""
+    from pacslite.web.gunicorn_worker import worker_class
+
     return {
         "bind": [settings.http.text],
         "workers": settings.web_processes,
         "threads": settings.web_threads,
-        "worker_class": "pacslite.web.gunicorn_worker.Worker",
+        "worker_class": worker_class(settings.network_timeout_s),
         # Threads, locks and connections do not survive a fork: each worker builds its own.
         "preload_app": False,
         "sendfile": True,

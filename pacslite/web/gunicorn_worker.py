@@ -1,6 +1,7 @@
-"""Gunicorn's threaded worker, with our words for what never reaches the application.
+"""Gunicorn's threaded worker, with a bound on waits for clients, and our words for what never reaches the application.
 
-Gunicorn answers a malformed request by a page that repeats its line or header, and logs the same. A URL may carry the name of a
+A request holds a thread until its body is there and its answer is gone; without a bound, as many uploads that broke off
+without a word as there are threads end the service. Gunicorn answers a malformed request by a page that repeats its line or header, and logs the same. A URL may carry the name of a
 patient, and every answer of ours is a problem with a request id.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import struct
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
@@ -36,7 +38,14 @@ _REFUSALS: tuple[tuple[type[Exception], int, str], ...] = (
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
-    """The worker of the web role."""
+    """The worker of the web role; a client may stay silent, or refuse to be sent to, for `silence_s`."""
+
+    silence_s = 60
+
+    def handle(self, conn: Any) -> Any:
+        """Serves what has come on a connection."""
+        _bound_waits(conn.sock, self.silence_s)
+        return super().handle(conn)
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
         """Answers, and logs, a request that could not be read, or that nobody answered."""
@@ -52,6 +61,18 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             _log.info("malformed request refused", extra={**about, "reason": type(exc).__name__})
         with suppress(OSError):  # a client that has gone needs no answer
             util.write_nonblock(client, _wire(status, detail, request_id))
+
+
+def worker_class(silence_s: int) -> type[Worker]:
+    """The worker for these settings; gunicorn makes the objects."""
+    return type("Worker", (Worker,), {"silence_s": silence_s})
+
+
+def _bound_waits(sock: socket.socket, silence_s: int) -> None:
+    """Bounds each wait by the kernel: Python's own timeout would make the socket one that `sendfile` cannot use as it is."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", silence_s, 0))
+    # What is sent and not acknowledged, or cannot be sent because the window stays closed (RFC 793 3.8, RFC 5482).
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, silence_s * 1000)
 
 
 def _wire(status: int, detail: str, request_id: str) -> bytes:

@@ -86,6 +86,9 @@ def arriving_body(environ: dict[str, Any]) -> BodyStream:
 def whole_body(environ: dict[str, Any], max_bytes: int) -> bytes:
     """A body that is read as one; raises TooLarge, and BadRequest when it breaks off."""
     stream, data = arriving_body(environ), bytearray()
+    announced = environ.get("CONTENT_LENGTH", "")
+    if announced.isdigit() and int(announced[:19]) > max_bytes:
+        raise TooLarge(f"The body is larger than {max_bytes} bytes.")
     try:
         while piece := stream.read(max_bytes + 1 - len(data)):
             data += piece
