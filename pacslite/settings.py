@@ -93,7 +93,7 @@ class Settings:
     max_associations: int = _setting(100, "Associations held at once by each DICOM process.", minimum=1)
     max_pdu_bytes: int = _setting(131072, "Largest P-DATA PDU received, offered in the negotiation.", minimum=4096)
     acse_timeout_s: int = _setting(30, "Time for an association request to arrive.", minimum=1)
-    network_timeout_s: int = _setting(60, "Time a peer of an association, or a client in the middle of a request, may stay silent.", minimum=1)
+    network_timeout_s: int = _setting(60, "Time a DICOM peer, or a web client in the middle of a request, may stay silent.", minimum=1)
     move_associations: int = _setting(1, "Associations by which one C-MOVE sends at once, when there is enough to send.", minimum=1)
     called_aet_policy: str = _setting("own", "Which called AE titles are accepted.", choices=("own", "any"))
 

@@ -1,8 +1,8 @@
 """Gunicorn's threaded worker, with a bound on waits for clients, and our words for what never reaches the application.
 
 A request holds a thread until its body is there and its answer is gone; without a bound, as many uploads that broke off
-without a word as there are threads end the service. Gunicorn answers a malformed request by a page that repeats its line or header, and logs the same. A URL may carry the name of a
-patient, and every answer of ours is a problem with a request id.
+without a word as there are threads end the service. Gunicorn answers a malformed request by a page that repeats its line or
+header, and logs the same. A URL may carry the name of a patient, and every answer of ours is a problem with a request id.
 """
 
 from __future__ import annotations
