@@ -97,6 +97,7 @@ class Ingest:
         self._store = store
         self._spool = spool
         self._limits = read_limits(settings, spool.directory)
+        self._under_way: set[int] = set()
 
     def accept(self, spool_file: SpoolFile, origin: Origin, expected: Expected = Expected()) -> Accepted:
         """Make an instance durable, or raise. The spool file is gone afterwards, whatever happened.
@@ -104,10 +105,11 @@ class Ingest:
         Raises InstanceRefused leaves (nothing is kept), StorageError, Busy, and OutcomeUnknown when the connection to the
         catalog broke during the commit.
         """
-        kept = False
+        kept, placing = False, None
         try:
             # The store syncs the file while its header is read.
             placing = self._store.begin(spool_file.path)
+            self._under_way.add(id(placing))
             read = read_instance(spool_file.path, self._limits)
             _check_expected(read, expected)
             digest = spool_file.data_set_digest or _data_set_digest(spool_file.path, read.meta.data_set_offset)
@@ -116,6 +118,8 @@ class Ingest:
             kept = outcome in _KEPT
             return Accepted(outcome, *arrival.uids, arrival.sop_class_uid, number, read.warnings)
         finally:
+            if placing is not None:
+                self._under_way.discard(id(placing))
             if not kept:
                 spool_file.discard()
 
@@ -186,7 +190,12 @@ class Ingest:
         return NewBlob(uid, key, self._store.name, spool_file.size_bytes, spool_file.sha256)
 
     def record(self, arrival: Arrival, blob: NewBlob, decision: _Decision, placing: Placing) -> instances.Recorded:
-        """The one write transaction; it is committed after the bytes are durable."""
+        """The one write transaction; it is committed after the bytes are durable.
+
+        One sender waits for the directories while its rows are written; of several, none holds up the others' transactions.
+        """
+        if len(self._under_way) > 1:
+            placing.settle()
         return self._catalog.write(
             lambda conn: instances.record(conn, arrival, blob, decision.seen_version_pk, decision.intent), arrival.keys, placing.settle
         )
