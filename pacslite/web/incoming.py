@@ -8,6 +8,7 @@ server), its own reader serves.
 from __future__ import annotations
 
 import socket
+import struct
 from typing import Any
 
 from gunicorn.http.errors import ParseException
@@ -17,6 +18,7 @@ from pacslite.web.messages import BodyStream
 
 _RECEIVE_BYTES = 256 * 1024
 _DRAINED_BYTES = 8 * 1024 * 1024
+_DRAIN_SILENCE_S = 2  # the body is refused already, perhaps for a silence
 
 
 class _SocketBody:
@@ -40,6 +42,10 @@ class _SocketBody:
         # Gunicorn drains by this number what the application leaves unread.
         self._reader.length -= len(data)
         return data
+
+    def hurry(self, silence_s: int) -> None:
+        """Waits no longer than this for each piece, until the next request of the connection."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", silence_s, 0))
 
 
 class _ForeignBody:
@@ -66,6 +72,8 @@ def drain(environ: dict[str, Any]) -> None:
     if not length.isdigit() or int(length) > _DRAINED_BYTES:
         return
     stream = arriving_body(environ)
+    if isinstance(stream, _SocketBody):
+        stream.hurry(_DRAIN_SILENCE_S)
     try:
         while stream.read(_RECEIVE_BYTES):
             pass
