@@ -71,7 +71,8 @@ instance.
   before. From then on the resource and all below it is 410 in retrieval, and no search, C-FIND, C-MOVE or C-GET finds it. A study or series
   that loses its last instance is deleted with it. What is sent again is there again. An instance that arrives during a deletion comes
   before it and goes along, or after it and stays. Bytes are erased after `removal_grace_s`; until then
-  `POST /api/v1/studies/{study}/undelete` (and `.../series/{series}/undelete`, `.../instances/{instance}/undelete`) brings back what was deleted, with all versions.
+  `POST /api/v1/studies/{study}/undelete` (and `.../series/{series}/undelete`, `.../instances/{instance}/undelete`) brings back
+  what was deleted, with all versions.
 - STOW-RS: 200 when all instances are stored, 202 when some are, 409 when none is, with FailureReason per instance (below).
 
 ## Matching
