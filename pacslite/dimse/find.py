@@ -10,15 +10,16 @@ from pacslite.core.query_keys import PRIVATE_GROUP, Dialect, Key, build_keys, pr
 from pacslite.dicom.attributes import BY_TAG, LEVELS, UNIQUE_KEYS, Level
 from pacslite.dicom.document import PrivateTag
 from pacslite.dicom.matching import SequenceMatch
-from pacslite.dimse import commands
+from pacslite.dimse import commands, pdus
 from pacslite.dimse.associations import Association, Request
 from pacslite.dimse.contexts import PATIENT_ROOT, Context, Service
 from pacslite.dimse.find_answers import INSTANCE_AVAILABILITY, RETRIEVE_AE_TITLE, Answerer
 from pacslite.dimse.identifiers import QUERY_RETRIEVE_LEVEL, Identifier, decode_identifier
 
-# Rows read in one transaction, and bytes of responses gathered for one send.
+# Rows read in one transaction, and bytes of responses gathered for one send: the first, and at most.
 _PAGE_ROWS = 500
-_SEND_BYTES = 64 * 1024
+_FIRST_SEND_BYTES, _SEND_BYTES = 2048, 64 * 1024
+_LAST_OF_DATA_SET = 2
 _IDENTIFIER_MISMATCH = 0xA900
 # What tells how to search or is answered by us: never matched, and not looked for in the catalog.
 _CONTROL = frozenset({QUERY_RETRIEVE_LEVEL, 0x00080053, RETRIEVE_AE_TITLE, INSTANCE_AVAILABILITY})
@@ -122,13 +123,14 @@ def _answer(association: Association, request: Request, identifier: Identifier, 
     answerer = Answerer(identifier, str(search.level), request.context.transfer_syntax, association.settings.aet)
     fields = tuple(tag for tag in search.fields if _not_below(tag, search.level))
     private_fields = tuple(dict.fromkeys(search.private.values()))
+    messages = _Messages(association, request, search.status)
     seen: set[object] = set()
     offset, remaining = 0, 1
     while remaining:
         asked = query.Query(search.level, search.keys, fields, _PAGE_ROWS, offset, private_fields, count_remaining=False)
         page = query.find(association.pacs.catalog, asked)
         offset, remaining = offset + len(page.rows), page.remaining
-        for batch in _batches(association, request, answerer, search, page, seen):
+        for batch in _batches(messages, answerer, search, page, seen):
             if association.cancelled():
                 association.respond(request, commands.CANCELLED)
                 return
@@ -136,21 +138,38 @@ def _answer(association: Association, request: Request, identifier: Identifier, 
     association.respond(request, commands.SUCCESS)
 
 
-def _batches(
-    association: Association, request: Request, answerer: Answerer, search: _Search, page: query.Page, seen: set[object]
-) -> Iterable[bytes]:
-    """Pending responses, some at once for one send; a row that a newcomer has pushed onto the next page comes once."""
+class _Messages:
+    """Pending responses of one query; all but the data set is the same in each, and made once."""
+
+    def __init__(self, association: Association, request: Request, status: int) -> None:
+        self._association, self._request, self._status = association, request, status
+        command = commands.encode_response(request.command, status, data_set=True)
+        self._max = association.max_pdu_bytes
+        self._head = pdus.encode_message(request.context.id, command, None, self._max)
+        self._context_id = request.context.id
+
+    def append(self, gathered: list[bytes], data_set: bytes) -> int:
+        """Put the PDUs of one response to those gathered; how many bytes they are."""
+        if self._max and len(data_set) + 6 > self._max:
+            message = self._association.message(self._request, self._status, data_set)
+            gathered.append(message)
+            return len(message)
+        size = len(data_set)
+        gathered += (self._head, pdus.PDV_HEADER.pack(pdus.P_DATA, size + 6, size + 2, self._context_id, _LAST_OF_DATA_SET), data_set)
+        return len(self._head) + size + pdus.PDV_HEADER.size
+
+
+def _batches(messages: _Messages, answerer: Answerer, search: _Search, page: query.Page, seen: set[object]) -> Iterable[bytes]:
+    """Pending responses, some at once for one send: the first ones soon, so that the peer works while we do."""
     gathered: list[bytes] = []
-    size = 0
+    size, enough = 0, _FIRST_SEND_BYTES
     for row, data_set in zip(page.rows, answerer.answers(page, search.private), strict=True):
         if row[0] in seen:
             continue
         seen.add(row[0])
-        message = association.message(request, search.status, data_set)
-        gathered.append(message)
-        size += len(message)
-        if size >= _SEND_BYTES:
+        size += messages.append(gathered, data_set)
+        if size >= enough:
             yield b"".join(gathered)
-            gathered, size = [], 0
+            gathered, size, enough = [], 0, min(2 * enough, _SEND_BYTES)
     if gathered:
         yield b"".join(gathered)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import struct
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from pacslite.core.query import Page, item_values
@@ -58,6 +58,26 @@ class ElementWriter:
             return self._long_head.pack(group, element, b"UN", len(raw)) + raw
         return self._short_head.pack(group, element, name.encode(), len(raw)) + raw
 
+    def text_encoder(self, tag: int, name: str) -> Callable[[object], bytes | None] | None:
+        """A function from ASCII text to the element, from other text to None; none for VRs with a long header."""
+        if self._explicit and name in vr.LONG_NAMES:
+            return None
+        pad = b"\0" if name == "UI" else b" "
+        group, element, code = tag >> 16, tag & 0xFFFF, name.encode()
+        short, implicit, explicit = self._short_head.pack, self._implicit_head.pack, self._explicit
+
+        def encode(value: object) -> bytes | None:
+            raw = b"" if value is None else (value if isinstance(value, str) else str(value)).encode()
+            if not raw.isascii():
+                return None
+            if len(raw) & 1:
+                raw += pad
+            if not explicit:
+                return implicit(group, element, len(raw)) + raw
+            return short(group, element, code, len(raw)) + raw if len(raw) <= _LONGEST_SHORT else self._element(tag, name, raw)
+
+        return encode
+
     def _value(self, name: str, value: str | bytes | list[list[Cell]], text: TextEncoder) -> bytes:
         if isinstance(value, bytes):
             return value
@@ -95,14 +115,45 @@ class Answerer:
 
     def answers(self, page: Page, private: dict[int, PrivateTag]) -> Iterable[bytes]:
         """One identifier for each row; `private` are private attributes to return, by the tag that was asked."""
-        for number, row in enumerate(page.rows):
-            cells = self._fixed + [self._column(a, value) for a, value in zip(page.columns, row[1:], strict=True)]
-            if page.documents:
-                document = page.documents[number]
-                cells += [self._from_document(document, tag) for tag in page.document_tags]
-                cells += _private_cells(document, private)
-            cells.sort(key=_tag)
-            yield self._encode(cells)
+        if page.documents or not page.rows:
+            return (self._encode(self._cells(page, number, private)) for number in range(len(page.rows)))
+        _, *values = zip(*page.rows, strict=True)
+        constant, encode = self._plain()
+        columns: dict[int, Sequence[bytes | None]] = {tag: [cell] * len(page.rows) for tag, cell in constant.items()}
+        columns |= {a.tag: encode_column(encode(a), column) for a, column in zip(page.columns, values, strict=True)}
+        rows = zip(*(columns[tag] for tag in sorted(columns)), strict=True)
+        return (self._joined(row) or self._encode(self._cells(page, number, {})) for number, row in enumerate(rows))
+
+    def _cells(self, page: Page, number: int, private: dict[int, PrivateTag]) -> list[Cell]:
+        cells = self._fixed + [self._column(a, value) for a, value in zip(page.columns, page.rows[number][1:], strict=True)]
+        if page.documents:
+            document = page.documents[number]
+            cells += [self._from_document(document, tag) for tag in page.document_tags]
+            cells += _private_cells(document, private)
+        cells.sort(key=_tag)
+        return cells
+
+    def _plain(self) -> tuple[dict[int, bytes], Callable[[Attribute], Callable[[object], bytes | None]]]:
+        """For rows of ASCII text: the elements that are the same in all of them, and what makes the encoder of a column."""
+        term, text = text_encoder((), self._identifier.charset_terms)
+        fixed = [(vr.SPECIFIC_CHARACTER_SET, "CS", term), *self._fixed] if term else self._fixed
+        constant = {cell[0]: self._writer.write([cell], text) for cell in fixed}
+
+        def encoder(attribute: Attribute) -> Callable[[object], bytes | None]:
+            def encode(value: object) -> bytes | None:
+                if isinstance(value, str) and not value.isascii():
+                    return None
+                return self._writer.write([self._column(attribute, value)], text)
+
+            if attribute.vr == "SQ" or attribute.vr in _NUMBERS or attribute.vr == "AT":
+                return encode
+            return self._writer.text_encoder(attribute.tag, attribute.vr) or encode
+
+        return constant, encoder
+
+    def _joined(self, row: tuple[bytes | None, ...]) -> bytes | None:
+        """The elements as one identifier; None when one of them has text beyond ASCII."""
+        return None if None in row else self._finished(b"".join(row))  # type: ignore[arg-type]
 
     def _column(self, attribute: Attribute, value: object) -> Cell:
         if attribute.vr == "SQ":
@@ -128,12 +179,27 @@ class Answerer:
         term, text = text_encoder(texts, self._identifier.charset_terms)
         if term:
             cells.insert(0, (vr.SPECIFIC_CHARACTER_SET, "CS", term))
-        data = self._writer.write(cells, text)
+        return self._finished(self._writer.write(cells, text))
+
+    def _finished(self, data: bytes) -> bytes:
         if not self._deflated:
             return data
         machine = zlib.compressobj(wbits=-zlib.MAX_WBITS)
         packed = machine.compress(data) + machine.flush()
         return packed + b"\0" * (len(packed) & 1)
+
+
+def encode_column(encode: Callable[[object], bytes | None], values: Sequence[object]) -> list[bytes | None]:
+    """A whole column, equal values once: patients and days repeat in a list of studies."""
+    known: dict[object, bytes | None] = {}
+    out = []
+    for value in values:
+        try:
+            out.append(known[value])
+        except KeyError:
+            known[value] = encoded = encode(value)
+            out.append(encoded)
+    return out
 
 
 def _tag(cell: Cell) -> int:
