@@ -9,6 +9,7 @@
     │   ├── InvalidForm             a JSON or form body with wrong fields (carries field errors)
     │   └── InvalidFrameNumber      a frame list that is not ascending positive integers
     ├── NotAcceptable               no representation the caller accepts
+    │   └── UndecodablePixels       pixels that are damaged, or of a kind nobody here decodes
     ├── UnsupportedContent          a body of a type that is not taken here
     ├── NotFound                    never existed
     │   └── FrameNotFound           the instance has fewer frames
@@ -25,6 +26,7 @@
     │   ├── TruncatedDataSet        ends inside an element
     │   ├── DataSetTooLarge        header, nesting or inflated size beyond the limits
     │   ├── MissingAttribute        lacks a UID that identifies it
+    │   ├── InvalidMetadata         metadata and bulk data of which no instance can be made
     │   ├── UnsupportedTransferSyntax  a transfer syntax nobody knows how to read
     │   ├── SopClassMismatch        command and data set name different SOP classes
     │   ├── SopInstanceMismatch     command and data set name different instances
@@ -86,6 +88,10 @@ class InvalidFrameNumber(BadRequest):
 
 class NotAcceptable(PacsliteError):
     """No representation the caller accepts."""
+
+
+class UndecodablePixels(NotAcceptable):
+    """Pixels that are damaged, or of a kind nobody here decodes; what is stored can still be had as it is."""
 
 
 class UnsupportedContent(PacsliteError):
@@ -166,6 +172,10 @@ class DataSetTooLarge(InstanceRefused):
 
 class MissingAttribute(InstanceRefused):
     """Lacks a UID that identifies it, or has an invalid one."""
+
+
+class InvalidMetadata(InstanceRefused):
+    """Metadata with a value that cannot be written, or bulk data that is missing or is not what it is said to be."""
 
 
 class UnsupportedTransferSyntax(InstanceRefused):

@@ -39,6 +39,8 @@ OWNERS = {
     "pynetdicom": {"dimse"},
     "flask": {"web", "dicomweb", "admin", "ui", "files"},
     "werkzeug": {"web", "dicomweb", "admin", "ui", "files"},
+    "imagecodecs": {"codec"},
+    "jpeg_ls": {"codec"},
     "gunicorn": {"web_server", "web"},  # web/incoming.py reads bodies by its reader
     "click": {"cli"},
 }
