@@ -81,6 +81,15 @@ instance.
 to case and accents, on any component group; other text by case unless `match_ignore_case` is set. Dates and times match as
 ranges, in QIDO-RS (and in C-FIND when negotiated) combined. UID lists are separated by backslash, in QIDO-RS also by comma.
 
+Done when asked for, in QIDO-RS by parameter, in C-FIND by extended negotiation (PS3.4 C.5.1.1; time zone adjustment and conversion of
+enhanced multi-frames are not granted):
+
+- fuzzy names (`fuzzymatching=true`): every word of the key begins a word of the name or sounds like one (Cologne phonetics, for words of
+  Latin letters), in any order, component and component group. A word with `*` or `?` is a pattern for a word.
+- empty values (`emptyvaluematching=true`): a key of two quotation marks matches what is absent or has no value.
+- multiple values (`multiplevaluematching=true`): of an attribute that may have several, each value in the key has to match one. They are
+  separated by backslash, of AS, AT and CS also by comma; wildcards are taken. Without it, of a list of CS values any may match.
+
 Attributes with a column are matched there and are fast when indexed. Every other attribute of an instance can still be a
 key: it is searched in the stored metadata.
 """

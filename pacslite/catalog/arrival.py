@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from pacslite.catalog.changes import Origin
+from pacslite.catalog.search_values import IndexedValue, words_in
 from pacslite.dicom.attributes import Attribute, Level, Source, of_level
 from pacslite.dicom.person_name import normal_groups
 from pacslite.dicom.temporal import date_time_interval, normal_date, normal_time
@@ -51,10 +52,11 @@ class NewBlob:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The columns of one level, and a digest of what they were made from."""
+    """The columns of one level, a digest of what they were made from, and values with an index of their own."""
 
     columns: Mapping[str, Any]
     digest: bytes
+    values: tuple[IndexedValue, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +189,13 @@ def columns_of(level: Level, values: Values) -> dict[str, Any]:
 @lru_cache(maxsize=256)
 def _row(level: Level, raw: Raw, extra: tuple[tuple[str, str], ...]) -> Row:
     digest = hashlib.blake2b(repr((raw, extra)).encode("utf-8", "surrogatepass"), digest_size=12).digest()
-    return Row(_columns(level, raw), digest)
+    return Row(_columns(level, raw), digest, _words(level, raw))
+
+
+def _words(level: Level, raw: Raw) -> tuple[IndexedValue, ...]:
+    """The words of the person names."""
+    named = [(a.tag, values) for a, values in zip(_ELEMENTS[level], raw, strict=True) if a.vr == "PN" and values]
+    return tuple(word for tag, values in named for word in words_in(tag, _clean("\\".join(values), _INDEXED_CHARACTERS)))
 
 
 def row_of(level: Level, values: Values, extra: tuple[tuple[str, str], ...] = ()) -> Row:

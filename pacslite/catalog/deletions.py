@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, delete, func, insert, literal_column, select, update
 
-from pacslite.catalog import changes, placement
+from pacslite.catalog import changes, placement, search_values
 from pacslite.catalog.arrival import PatientIdentity, row_of
 from pacslite.catalog.changes import Kind, Origin
 from pacslite.catalog.models import blob, conflict, instance, metadata, patient, request_attribute, series, study, tombstone, version
@@ -235,6 +235,7 @@ def _follow_newest(conn: Connection, table: Any, level: Level, pk: int, scope: A
     requests = _requests(document) if level is Level.SERIES else ()
     row = row_of(level, values, requests)
     conn.execute(update(table).where(table.c.pk == pk).values(**row.columns, attributes_digest=row.digest))
+    search_values.replace(conn, level, pk, row.values)
     if level is Level.SERIES:
         placement.replace_requests(conn, pk, requests)
 

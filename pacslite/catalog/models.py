@@ -29,7 +29,7 @@ from sqlalchemy.orm import DeclarativeBase
 
 from pacslite.dicom.attributes import REQUEST_ATTRIBUTES_SEQUENCE, SEQUENCE_ITEMS, Attribute, Level, Source, of_level
 
-REVISION = "0001"
+REVISION = "0002"
 """The revision of the schema these tables are; the newest under migrations/versions."""
 
 # INTEGER PRIMARY KEY is SQLite's row id; any other type would cost an index.
@@ -185,6 +185,37 @@ class Instance(Base):
         _text("updated_at"),
         UniqueConstraint("sop_instance_uid", "series_pk"),
         Index(None, "series_pk", "instance_number_value", "pk"),
+    )
+
+
+def _value_table(table: str) -> Table:
+    """Values searched by an index of their own (`catalog.search_values`), beside the rows of a table."""
+    owner, filled = f"{table}_pk", text("number IS NOT NULL")
+    return Table(
+        f"{table}_value",
+        Base.metadata,
+        Column(owner, _ID, ForeignKey(f"{table}.pk", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+        Column("name", _TEXT, primary_key=True),
+        Column("item", Integer, primary_key=True, autoincrement=False),
+        _text("value", ""),
+        _text("value1", ""),
+        _text("value2", ""),
+        Column("number", Double),
+        Index(None, "name", "value", owner),
+        Index(f"ix_{table}_value_number", "name", "number", owner, sqlite_where=filled, postgresql_where=filled),
+    )
+
+
+class SearchIndex(Base):
+    """An attribute indexed by configuration: at which level, and how far what was there before is indexed."""
+
+    __table__ = Table(
+        "search_index",
+        Base.metadata,
+        Column("tag", _TEXT, primary_key=True),
+        _text("level"),
+        _text("state", "building"),
+        Column("last_pk", BigInteger, nullable=False, server_default="0"),
     )
 
 
@@ -363,5 +394,8 @@ conflict = Conflict.__table__
 tombstone = Tombstone.__table__
 job = Job.__table__
 peer = Peer.__table__
+
+search_index = SearchIndex.__table__
+VALUES_OF_LEVEL = {level: _value_table(table.name) for level, table in zip(Level, (patient, study, series, instance), strict=True)}
 
 TABLE_OF_LEVEL = {Level.PATIENT: patient, Level.STUDY: study, Level.SERIES: series, Level.INSTANCE: instance}

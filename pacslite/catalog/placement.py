@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
-from pacslite.catalog import changes
+from pacslite.catalog import changes, search_values
 from pacslite.catalog.arrival import COLUMNS, Arrival
 from pacslite.catalog.models import instance, patient, request_attribute, series, study, version
 from pacslite.catalog.statements import Prepared
@@ -153,6 +153,7 @@ def ensure(conn: Connection, arrival: Arrival, place: Place, seq: int, now: str)
         _update_patient(conn, arrival, place.patient_pk, now)
     if place.study_digest != arrival.study.digest:
         _UPDATE_STUDY.do(conn, {**arrival.study.columns, "attributes_digest": arrival.study.digest, "study_key": place.study_pk})
+        search_values.replace(conn, Level.STUDY, place.study_pk, arrival.study.values)
     series_pk = place.series_pk
     more_instances = int(place.instance_pk is None)
     if series_pk is None:
@@ -204,6 +205,7 @@ def _patient_of_new_study(conn: Connection, arrival: Arrival, now: str) -> int:
     if row is None:
         columns = {**arrival.patient.columns, **names, "attributes_digest": arrival.patient.digest, "created_at": now, "updated_at": now}
         made: int = _INSERT_PATIENT.only(conn, columns)
+        search_values.insert(conn, Level.PATIENT, made, arrival.patient.values)
         return made
     if row[1] != arrival.patient.digest:
         _update_patient(conn, arrival, row[0], now)
@@ -216,6 +218,7 @@ def _update_patient(conn: Connection, arrival: Arrival, patient_pk: int, now: st
     old = _OLD_PATIENT.first(conn, {"patient_key": patient_pk})
     new = arrival.patient.columns
     _UPDATE_PATIENT.do(conn, {**new, "attributes_digest": arrival.patient.digest, "updated_at": now, "patient_key": patient_pk})
+    search_values.replace(conn, Level.PATIENT, patient_pk, arrival.patient.values)
     before = dict(zip(_OLD_PATIENT_COLUMNS, old or (), strict=True))
     if any(new[name] != value for name, value in before.items()):
         detail: Mapping[str, Any] = {"patient": patient_pk, "before": before, "after": {name: new[name] for name in before}}
@@ -237,6 +240,7 @@ def _new_study(conn: Connection, arrival: Arrival, patient_pk: int, seq: int, no
         "updated_at": now,
     }
     made: int = _INSERT_STUDY.only(conn, columns)
+    search_values.insert(conn, Level.STUDY, made, arrival.study.values)
     return made
 
 
@@ -252,12 +256,14 @@ def _new_series(conn: Connection, arrival: Arrival, study_pk: int, seq: int, now
         "updated_at": now,
     }
     made: int = _INSERT_SERIES.only(conn, columns)
+    search_values.insert(conn, Level.SERIES, made, arrival.series.values)
     _insert_requests(conn, arrival.request_attributes, made)
     return made
 
 
 def _update_series(conn: Connection, arrival: Arrival, series_pk: int) -> None:
     _UPDATE_SERIES.do(conn, {**arrival.series.columns, "attributes_digest": arrival.series.digest, "series_key": series_pk})
+    search_values.replace(conn, Level.SERIES, series_pk, arrival.series.values)
     replace_requests(conn, series_pk, arrival.request_attributes)
 
 

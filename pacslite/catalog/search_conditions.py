@@ -17,8 +17,12 @@ from pacslite.dicom.attributes import BY_TAG, Attribute, Source
 from pacslite.dicom.matching import (
     LAST,
     TIME_OF_DATE,
+    AllOf,
     AnyOf,
     DateTimeRange,
+    Empty,
+    FuzzyName,
+    FuzzyWord,
     Match,
     Name,
     Number,
@@ -32,6 +36,9 @@ from pacslite.dicom.matching import (
 
 Sql = tuple[str, tuple[object, ...]]
 NEVER: Sql = ("1 = 0", ())
+SOUND = "~"
+"""Before what a word sounds like, among the indexed words; no word begins so."""
+_COUNT_VRS = frozenset({"IS"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +85,12 @@ def is_multiple(tag: int) -> bool:
 def condition(attribute: Attribute, table: str, match: Match, flavour: Flavour) -> Sql:
     """The condition on one attribute, whose columns are in `table`."""
     columns = [f"{table}.{name}" for name in attribute.match_columns]
+    if isinstance(match, Empty):
+        return _empty(f"{table}.{attribute.column}", attribute)
+    if isinstance(match, AllOf):
+        return conjunction([condition(attribute, table, one, flavour) for one in match.matches])
+    if isinstance(match, FuzzyName):
+        return conjunction([_fuzzy(attribute, table, word, flavour) for word in match.words])
     if isinstance(match, DateTimeRange):
         time = BY_TAG[TIME_OF_DATE[attribute.tag]]
         return _date_time(columns[0], f"{table}.{time.match_columns[0]}", match, flavour)
@@ -88,6 +101,29 @@ def condition(attribute: Attribute, table: str, match: Match, flavour: Flavour) 
     if isinstance(match, Name):
         return _name(columns, attribute, match, flavour)
     return _texts(columns[0], attribute, match, flavour)
+
+
+def _empty(column: str, attribute: Attribute) -> Sql:
+    if attribute.source in (Source.ELEMENT, Source.ITEM) or attribute.vr not in _COUNT_VRS:
+        text = f"REPLACE({column}, '\\', '')" if is_multiple(attribute.tag) else column  # several empty values are none
+        return f"({column} IS NULL OR {text} = '')", ()
+    return NEVER  # a count has a value always
+
+
+def _fuzzy(attribute: Attribute, table: str, word: FuzzyWord, flavour: Flavour) -> Sql:
+    """One word of a name, by the words that are indexed beside the names (`catalog.search_values`)."""
+    values, owner, key = f"{table}_value", f"{table}_pk", word_key(attribute.tag)
+    where = f"SELECT w.{owner} FROM {values} AS w WHERE w.name = {flavour.mark} AND"
+    begins, parameters = text_condition("w.value", word.pattern, flavour)
+    sql, parameters = f"{where} {begins}", (key, *parameters)
+    if word.sound:
+        sql, parameters = f"{sql} UNION ALL {where} w.value = {flavour.mark}", (*parameters, key, SOUND + word.sound)
+    return f"{table}.pk IN ({sql})", parameters
+
+
+def word_key(tag: int) -> str:
+    """Under which name the words of a person name are indexed."""
+    return f"{tag:08X}~"
 
 
 def conjunction(parts: list[Sql], word: str = " AND ") -> Sql:

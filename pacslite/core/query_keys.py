@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import lru_cache
 
 from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 
+from pacslite.catalog.search_conditions import is_multiple
 from pacslite.core.query_timezone import moved, parse_offset
 from pacslite.dicom.document import PrivateTag
 from pacslite.dicom.matching import (
+    PLAIN,
     TIME_OF_DATE,
     UNMATCHABLE_VRS,
     Match,
+    Options,
     SequenceMatch,
     Universal,
     check_time,
@@ -50,12 +53,12 @@ class Dialect:
 
     `combine_date_time`: ranges of a date and its time make one interval (always in QIDO-RS, by negotiation in C-FIND).
     `lenient`: a key that cannot be matched (binary values, private attributes without their creator) is left out
-    instead of refused, as C-FIND wants for optional keys.
+    instead of refused, as C-FIND wants for optional keys. `options` are the kinds of matching that were asked for.
     """
 
     combine_date_time: bool = True
-    ignore_case: bool = False
     lenient: bool = False
+    options: Options = PLAIN
 
 
 @lru_cache(maxsize=4096)
@@ -128,7 +131,10 @@ def build_keys(terms: Iterable[tuple[Path, str]], dialect: Dialect) -> tuple[Key
 
 
 def _leaf(path: Path, text: str, dialect: Dialect) -> Match:
-    return parse(vr_of(path[-1]), text, name=".".join(map(name_of, path)), ignore_case=dialect.ignore_case)
+    options = dialect.options
+    if options.multiple and not is_multiple(path[-1]):
+        options = replace(options, multiple=False)
+    return parse(vr_of(path[-1]), text, name=".".join(map(name_of, path)), options=options)
 
 
 def _is_creator(tag: int) -> bool:

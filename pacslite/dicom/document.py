@@ -56,7 +56,7 @@ def _fits(document: Document, tag: int | PrivateTag, match: Match) -> bool:
         return True
     if isinstance(tag, PrivateTag):
         private = private_element(document, tag)
-        return private is not None and matches(match, values_of(private[1]))
+        return matches(match, values_of(private[1] if private else None))
     element = document.get(tag_key(tag))
     if isinstance(match, SequenceMatch):
         return all(isinstance(m, Universal) for _, m in match.keys) or any(fits(item, match.keys) for item in items_of(element))

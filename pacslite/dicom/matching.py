@@ -10,6 +10,9 @@ Choices that the standard leaves open (they are in the conformance statement):
 - PN: case, accents and padding do not count. A key of one component group fits in any group of the stored name; of several
   groups, each that is not empty has to fit its own. `*` and `?` never cross a group. `Doe^*` fits `Doe` too, since trailing
   empty components may be left out (PS3.5 6.2.1.1).
+- Fuzzy names (when asked for): every word of the key has to begin or to sound like (Cologne phonetics, Latin letters) a word
+  of the name, in any order and component. A word with `*` or `?` is a pattern for a word.
+- Multiple values (when asked for) are divided by a backslash, of AS, AT and CS by a comma too; wildcards in them are taken.
 - Numbers are compared as numbers. An element that is absent or empty fits universal matching only.
 """
 
@@ -17,17 +20,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 
-from pacslite.dicom.person_name import GROUPS, normal_groups
+from pacslite.dicom.person_name import GROUPS, normal_groups, sound_of, words_of
 from pacslite.dicom.temporal import DATE_TIME_PATTERN, date_time_interval, normal_date, normal_time
 from pacslite.errors import InvalidQuery
 
 WILDCARD_VRS = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"})
 IGNORE_CASE_VRS = frozenset({"LO", "SH"})
 LIST_VRS = frozenset({"UI", "CS"})
+MULTIPLE_VRS = frozenset({"AE", "AS", "AT", "CS", "LO", "PN", "SH", "UC"})
 NUMBER_VRS = frozenset({"DS", "FD", "FL", "IS", "SL", "SS", "SV", "UL", "US", "UV"})
 TEMPORAL_VRS = frozenset({"DA", "TM", "DT"})
 # Values that no key can name.
@@ -121,34 +125,88 @@ class Name:
 
 
 @dataclass(frozen=True, slots=True)
+class FuzzyWord:
+    """One word of a name: begins as `pattern` says, or sounds like `sound` ("" when it is not looked for by sound)."""
+
+    pattern: Single | Wildcard
+    sound: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FuzzyName:
+    """Fits a person name that has all these words, in any order and component (C.2.2.2.1.1)."""
+
+    words: tuple[FuzzyWord, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Empty:
+    """Fits what is absent or has no value (C.2.2.2.7)."""
+
+
+@dataclass(frozen=True, slots=True)
+class AllOf:
+    """Fits an element of several values when each of these fits one of them (C.2.2.2.8)."""
+
+    matches: tuple[Single | Wildcard | Name | FuzzyName, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SequenceMatch:
     """Fits when one item fits all keys, each a tag and its match (C.2.2.2.6)."""
 
     keys: tuple[tuple[int, Match], ...]
 
 
-Match = Universal | Single | Wildcard | UidList | AnyOf | Range | DateTimeRange | Number | Name | SequenceMatch
+Match = Universal | Empty | Single | Wildcard | UidList | AnyOf | AllOf | Range | DateTimeRange | Number | Name | FuzzyName | SequenceMatch
 UNIVERSAL = Universal()
+EMPTY = Empty()
+_EMPTY_KEY = '""'
 
 
-def parse(vr: str, text: str, *, name: str = "key", ignore_case: bool = False) -> Match:
-    """What a key asks of values of a VR. `name` is the keyword or tag that an error names; raises InvalidQuery.
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Kinds of matching that a caller has to ask for.
 
-    `ignore_case` concerns LO and SH only.
+    `ignore_case` concerns LO and SH only. `fuzzy` names (PS3.4 C.2.2.2.1.1), `empty` values (C.2.2.2.7), and `multiple`
+    values (C.2.2.2.8) of an attribute that may have several.
     """
+
+    ignore_case: bool = False
+    fuzzy: bool = False
+    empty: bool = False
+    multiple: bool = False
+
+
+PLAIN = Options()
+
+
+def parse(vr: str, text: str, *, name: str = "key", options: Options = PLAIN) -> Match:
+    """What a key asks of values of a VR. `name` is the keyword or tag that an error names; raises InvalidQuery."""
     text = text.rstrip(" \0") if vr in ("LT", "ST", "UT") else text.strip(" \0")
     if not text.strip("* "):
         return UNIVERSAL
+    if options.empty and text == _EMPTY_KEY:
+        return EMPTY
     if ("\0" in text.strip(" \0") and vr != "UI") or (not text.isascii() and re.search("[\ud800-\udfff]", text)):
         raise InvalidQuery(f"{name}: holds a NUL or half a character")
     if vr in UNMATCHABLE_VRS or vr == "SQ":
         raise InvalidQuery(f"{name}: values of VR {vr} cannot be matched")
+    if options.multiple and vr in MULTIPLE_VRS:
+        several = _parse_several(vr, text, name, options)
+        if several is not None:
+            return several
+    return _parse_values(vr, text, name, options)
+
+
+def _parse_values(vr: str, text: str, name: str, options: Options) -> Match:
+    """What a key of one value, or of a list of which any fits, asks."""
     if vr in LIST_VRS:
         return _parse_list(vr, text, name)
     if len(text) > MAX_KEY_CHARACTERS:
         raise InvalidQuery(f"{name}: longer than {MAX_KEY_CHARACTERS} characters")
     if vr == "PN":
-        return _parse_name(text)
+        return _parse_fuzzy(text) if options.fuzzy else _parse_name(text)
     if vr in TEMPORAL_VRS:
         return _parse_temporal(vr, text, name)
     if vr in NUMBER_VRS:
@@ -156,8 +214,33 @@ def parse(vr: str, text: str, *, name: str = "key", ignore_case: bool = False) -
     if vr == "AT":
         return Single(text.upper())
     if vr in WILDCARD_VRS:
-        return _text(text, ignore_case=ignore_case and vr in IGNORE_CASE_VRS)
+        return _text(text, ignore_case=options.ignore_case and vr in IGNORE_CASE_VRS)
     return Single(text)
+
+
+def _parse_several(vr: str, text: str, name: str, options: Options) -> AllOf | None:
+    """All values of a list, which are divided by a backslash (coded strings by a comma too); None when it is only one."""
+    values = [v.strip(" \0") for v in re.split(r"[,\\]" if vr in ("AS", "AT", "CS") else r"\\", text)]
+    if len(values) > MAX_LIST_ITEMS:
+        raise InvalidQuery(f"{name}: more than {MAX_LIST_ITEMS} values")
+    alone = replace(options, multiple=False, empty=False)
+    found = [parse(vr, value, name=name, options=alone) for value in dict.fromkeys(values) if value]
+    wanted = tuple(one for one in found if isinstance(one, Single | Wildcard | Name | FuzzyName))
+    return AllOf(wanted) if len(wanted) > 1 else None
+
+
+def _parse_fuzzy(text: str) -> Match:
+    """A word with `*` or `?` in it is a pattern; another is the begin of a word, or what one sounds like."""
+    words = words_of(text)
+    if all(not word.strip("*?") for word in words):
+        return UNIVERSAL
+    return FuzzyName(tuple(_fuzzy_word(word) for word in words if word.strip("*")))
+
+
+def _fuzzy_word(word: str) -> FuzzyWord:
+    if "*" in word or "?" in word:
+        return FuzzyWord(_text(word))
+    return FuzzyWord(Wildcard(word + "*"), sound_of(word))
 
 
 def _text(text: str, *, ignore_case: bool = False) -> Single | Wildcard:
@@ -272,6 +355,12 @@ def matches(match: Match, values: Sequence[str]) -> bool:
     """
     if isinstance(match, Universal):
         return True
+    if isinstance(match, Empty):
+        return not any(values)
+    if isinstance(match, AllOf):
+        return all(matches(one, values) for one in match.matches)
+    if isinstance(match, FuzzyName):
+        return _fits_fuzzy(match, "\\".join(values))
     return any(_fits(match, value) for value in values if value)
 
 
@@ -342,6 +431,12 @@ def _is_number(wanted: Decimal, value: str) -> bool:
         return Decimal(value.strip(" \0")) == wanted
     except InvalidOperation:
         return False
+
+
+def _fits_fuzzy(match: FuzzyName, value: str) -> bool:
+    words = words_of(value)
+    sounds = {sound_of(word) for word in words} - {""}
+    return all(one.sound in sounds or any(_fits(one.pattern, word) for word in words) for one in match.words)
 
 
 def _fits_name(match: Name, value: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pacslite.core import query
@@ -65,7 +66,7 @@ def _search(
     asked = _query(pacs, parameters, level, shown, parents)
     page = query.find(pacs.catalog, asked)
     objects = encode_page(page, level, request.dicomweb_url, asked.private_fields)
-    warnings = list(parameters.warnings)
+    warnings = []
     if page.remaining:  # 8.3.4.4.1
         warnings.append(f"There are {page.remaining} additional results that can be requested")
     headers = [("Warning", f'299 {request.dicomweb_url}: "{text}"') for text in warnings]
@@ -77,7 +78,7 @@ def _search(
 def _query(pacs: Pacs, parameters: Parameters, level: Level, shown: tuple[Level, ...], parents: list[Key]) -> query.Query:
     settings = pacs.settings
     limit = settings.query_default_limit if parameters.limit is None else min(parameters.limit, settings.query_max_limit)
-    keys = build_keys(parameters.terms, Dialect(ignore_case=settings.match_ignore_case))
+    keys = build_keys(parameters.terms, Dialect(options=replace(parameters.options, ignore_case=settings.match_ignore_case)))
     public, private = _fields(parameters, level, shown)
     return query.Query(level, (*parents, *keys), public, limit, parameters.offset, private)
 

@@ -7,12 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pacslite.core.query_keys import Path, name_of, path_of
+from pacslite.dicom.matching import PLAIN, Options
 from pacslite.errors import InvalidQuery
 
 _NOT_ATTRIBUTES = frozenset({"limit", "offset", "fuzzymatching", "emptyvaluematching", "multiplevaluematching", "accept", "charset"})
-_FUZZY = "The fuzzymatching parameter is not supported. Only literal matching has been performed."
-_EMPTY = "The emptyvaluematching parameter is not supported. Only literal matching has been performed."
-_MULTIPLE = "The multiplevaluematching parameter is not supported. Only literal matching has been performed."
+_OPTIONS = {"fuzzy": "fuzzymatching", "empty": "emptyvaluematching", "multiple": "multiplevaluematching"}
 # More digits than any catalog has rows; keeps the numbers within the databases' 64 bits.
 _WHOLE = re.compile(r"\d{1,15}")
 
@@ -26,7 +25,7 @@ class Parameters:
     include_all: bool = False
     limit: int | None = None
     offset: int = 0
-    warnings: tuple[str, ...] = ()
+    options: Options = PLAIN
 
 
 def parse_parameters(query: Iterable[tuple[str, str]]) -> Parameters:
@@ -53,7 +52,7 @@ def parse_parameters(query: Iterable[tuple[str, str]]) -> Parameters:
         include_all,
         _whole(control, "limit"),
         _whole(control, "offset") or 0,
-        _warnings(control),
+        Options(**{option: _switch(control, name) for option, name in _OPTIONS.items()}),
     )
 
 
@@ -76,12 +75,8 @@ def _whole(control: dict[str, str], name: str) -> int | None:
     return int(text)
 
 
-def _warnings(control: dict[str, str]) -> tuple[str, ...]:
-    found = []
-    for name, text in (("fuzzymatching", _FUZZY), ("emptyvaluematching", _EMPTY), ("multiplevaluematching", _MULTIPLE)):
-        value = control.get(name, "false")
-        if value not in ("true", "false"):
-            raise InvalidQuery(f"{name} is neither true nor false")
-        if value == "true":
-            found.append(text)
-    return tuple(found)
+def _switch(control: dict[str, str], name: str) -> bool:
+    value = control.get(name, "false")
+    if value not in ("true", "false"):
+        raise InvalidQuery(f"{name} is neither true nor false")
+    return value == "true"

@@ -44,8 +44,8 @@ QUERY_SERVICES = {
 class Context:
     """An accepted presentation context.
 
-    `as_scp` and `as_scu` are our roles (PS3.7 D.3.3.4). `relational` queries and `combined_date_time` matching are those
-    granted by extended negotiation (PS3.4 C.5).
+    `as_scp` and `as_scu` are our roles (PS3.7 D.3.3.4). `relational` queries and the kinds of matching are those granted by
+    extended negotiation (PS3.4 C.5).
     """
 
     id: int
@@ -56,3 +56,6 @@ class Context:
     as_scu: bool = False
     relational: bool = False
     combined_date_time: bool = False
+    fuzzy_names: bool = False
+    empty_values: bool = False
+    multiple_values: bool = False

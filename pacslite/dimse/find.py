@@ -9,7 +9,7 @@ from pacslite.core import query
 from pacslite.core.query_keys import PRIVATE_GROUP, Dialect, Key, build_keys, private_tag
 from pacslite.dicom.attributes import BY_TAG, LEVELS, UNIQUE_KEYS, Level
 from pacslite.dicom.document import PrivateTag
-from pacslite.dicom.matching import SequenceMatch
+from pacslite.dicom.matching import Options, SequenceMatch
 from pacslite.dimse import commands, pdus
 from pacslite.dimse.associations import Association, Request
 from pacslite.dimse.contexts import PATIENT_ROOT, Context, Service
@@ -50,7 +50,8 @@ def serve(association: Association, request: Request) -> None:
     if wrong is not None:
         association.respond(request, _IDENTIFIER_MISMATCH, wrong[1], (wrong[0],))
         return
-    search = _search(identifier, context, association.settings.match_ignore_case)
+    options = Options(association.settings.match_ignore_case, context.fuzzy_names, context.empty_values, context.multiple_values)
+    search = _search(identifier, context, options)
     _answer(association, request, identifier, search)
 
 
@@ -71,10 +72,10 @@ def check_level(identifier: Identifier, context: Context) -> tuple[int, str] | N
     return None
 
 
-def _search(identifier: Identifier, context: Context, ignore_case: bool) -> _Search:
+def _search(identifier: Identifier, context: Context, options: Options) -> _Search:
     level = Level(identifier.level)
     terms = [(path, text) for path, text in identifier.terms if not _is_control(path[0]) and path[0] != _TIMEZONE_OFFSET_FROM_UTC]
-    dialect = Dialect(combine_date_time=context.combined_date_time, ignore_case=ignore_case, lenient=True)
+    dialect = Dialect(combine_date_time=context.combined_date_time, lenient=True, options=options)
     keys = build_keys(terms, dialect)
     usable = tuple(key for key in keys if _can_match(key, level))
     creators = {path[0]: text for path, text in terms if len(path) == 1}

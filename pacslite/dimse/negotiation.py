@@ -46,9 +46,10 @@ _CACHED_BYTES = 32 * 1024
 # (PS3.8 9.3.1), and so are optional ones that would not be answered: user identity, asynchronous operations.
 _MAXIMUM_LENGTH, _ROLE_SELECTION, _EXTENDED = 0x51, 0x54, 0x56
 _ITEMS, _CONTEXT_ITEMS = frozenset({0x10, 0x20, 0x50}), frozenset({0x30, 0x40})
-# How many of the options are granted: of PS3.4 C.5.1.1 (relational, combined date and time, fuzzy names, time zones, ...)
-# the first two, of C.5.2.1 and C.5.3.1 (relational, conversion of enhanced multi-frames) the first.
-_GRANTED_OPTIONS = {Service.FIND: 2, Service.MOVE: 1, Service.GET: 1}
+# Which options are granted: of PS3.4 C.5.1.1 (relational, combined date and time, fuzzy names, time zones, conversion of
+# enhanced multi-frames, empty values, multiple values) all but the fourth and fifth, of C.5.2.1 and C.5.3.1 (relational,
+# conversion) the first.
+_GRANTED_OPTIONS = {Service.FIND: frozenset({0, 1, 2, 5, 6}), Service.MOVE: frozenset({0}), Service.GET: frozenset({0})}
 # What pynetdicom raises on a malformed A-ASSOCIATE-RQ.
 _MALFORMED = (AssertionError, AttributeError, IndexError, InvalidUid, KeyError, TypeError, ValueError, struct.error)
 # It logs a traceback for what a stranger sends; our own line says it in one.
@@ -142,7 +143,8 @@ def _context(agreed: PresentationContext, options: Mapping[str, primitives.SOPCl
     assert service is not None
     assert agreed.context_id is not None
     wanted = _information(options[uid]) if uid in options else b""
-    relational, combined = (wanted[at : at + 1] == b"\1" and at < _GRANTED_OPTIONS.get(service, 0) for at in range(2))
+    granted = _GRANTED_OPTIONS.get(service, frozenset())
+    relational, combined, fuzzy, empty, multiple = (wanted[at : at + 1] == b"\1" and at in granted for at in (0, 1, 2, 5, 6))
     return Context(
         agreed.context_id,
         uid,
@@ -152,6 +154,9 @@ def _context(agreed: PresentationContext, options: Mapping[str, primitives.SOPCl
         as_scu=bool(agreed.as_scu),
         relational=relational,
         combined_date_time=combined,
+        fuzzy_names=fuzzy,
+        empty_values=empty,
+        multiple_values=multiple,
     )
 
 
@@ -160,9 +165,9 @@ def _grant(asked: primitives.SOPClassExtendedNegotiation) -> primitives.SOPClass
     granted = primitives.SOPClassExtendedNegotiation()
     granted.sop_class_uid = asked.sop_class_uid
     service = service_of(str(asked.sop_class_uid))
-    options = _GRANTED_OPTIONS[service] if service else 0
+    options = _GRANTED_OPTIONS[service] if service else frozenset()
     granted.service_class_application_information = bytes(
-        1 if value == 1 and at < options else 0 for at, value in enumerate(_information(asked))
+        1 if value == 1 and at in options else 0 for at, value in enumerate(_information(asked))
     )
     return granted
 

@@ -131,15 +131,18 @@ def test_optional_negotiation_is_parsed_and_left_unanswered() -> None:
     assert len(user.user_data) == 3
 
 
-def test_relational_queries_and_combined_times_are_granted_when_asked_and_nothing_else() -> None:
+def test_kinds_of_matching_are_granted_when_asked_for_and_there() -> None:
+    """Checklist 70: time zones and the conversion of enhanced multi-frames are not there (PS3.4 C.5.1.1)."""
     extended = primitives.SOPClassExtendedNegotiation()
-    extended.sop_class_uid, extended.service_class_application_information = STUDY_ROOT_FIND, b"\x01\x00\x01\x01\x01"
+    extended.sop_class_uid, extended.service_class_application_information = STUDY_ROOT_FIND, b"\x01\x00\x01\x01\x01\x01\x00"
     agreed = agree([(STUDY_ROOT_FIND, [EXPLICIT_LE]), (PATIENT_ROOT_FIND, [EXPLICIT_LE])], user=[extended])
     user = accepted(agreed.answer[6:]).user_information
     assert user is not None
     (answer,) = user.ext_neg
-    assert (answer.uid, answer.app_info) == (STUDY_ROOT_FIND, b"\x01\x00\x00\x00\x00")
+    assert (answer.uid, answer.app_info) == (STUDY_ROOT_FIND, b"\x01\x00\x01\x00\x00\x01\x00")
     assert (agreed.contexts[1].relational, agreed.contexts[1].combined_date_time, agreed.contexts[3].relational) == (True, False, False)
+    context = agreed.contexts[1]
+    assert (context.fuzzy_names, context.empty_values, context.multiple_values) == (True, True, False)
 
 
 def test_items_of_unknown_type_are_ignored() -> None:

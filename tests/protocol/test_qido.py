@@ -412,15 +412,78 @@ def test_all_fields_are_the_indexed_ones(site: Client) -> None:
     assert "00080060" not in one
 
 
-def test_unsupported_refinements_are_answered_with_warnings(site: Client) -> None:
-    reply = get(site, "/studies?fuzzymatching=true&emptyvaluematching=true&multiplevaluematching=true&limit=1")
-    warnings = reply.headers.getlist("Warning")
-    assert len(warnings) == 4
-    assert all(text.startswith(f"299 {ROOT}: ") for text in warnings)
-    assert [word for text in warnings for word in ("fuzzy", "empty", "multiple", "additional") if word in text] == [
-        "fuzzy", "empty", "multiple", "additional",
-    ]  # fmt: skip
-    assert get(site, "/studies?fuzzymatching=true&PatientID=nobody").headers["Warning"], "also without a match"
+@pytest.mark.parametrize(
+    ("parameters", "matching"),
+    [
+        ("PatientName=jane doe", ["1.2.1"]),
+        ("PatientName=doe jan", ["1.2.1"]),
+        ("PatientName=Jayne^Dough", []),
+        ("PatientName=Jahne^Toe", ["1.2.1"]),
+        ("PatientName=" + quote("JANÉ"), ["1.2.1"]),
+        ("PatientName=oe", []),
+        ("PatientName=*oe&PatientID=PID-1", ["1.2.1"]),
+        ("PatientName=d?e", ["1.2.1"]),
+        ("PatientName=" + quote("山田"), ["1.2.3"]),
+        ("PatientName=" + quote("太郎 山"), ["1.2.3"]),
+        ("PatientName=rohe r3", ["1.2.3"]),
+        ("PatientName=doe jane smith", []),
+        ("PatientName=*", None),
+        ("PatientName=%5E", None),
+        ("ReferringPhysicianName=a reff", ["1.2.1"]),
+    ],
+)
+def test_fuzzy_names_fit_in_any_order_by_begin_and_by_sound(site: Client, parameters: str, matching: list[str] | None) -> None:
+    """Checklist 53: fuzzy matching is done, so no warning tells that it is not (8.3.4.2)."""
+    reply = get(site, "/studies?fuzzymatching=true&" + parameters)
+    assert "Warning" not in reply.headers
+    expected = uids(site, "/studies") if matching is None else matching
+    assert uids(site, "/studies?fuzzymatching=true&" + parameters) == expected
+    assert uids(site, "/series?fuzzymatching=true&" + parameters) != [] or not expected
+
+
+def test_names_are_literal_unless_fuzzy_matching_is_asked_for(site: Client) -> None:
+    assert uids(site, "/studies?PatientName=jane doe") == uids(site, "/studies?fuzzymatching=false&PatientName=jane doe") == []
+
+
+@pytest.mark.parametrize(
+    ("parameters", "matching"),
+    [
+        ('StudyDate=""', ["1.2.2"]),
+        ('AccessionNumber=""&PatientID=PID-*', [f"1.2.{n}" for n in range(STUDIES, 2, -1)]),
+        ('PatientName=""', ["1.2.2"]),
+        ('ModalitiesInStudy=""', ["1.2.2"]),
+        ('NumberOfStudyRelatedInstances=""', []),
+        ('AdditionalPatientHistory=""&StudyInstanceUID=1.2.1,1.2.2', ["1.2.2"]),
+        ('00291208=""&00290012=ACME 1&StudyInstanceUID=1.2.1,1.2.2', ["1.2.2"]),
+    ],
+)
+def test_two_quotation_marks_fit_what_has_no_value_when_asked_for(site: Client, parameters: str, matching: list[str]) -> None:
+    """Checklist 54: empty values are matched (8.3.4.5, PS3.4 C.2.2.2.7), without a warning."""
+    path = "/studies?emptyvaluematching=true&" + parameters
+    assert uids(site, path) == matching
+    assert "Warning" not in get(site, path).headers
+
+
+def test_two_quotation_marks_are_literal_otherwise(site: Client) -> None:
+    assert uids(site, '/studies?AccessionNumber=""') == []
+    assert get(site, '/studies?StudyDate=""').status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("parameters", "matching"),
+    [
+        ("ModalitiesInStudy=CT,SR", ["1.2.1"]),
+        ("ModalitiesInStudy=SR%5CCT", ["1.2.1"]),
+        ("ModalitiesInStudy=SR%5CMR", []),
+        ("ModalitiesInStudy=SR", ["1.2.1"]),
+        ("PatientID=PID-1%5CPID-3", []),
+    ],
+)
+def test_each_of_several_values_has_to_fit_when_asked_for(site: Client, parameters: str, matching: list[str]) -> None:
+    """Checklist 54, 71: multiple values are matched (8.3.4.6, PS3.4 C.2.2.2.8); without the parameter any of them does."""
+    path = "/studies?multiplevaluematching=true&" + parameters
+    assert uids(site, path) == matching
+    assert "Warning" not in get(site, path).headers
 
 
 def test_the_zone_of_the_request_moves_dates_and_times(site: Client, monkeypatch: pytest.MonkeyPatch) -> None:

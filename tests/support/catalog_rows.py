@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, insert
 
 from pacslite.catalog import models
+from pacslite.catalog.search_values import words_in
 from pacslite.dicom.attributes import BY_TAG, LEVELS, REQUEST_ATTRIBUTES_SEQUENCE, SEQUENCE_ITEMS, Attribute, Level, Source, of_level
 from pacslite.dicom.person_name import normal_groups
 from pacslite.dicom.temporal import date_time_interval, normal_date, normal_time
@@ -65,18 +66,27 @@ class Loader:
         """A patient by keyword; its number."""
         number = len(self._rows.get("patient", ())) + 1
         identity = {"identity_id": values.get("PatientID", ""), "identity_issuer": "", "identity_study": str(number)}
+        self._words("patient", number, LEVELS[0], values)
         return self._add("patient", {"pk": number, **identity, **_STAMPS, **row_of(LEVELS[0], values)})
 
     def study(self, patient: int, **values: Any) -> int:
         """A study by keyword; its number."""
         number = len(self._rows.get("study", ())) + 1
         kept = {"NumberOfStudyRelatedSeries": 0, "NumberOfStudyRelatedInstances": 0, "ModalitiesInStudy": None, "SOPClassesInStudy": None}
+        self._words("study", number, LEVELS[1], values)
         return self._add("study", {"pk": number, "patient_pk": patient, **_STAMPS, **row_of(LEVELS[1], kept | values)})
+
+    def _words(self, table: str, number: int, level: Level, values: Mapping[str, Any]) -> None:
+        for attribute in of_level(level):
+            if attribute.vr == "PN":
+                for word in words_in(attribute.tag, values.get(attribute.keyword, "")):
+                    self._add(f"{table}_value", {f"{table}_pk": number, **word._asdict()})
 
     def series(self, study: int, requests: Iterable[tuple[str, str]] = (), **values: Any) -> int:
         """A series by keyword, with (SPS ID, requested procedure ID) of its request attributes; its number."""
         number = len(self._rows.get("series", ())) + 1
         values = {"NumberOfSeriesRelatedInstances": 0} | values
+        self._words("series", number, LEVELS[2], values)
         self._add("series", {"pk": number, "study_pk": study, **_STAMPS, **row_of(LEVELS[2], values)})
         for item, pair in enumerate(requests):
             columns = {a.column: text or None for a, text in zip(SEQUENCE_ITEMS[REQUEST_ATTRIBUTES_SEQUENCE], pair, strict=True)}
@@ -103,10 +113,11 @@ class Loader:
 
     def flush(self) -> None:
         """Writes everything."""
-        for table in ("patient", "study", "series", "request_attribute", "instance", "blob", "version", "metadata"):
+        words = ("patient_value", "study_value", "series_value")
+        for table in ("patient", "study", "series", "request_attribute", "instance", "blob", "version", "metadata", *words):
             rows = self._rows.get(table)
             if rows:
-                self._connection.execute(insert(getattr(models, table)), rows)
+                self._connection.execute(insert(models.Base.metadata.tables[table]), rows)
 
 
 def json_of(values: Mapping[str, str]) -> dict[str, Any]:

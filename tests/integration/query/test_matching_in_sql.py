@@ -13,7 +13,7 @@ from pacslite.catalog.search import Search
 from pacslite.catalog.search_conditions import is_multiple
 from pacslite.core.query_keys import Dialect, build_keys, path_of
 from pacslite.dicom.attributes import BY_KEYWORD, Level
-from pacslite.dicom.matching import DateTimeRange, in_date_time_range, matches, parse
+from pacslite.dicom.matching import DateTimeRange, Options, in_date_time_range, matches, parse
 from pacslite.errors import InvalidQuery
 from tests.support.catalog_rows import Loader
 from tests.support.databases import database_url, new_database, postgres
@@ -69,6 +69,9 @@ def _key(rng: random.Random, keyword: str, rows: list[dict[str, str]]) -> str:
     if keyword in ("StudyDate", "PatientBirthDate", "StudyTime"):
         low, high = sorted((stored, rng.choice(rows)[keyword]))
         return rng.choice((stored, f"{low}-{high}", f"{low}-", f"-{high}"))
+    if keyword.endswith(("Name", "Study")) and rng.random() < 0.4:
+        other = rng.choice(rows)[keyword].split("\\")
+        return rng.choice((" ".join(reversed(stored.split("^"))), stored[:3] + "^" + stored[5:8], "\\".join((stored, *other)), '""'))
     choices = [stored, stored[: len(stored) // 2] + "*", "*" + stored[len(stored) // 2 :], _random_text(rng), stored.swapcase()]
     if stored:
         at = rng.randrange(len(stored))
@@ -102,8 +105,8 @@ def _split(keyword: str, text: str) -> tuple[str, ...]:
     return tuple(text.split("\\")) if is_multiple(BY_KEYWORD[keyword].tag) else (text,)
 
 
-@pytest.mark.parametrize("ignore_case", [False, True])
-def test_sql_finds_what_the_reference_says_fits(rows: tuple[Catalog, list[dict[str, str]]], ignore_case: bool) -> None:
+@pytest.mark.parametrize("options", [Options(), Options(ignore_case=True), Options(fuzzy=True), Options(empty=True, multiple=True)])
+def test_sql_finds_what_the_reference_says_fits(rows: tuple[Catalog, list[dict[str, str]]], options: Options) -> None:
     catalog, values = rows
     rng, tried = random.Random(SEED + 1), dict.fromkeys(KEYWORDS, 0)
     with catalog.read() as connection:
@@ -112,7 +115,7 @@ def test_sql_finds_what_the_reference_says_fits(rows: tuple[Catalog, list[dict[s
             attribute = BY_KEYWORD[keyword]
             text = _key(rng, keyword, values)
             try:
-                match = parse(attribute.vr, text, ignore_case=ignore_case)
+                match = parse(attribute.vr, text, options=options)
             except InvalidQuery:
                 continue
             if parse(attribute.vr, "") == match:

@@ -10,7 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pacslite.dicom import matching
-from pacslite.dicom.matching import UNIVERSAL, AnyOf, DateTimeRange, Range, Single, UidList, Wildcard, check_time, combine, matches, parse
+from pacslite.dicom.matching import (
+    UNIVERSAL,
+    AnyOf,
+    DateTimeRange,
+    Options,
+    Range,
+    Single,
+    UidList,
+    Wildcard,
+    check_time,
+    combine,
+    matches,
+    parse,
+)
 from pacslite.dicom.temporal import date_time_interval
 from pacslite.errors import InvalidQuery
 
@@ -131,9 +144,9 @@ def test_an_absent_or_empty_element_fits_universal_matching_only(vr: str) -> Non
 
 
 def test_ignoring_case_concerns_long_and_short_strings_only() -> None:
-    assert matches(parse("LO", "mÜller*", ignore_case=True), ("MüLLER Clinic",))
-    assert matches(parse("SH", "acc", ignore_case=True), ("ACC",))
-    assert not matches(parse("CS", "ct", ignore_case=True), ("CT",))
+    assert matches(parse("LO", "mÜller*", options=Options(ignore_case=True)), ("MüLLER Clinic",))
+    assert matches(parse("SH", "acc", options=Options(ignore_case=True)), ("ACC",))
+    assert not matches(parse("CS", "ct", options=Options(ignore_case=True)), ("CT",))
 
 
 @pytest.mark.parametrize(
