@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 # What the tests run beside Python: DICOM and HTTP clients, a database, a browser, a tracer, a proxy.
-DEBIAN_PACKAGES := chromium chromium-driver curl dcmtk nginx postgresql strace
+DEBIAN_PACKAGES := chromium chromium-driver curl dcmtk nginx openssl postgresql strace
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-all check lint bench docs tools clean

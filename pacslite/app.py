@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pacslite.errors import ConfigurationError, PeerError
+from pacslite.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,9 +38,7 @@ class Pacs:
         """Sends a C-ECHO to the peer; raises PeerError."""
         from pacslite.dimse import peers
 
-        if peer.tls:
-            raise PeerError(f"{peer.ae_title} is called over TLS, which this release does not speak")
-        peers.echo(peer, self.settings.aet)
+        peers.echo(peer, self.settings.aet, security=self.settings)
 
     def close(self) -> None:
         """Lets go of the connections to the catalog."""

@@ -28,7 +28,11 @@ C-MOVE over several at once.
 
 - The called AE title must be ours (`PACSLITE_AET`), else the association is rejected with source 1, reason 7;
   `called_aet_policy = "any"` takes all.
-- At most `max_associations` associations are held per process; others are rejected as transient (source 3, reason 2).
+- At most `max_associations` associations are held per process, of these `max_associations_per_address` of one address; others are
+  rejected as transient (source 3, reason 2).
+- Calling AE titles that are no known peers are accepted over loopback only (`dicom_unknown_callers`), others rejected with source 1,
+  reason 3, as is a known peer that calls from another address than those of its host (`dicom_check_peer_host`; loopback is let
+  through). A known peer is held to its `allow`: what it may not do is answered 0124H.
 - C-STORE answers 0000H once bytes and catalog are on stable storage (sync included).
 - The same instance again is 0000H and changes nothing. Other content under a known UID is a new version (0000H), or, by `duplicate_policy`,
   refused with 0111H, or ignored with 0000H (`keep_first`).
@@ -40,8 +44,8 @@ C-MOVE over several at once.
   little endian is chosen among the native ones it offers.
 - Identifiers of C-MOVE and C-GET hold unique keys; other keys are passed over, except IssuerOfPatientID beside PatientID. The level PATIENT
   is taken in Study Root too.
-- Move Destination is the AE title of a known peer (`pacslite peer add`), else A801H. A known peer may retrieve when its `allow` says
-  so (else 0124H); unknown callers may. C-STORE requests name the Move Originator.
+- Move Destination is the AE title of a known peer (`pacslite peer add`), else A801H; one added with `--tls` is called over TLS and
+  never without. C-STORE requests name the Move Originator.
 - Final status of a retrieval: 0000H; B000H with failures or warnings; A702H when all failed, the receiver being out of reach among the
   reasons; FE00H when cancelled, which is looked for between sub-operations. Failed SOP Instance UID List names what failed.
 - Pending responses come at once and then every second. Numbers above 65535 are told as 65535.
@@ -56,6 +60,18 @@ C-MOVE over several at once.
   association of its request, while it lasts, whenever nothing else of it waits to be served.
 - A report that is not acknowledged with 0000H is sent again: after 5 s, 20 s, 80 s, ... at most an hour, 32 times (more than a day),
   across restarts; after each pause the instances are checked anew. Retrieve AE Title is ours.
+
+### Security profiles
+
+- BCP 195 RFC 8996, 9325 TLS Secure Transport Connection Profile (PS3.15 B.12), as acceptor (`dicom_tls`, beside the plain port or in
+  its place) and as requestor (peers with `--tls`): TLS 1.2 and 1.3, or 1.3 alone (`dicom_tls_version`). Cipher suites of TLS 1.2:
+  TLS_ECDHE_{ECDSA,RSA}_WITH_AES_{128_GCM_SHA256,256_GCM_SHA384}; of TLS 1.3: TLS_AES_128_GCM_SHA256, TLS_AES_256_GCM_SHA384,
+  TLS_CHACHA20_POLY1305_SHA256. No renegotiation, compression or resumption. The profile's port is 2762; any can be set.
+- Callers' certificates are required, optional or not asked for (`dicom_tls_client_certificates`), verified by `dicom_tls_ca`. A peer's
+  certificate is always verified, and has to name its host unless `dicom_tls_check_host` is off; ours is shown when it asks.
+- User identity negotiation (PS3.7 D.3.3.7), by `dicom_user_identity`: ignored and unanswered, or checked, or required. User name, user
+  name and password, and JWT are checked; Kerberos and SAML are not supported. A refusal is source 1, reason 1 (rejected permanently,
+  no reason given). A positive response is sent when asked for, with an empty server response.
 
 ## DICOMweb
 

@@ -17,13 +17,16 @@ _PAUSE_S = 0.05
 
 
 def check_loopback(settings: Settings) -> None:
-    """Refuses addresses that others can reach, since nobody can log in yet; raises ConfigurationError."""
-    for name, address in (("http", settings.http), ("dicom", settings.dicom)):
-        if not address.is_loopback:
-            raise ConfigurationError(
-                f"{name}: {address.text} can be reached from other machines, and this release has no accounts to protect it; "
-                f"use a loopback address such as 127.0.0.1:{address.port}"
-            )
+    """Refuses a web address that others can reach, since nobody can log in yet; raises ConfigurationError.
+
+    DICOM listens anywhere: callers from elsewhere are held to `dicom_unknown_callers` and the known peers.
+    """
+    address = settings.http
+    if not address.is_loopback:
+        raise ConfigurationError(
+            f"http: {address.text} can be reached from other machines, and this release has no accounts to protect it; "
+            f"use a loopback address such as 127.0.0.1:{address.port}"
+        )
 
 
 def bind(address: Address, *, shared: bool) -> socket.socket:

@@ -39,6 +39,7 @@ class RunState:
     http: str | None
     dicom: str | None
     roles: tuple[RoleState, ...]
+    dicom_tls: str | None = None
 
     @property
     def is_ready(self) -> bool:

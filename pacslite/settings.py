@@ -60,6 +60,7 @@ class Settings:
     data: Path = _setting(Path("data"), "Directory of catalog.db, storage/, spool/ and cache/.")
     http: Address = _setting(Address("127.0.0.1", 8080), "Address of the web server, HOST:PORT.")
     dicom: Address = _setting(Address("127.0.0.1", 11112), "Address of the DICOM listener, HOST:PORT.")
+    dicom_tls: Address | None = _setting(None, "Address of the DICOM listener over TLS; the address of `dicom` makes that TLS only.")
     aet: str = _setting("PACSLITE", "Application entity title of the listener, 1-16 characters.")
     auth: bool = _setting(True, "Whether callers must log in; off only on loopback addresses.")
     log_level: str = _setting("info", "How much is logged.", choices=("debug", "info", "warning", "error"))
@@ -81,7 +82,11 @@ class Settings:
     access_token_seconds: int = _setting(900, "Life of an access token.", minimum=1)
     cors_origins: tuple[str, ...] = _setting((), "Origins that get CORS headers, separated by commas.")
     public_url: str | None = _setting(None, "URL under which clients reach the server, with a path prefix if any.")
-    trusted_proxies: tuple[str, ...] = _setting((), "Addresses whose Forwarded and X-Forwarded-* headers are believed.")
+    trusted_proxies: tuple[str, ...] = _setting((), "Addresses and networks whose Forwarded and X-Forwarded-* headers are believed.")
+    allowed_hosts: tuple[str, ...] = _setting(
+        (),
+        "Host names served beside loopback names and the one of public_url; `*` serves all. When not set, only a loopback address is checked.",
+    )
     metrics_public: bool = _setting(False, "Whether /metrics needs no login.")
     analysis_services: dict[str, Any] = _setting({}, "JSON object {name: {url, timeout_s}} of analysis services.")
     max_upload_bytes: int = _setting(64 * 1024**3, "Largest body of one upload or STOW request.", minimum=1)
@@ -89,13 +94,42 @@ class Settings:
 
     web_processes: int = _setting(2, "Processes of the web role.", minimum=1)
     web_threads: int = _setting(8, "Threads of each web process.", minimum=1)
+    web_waiting: int = _setting(
+        64, "Request bodies for which each web process waits at once; one more is told to come again (503).", minimum=1
+    )
+    web_min_bytes_per_s: int = _setting(
+        1000, "Slowest a request body may come, once network_timeout_s was spent waiting for it.", minimum=0
+    )
     dimse_processes: int = _setting(2, "Processes of the DICOM listener.", minimum=1)
     max_associations: int = _setting(100, "Associations held at once by each DICOM process.", minimum=1)
     max_pdu_bytes: int = _setting(131072, "Largest P-DATA PDU received, offered in the negotiation.", minimum=4096)
     acse_timeout_s: int = _setting(30, "Time for an association request to arrive.", minimum=1)
     network_timeout_s: int = _setting(60, "Time a DICOM peer, or a web client in the middle of a request, may stay silent.", minimum=1)
     move_associations: int = _setting(1, "Associations by which one C-MOVE sends at once, when there is enough to send.", minimum=1)
+    max_associations_per_address: int = _setting(0, "Of these, how many from one address; 0 for no limit of its own.", minimum=0)
     called_aet_policy: str = _setting("own", "Which called AE titles are accepted.", choices=("own", "any"))
+    dicom_unknown_callers: str = _setting(
+        "loopback", "From where calling AE titles that are no peers are accepted.", choices=("loopback", "accept", "refuse")
+    )
+    dicom_check_peer_host: bool = _setting(True, "Whether a peer may call only from the addresses of its host, or over loopback.")
+    dicom_user_identity: str = _setting(
+        "ignore", "Whether user identities of associations are checked, and needed.", choices=("ignore", "check", "required")
+    )
+    dicom_tls_certificate: Path | None = _setting(None, "Certificate of the DICOM listener with its chain, PEM; shown to peers too.")
+    dicom_tls_key: Path | None = _setting(None, "Key of the certificate, PEM; in the file of the certificate when not set.")
+    dicom_tls_key_password: str | None = _setting(None, "Password of an encrypted key.", secret=True)
+    dicom_tls_ca: Path | None = _setting(
+        None, "Authorities that DICOM callers and peers are verified by, PEM; for peers else the system's."
+    )
+    dicom_tls_client_certificates: str = _setting(
+        "required", "Whether DICOM callers over TLS show a certificate.", choices=("none", "optional", "required")
+    )
+    dicom_tls_version: str = _setting("1.2", "Oldest version of TLS for DICOM.", choices=("1.2", "1.3"))
+    dicom_tls_check_host: bool = _setting(True, "Whether the certificate of a peer has to name its host.")
+
+    job_threads: int = _setting(2, "Jobs that one worker runs at once.", minimum=1)
+    job_lease_s: int = _setting(60, "Time after which the job of a worker that was killed is taken up again.", minimum=2)
+    job_retention_days: int = _setting(90, "Days for which jobs that are over are remembered.", minimum=1)
 
     duplicate_policy: str = _setting(
         "version", "What other content under a known UID becomes.", choices=("version", "refuse", "keep_first")
@@ -111,6 +145,9 @@ class Settings:
     query_default_limit: int = _setting(1000, "Matches of a QIDO-RS search that names no limit.", minimum=1)
     query_max_limit: int = _setting(10000, "Most matches of one QIDO-RS search.", minimum=1)
     max_stow_parts: int = _setting(10000, "Parts of one STOW-RS body.", minimum=1)
+    max_retrieve_instances: int = _setting(100_000, "Instances that one DICOMweb request may retrieve.", minimum=1)
+    max_stow_metadata_bytes: int = _setting(16 * 1024**2, "Largest JSON or XML metadata of one STOW-RS body.", minimum=1024)
+    free_space_reserve_bytes: int = _setting(256 * 1024**2, "Room on the disk of the spool that no instance may use up.", minimum=0)
     strict_accept: bool = _setting(False, "Whether a DICOMweb request without Accept is refused (406).")
     removal_grace_s: int = _setting(86400, "Time between a deletion and the erasure of bytes.", minimum=0)
     sweep_interval_s: int = _setting(3600, "Time between two sweeps of spool and storage.", minimum=1)
@@ -175,7 +212,9 @@ def _convert_kind(kind: Any, value: Any) -> Any:
         if isinstance(value, bool) or not re.fullmatch(r"[+-]?\d+", str(value).strip()):
             raise ValueError(f"{value!r} is not a whole number")
         return int(value)
-    if kind is Address:
+    if kind == Address | None and value in (None, ""):
+        return None
+    if kind in (Address, Address | None):
         return value if isinstance(value, Address) else Address.parse(str(value))
     if kind == tuple[str, ...]:
         parts = value.split(",") if isinstance(value, str) else value
@@ -248,6 +287,12 @@ def _checked(settings: Settings) -> Settings:
         raise ConfigurationError(f"aet: {settings.aet!r} is not an AE title (1-16 characters of ISO 646, no backslash)")
     if settings.storage == "s3" and not settings.s3_bucket:
         raise ConfigurationError("s3_bucket: the S3 storage needs a bucket")
+    if settings.dicom_tls and not settings.dicom_tls_certificate:
+        raise ConfigurationError("dicom_tls_certificate: TLS for DICOM needs a certificate")
+    if settings.dicom_tls and settings.dicom_tls_client_certificates != "none" and not settings.dicom_tls_ca:
+        raise ConfigurationError(
+            "dicom_tls_ca: callers' certificates need authorities to be verified by; dicom_tls_client_certificates = none asks for none"
+        )
     if settings.query_default_limit > settings.query_max_limit:
         raise ConfigurationError("query_default_limit: is above query_max_limit")
     return settings

@@ -114,7 +114,12 @@ class Supervisor:
         if "dimse" in self._roles:
             dicom = listeners.bind(settings.dicom, shared=True)
             self._sockets.append(dicom)
+            tls_only = settings.dicom_tls == settings.dicom and settings.dicom.port != 0
             settings = replace(settings, dicom=listeners.real_address(settings.dicom, dicom))
+            if settings.dicom_tls is not None and not tls_only:
+                secure = listeners.bind(settings.dicom_tls, shared=True)
+                self._sockets.append(secure)
+                settings = replace(settings, dicom_tls=listeners.real_address(settings.dicom_tls, secure))
         self._settings = settings
 
     def _plan(self) -> None:
@@ -253,8 +258,10 @@ class Supervisor:
     def _state(self) -> RunState:
         http = self._settings.http.text if "web" in self._roles else None
         dicom = self._settings.dicom.text if "dimse" in self._roles else None
+        secure = self._settings.dicom_tls
+        dicom_tls = secure.text if secure is not None and "dimse" in self._roles else None
         roles = tuple(child.shown() for child in self._children)
-        return RunState(os.getpid(), __version__, self._started_at, self._settings.aet, http, dicom, roles)
+        return RunState(os.getpid(), __version__, self._started_at, self._settings.aet, http, dicom, roles, dicom_tls)
 
     def _tell(self) -> None:
         state = self._state()

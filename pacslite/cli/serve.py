@@ -86,4 +86,6 @@ def _told(state: RunState, settings: Settings) -> str:
         lines += [f"  Web page   {base}/", f"  DICOMweb   {base}/dicom-web", f"  REST       {base}/api/v1/docs"]
     if state.dicom:
         lines.append(f"  DICOM      {state.aet} at {state.dicom}")
+    if state.dicom_tls:
+        lines.append(f"  DICOM TLS  {state.aet} at {state.dicom_tls}")
     return "\n".join([*lines, "Ctrl-C stops it."])

@@ -22,6 +22,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pacslite import logs
+from pacslite.core.callers import Caller, Callers
 from pacslite.dimse import commands, pdus
 from pacslite.dimse.commands import Command
 from pacslite.dimse.contexts import Context
@@ -66,7 +67,7 @@ Serve = Callable[["Association", Request], None]
 class Association:
     """The state of one association; `run` lives in the association's own thread, `stop` and `cut` may be called from others."""
 
-    def __init__(self, sock: socket.socket, address: str, pacs: Pacs, services: Mapping[int, Serve]) -> None:
+    def __init__(self, sock: socket.socket, address: str, pacs: Pacs, services: Mapping[int, Serve], callers: Callers) -> None:
         self.id = os.urandom(6).hex()
         self.address = address
         self.pacs = pacs
@@ -74,7 +75,8 @@ class Association:
         self.answered: dict[str, int] = {}
         self.expected: dict[int, Callable[[Command], None]] = {}  # what to do with the responses to requests of our own
         self._sock = sock
-        self._services = services
+        self._services, self._callers = services, callers
+        self._caller: Caller
         self._contexts: Mapping[int, Context] = {}
         self._peer_max_pdu = 0
         self._body, self._offset = _NOTHING, 0
@@ -143,18 +145,19 @@ class Association:
             return b"", f"lost: {error}"
 
     def _establish(self, associate_rq: bytes) -> tuple[bytes, str] | None:
-        from pacslite.dimse.negotiation import Refused, negotiate  # pynetdicom: see DimseServer
+        from pacslite.dimse.admission import Refused, admit  # pynetdicom: see DimseServer
 
         settings = self.settings
         pdus.set_timeouts(self._sock, settings.network_timeout_s)
-        aet = settings.aet if settings.called_aet_policy == "own" else None
-        result = negotiate(associate_rq, aet, settings.max_pdu_bytes)
-        self.calling_aet, self.called_aet = result.calling_aet, result.called_aet
+        result = admit(associate_rq, self.address, settings, self._callers)
+        agreed = result if isinstance(result, Refused) else result.agreed
+        self.calling_aet, self.called_aet = agreed.calling_aet, agreed.called_aet
         if isinstance(result, Refused):
             return result.answer, f"rejected: {result.why}"
-        self._contexts, self._peer_max_pdu = result.contexts, result.max_pdu_bytes
+        self._caller, agreed = result.caller, result.agreed
+        self._contexts, self._peer_max_pdu = agreed.contexts, agreed.max_pdu_bytes
         self._reader = PduReader(self._sock, settings.max_pdu_bytes, settings.network_timeout_s)
-        self.send(result.answer)
+        self.send(agreed.answer)
         _log.debug("association accepted", extra=self._who())
         return None
 
@@ -164,12 +167,12 @@ class Association:
             self._stopping = True
             if not self._busy:
                 with contextlib.suppress(OSError):  # the association has ended by itself
-                    self._sock.shutdown(socket.SHUT_RD)
+                    pdus.shut(self._sock, socket.SHUT_RD)
 
     def cut(self) -> None:
         """End the connection at once, whatever is going on."""
         with contextlib.suppress(OSError):  # the association has ended by itself
-            self._sock.shutdown(socket.SHUT_RDWR)
+            pdus.shut(self._sock, socket.SHUT_RDWR)
 
     # Messages
 
@@ -215,6 +218,8 @@ class Association:
         service = self._services.get(request.command.field)
         try:
             if service is not None:
+                if right := commands.RIGHTS.get(request.command.field):
+                    self._caller.check(right)
                 service(self, request)
             else:
                 self._serve_unknown(request)
@@ -366,7 +371,7 @@ class Association:
 
     def await_input(self, other: int, seconds: float) -> None:
         """Wait until the peer sends something, the descriptor `other` is readable, or the time is over."""
-        if self._offset < len(self._body):
+        if self._offset < len(self._body) or self._reader.holds_input():
             return
         poll = select.poll()
         poll.register(self._sock, select.POLLIN)

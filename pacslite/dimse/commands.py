@@ -40,6 +40,8 @@ N_REQUESTS = frozenset({0x0100, 0x0110, 0x0120, 0x0130, 0x0140, 0x0150})
 REQUESTS = N_REQUESTS | {C_STORE_RQ, C_GET_RQ, C_FIND_RQ, C_MOVE_RQ, C_ECHO_RQ}
 RESPONSE = 0x8000
 C_STORE_RSP, N_EVENT_REPORT_RSP = C_STORE_RQ | RESPONSE, N_EVENT_REPORT_RQ | RESPONSE
+RIGHTS = {C_STORE_RQ: "store", C_FIND_RQ: "find", C_MOVE_RQ: "move", C_GET_RQ: "get", N_ACTION_RQ: "commitment"}
+"""What a caller has to be allowed to (`core.callers`); anybody who may associate may ask whether we are there."""
 NO_DATA_SET, SOME_DATA_SET = 0x0101, 0x0001
 
 SUCCESS, PENDING, PENDING_WARNING, CANCELLED = 0x0000, 0xFF00, 0xFF01, 0xFE00

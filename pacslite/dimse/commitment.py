@@ -21,6 +21,7 @@ from pacslite.dimse.contexts import COMMITMENT, COMMITMENT_INSTANCE, Context, Se
 from pacslite.dimse.pdus import AssociationEnded, ProtocolViolation
 from pacslite.dimse.requestor import Remote, Requested, peer_errors
 from pacslite.errors import BadRequest, Busy, Conflict, PacsliteError, PeerError, TooLarge, Unavailable
+from pacslite.settings import Settings
 
 if TYPE_CHECKING:
     from pacslite.app import Pacs
@@ -151,27 +152,26 @@ def _report(pacs: Pacs, mine: Commitment) -> Verdict:
     peer = peers.find(pacs.catalog, mine.requester)
     if peer is None:
         raise PeerError(f"{mine.requester} is not a known peer, so there is nowhere to report to; `pacslite peer add` makes it known")
-    if peer.tls:
-        raise PeerError(f"{peer.ae_title} is called over TLS, which this release does not speak")
     verdict = commitment.check(pacs.catalog, pacs.store, mine)
     settings = pacs.settings
     patience_s = settings.acse_timeout_s + settings.network_timeout_s + commitment.LEASE_S
     commitment.hold(pacs.catalog, mine, patience_s, len(mine.references))
-    status = _send(peer, settings.aet, mine, verdict, (settings.acse_timeout_s, settings.network_timeout_s))
+    status = _send(peer, settings, mine, verdict)
     if status != commands.SUCCESS:
         raise PeerError(f"{peer.aet} at {peer.host}:{peer.port}: N-EVENT-REPORT was answered with status {status:04X}H")
     return verdict
 
 
-def _send(peer: Remote, aet: str, mine: Commitment, verdict: Verdict, patience_s: tuple[float, float]) -> int:
+def _send(peer: Remote, settings: Settings, mine: Commitment, verdict: Verdict) -> int:
     """N-EVENT-REPORT in an association of our own; the status of its answer. Raises PeerError."""
     with peer_errors(peer):
         # A peer that does not answer the role selection is told all the same: it asked for the report.
-        association = Requested.connect(peer, aet, _OFFER, *patience_s, as_scp=(COMMITMENT,))
+        spans = settings.acse_timeout_s, settings.network_timeout_s
+        association = Requested.connect(peer, settings.aet, _OFFER, *spans, as_scp=(COMMITMENT,), security=settings)
         try:
             if _CONTEXT_ID not in association.accepted:
                 raise ProtocolViolation("Storage Commitment Push Model was not accepted")
-            data_set = encode_report(mine.transaction_uid, verdict, aet, association.accepted[_CONTEXT_ID])
+            data_set = encode_report(mine.transaction_uid, verdict, settings.aet, association.accepted[_CONTEXT_ID])
             message = _event_report_rq(_MESSAGE_ID, verdict)
             association.send(pdus.encode_message(_CONTEXT_ID, message, data_set, association.max_pdu_bytes))
             response = association.response()

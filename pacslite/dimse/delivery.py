@@ -92,7 +92,8 @@ class Delivery:
     def _connect(self, load: Sequence[Item]) -> Requested:
         settings = self._settings
         offer = tuple((sop_class, (syntax,)) for sop_class, syntax in contexts_of(load))
-        association = Requested.connect(self._peer, settings.aet, offer, settings.acse_timeout_s, settings.network_timeout_s)
+        spans = settings.acse_timeout_s, settings.network_timeout_s
+        association = Requested.connect(self._peer, settings.aet, offer, *spans, security=settings)
         with self._lock:
             self._association = association
             if self._stopped:

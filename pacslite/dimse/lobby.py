@@ -1,8 +1,8 @@
 """Connections before and after their association: one thread watches them all, so that none costs a thread of its own.
 
 A connection waits here until its A-ASSOCIATE-RQ is whole (the ARTIM timer of PS3.8 9.1.5 runs) and comes back when the
-last PDU is sent, until the peer closes. Peers that connect and say nothing take no place from those that talk:
-places are bounded, and the one that has waited longest goes first.
+last PDU is sent, until the peer closes. A TLS handshake is done here step by step, as the peer's part of it comes. Peers that
+connect and say nothing take no place from those that talk: places are bounded, and the one that has waited longest goes first.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import logging
 import os
 import selectors
 import socket
+import ssl
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from pacslite.dimse import pdus
+from pacslite.dimse import pdus, tls
 from pacslite.dimse.shared_port import deal_in_turn
 
 _log = logging.getLogger(__name__)
@@ -30,13 +32,22 @@ _PAUSE_S = 0.2
 Deliver = Callable[[socket.socket, str, bytes], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Door:
+    """A listening socket, and how TLS is spoken there, None for not at all."""
+
+    listener: socket.socket
+    secure: tls.Reloading | None = None
+
+
 class _Waiting:
     """A connection in the lobby: what has come of its A-ASSOCIATE-RQ, or None when only its end is awaited."""
 
-    __slots__ = ("address", "deadline", "received", "sock")
+    __slots__ = ("address", "deadline", "handshake", "received", "sock")
 
     def __init__(self, sock: socket.socket, address: str, deadline: float, received: bytearray | None) -> None:
         self.sock, self.address, self.deadline, self.received = sock, address, deadline, received
+        self.handshake: ssl.SSLSocket | None = None  # the same socket, until its handshake is done
 
 
 def listen(host: str, port: int, processes: int = 1) -> socket.socket:
@@ -60,11 +71,11 @@ def listen(host: str, port: int, processes: int = 1) -> socket.socket:
 class Lobby:
     """Accepts connections and calls `deliver(socket, address, A-ASSOCIATE-RQ)`; `run` returns after `stop`."""
 
-    def __init__(self, listener: socket.socket, artim_s: float, deliver: Deliver) -> None:
-        self._listener, self._artim_s, self._deliver = listener, artim_s, deliver
+    def __init__(self, doors: Sequence[Door], artim_s: float, deliver: Deliver) -> None:
+        self._doors, self._artim_s, self._deliver = doors, artim_s, deliver
         self._selector = selectors.DefaultSelector()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._selector.register(listener, selectors.EVENT_READ, "listener")
+        self._open_doors()
         self._selector.register(self._wake, selectors.EVENT_READ, "wake")
         # In order of arrival; all of one kind have the same span, so the first is the next to expire.
         self._arriving: dict[_Waiting, None] = {}
@@ -73,6 +84,10 @@ class Lobby:
         self._received_bytes = 0
         self._paused_until = 0.0
         self._stopping = False
+
+    def _open_doors(self) -> None:
+        for door in self._doors:
+            self._selector.register(door.listener, selectors.EVENT_READ, door)
 
     def stop(self) -> None:
         """Let `run` close everything and return; may be called from any thread."""
@@ -101,10 +116,12 @@ class Lobby:
         if isinstance(data, _Waiting):
             if data.received is None:
                 self._discard_input(data)
+            elif data.handshake is not None:
+                self._shake_hands(data, data.handshake)
             else:
                 self._receive(data, data.received)
-        elif data == "listener":
-            self._accept()
+        elif isinstance(data, Door):
+            self._accept(data)
         else:
             os.eventfd_read(self._wake)
             while self._left:
@@ -124,12 +141,12 @@ class Lobby:
                 self._drop(first)
         if self._paused_until and self._paused_until <= now:
             self._paused_until = 0.0
-            self._selector.register(self._listener, selectors.EVENT_READ, "listener")
+            self._open_doors()
 
-    def _accept(self) -> None:
+    def _accept(self, door: Door) -> None:
         for _ in range(_ACCEPTED_AT_ONCE):
             try:
-                sock, peer = self._listener.accept()
+                sock, peer = door.listener.accept()
             except BlockingIOError:
                 return
             except ConnectionError:
@@ -137,14 +154,41 @@ class Lobby:
             except OSError as error:
                 self._out_of_descriptors(error)
                 return
-            sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            waiting = _Waiting(sock, str(peer[0]), time.monotonic() + self._artim_s, bytearray())
-            self._arriving[waiting] = None
-            self._selector.register(sock, selectors.EVENT_READ, waiting)
-            if len(self._arriving) > _MAX_WAITING:
-                self._drop(next(iter(self._arriving)))
+            self._welcome(sock, str(peer[0]), door.secure)
+
+    def _welcome(self, sock: socket.socket, address: str, secure: tls.Reloading | None) -> None:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        handshake = None
+        if secure is not None:
+            try:
+                sock = handshake = tls.accept(sock, secure.current())
+            except OSError as error:  # the peer is gone; the socket is closed
+                _log.debug("connection lost", extra={"address": address, "reason": tls.told(error)})
+                return
+        waiting = _Waiting(sock, address, time.monotonic() + self._artim_s, bytearray())
+        waiting.handshake = handshake
+        self._arriving[waiting] = None
+        self._selector.register(sock, selectors.EVENT_READ, waiting)
+        if len(self._arriving) > _MAX_WAITING:
+            self._drop(next(iter(self._arriving)))
+
+    def _shake_hands(self, waiting: _Waiting, sock: ssl.SSLSocket) -> None:
+        """The next step of the handshake, as far as it goes without waiting."""
+        try:
+            sock.do_handshake()
+        except ssl.SSLWantReadError:
+            self._selector.modify(sock, selectors.EVENT_READ, waiting)
+        except ssl.SSLWantWriteError:
+            self._selector.modify(sock, selectors.EVENT_WRITE, waiting)
+        except OSError as error:
+            _log.info("connection refused: no TLS", extra={"address": waiting.address, "reason": tls.told(error)})
+            self._forget(waiting)
+            self._await_end(sock, waiting.address)
+        else:
+            waiting.handshake = None
+            self._selector.modify(sock, selectors.EVENT_READ, waiting)
 
     def _out_of_descriptors(self, error: OSError) -> None:
         """No descriptor or memory for one more: make room, and leave the newcomer in the backlog for a moment."""
@@ -152,7 +196,9 @@ class Lobby:
         for kind in (self._leaving, self._arriving):
             if kind:
                 self._drop(next(iter(kind)))
-        self._selector.unregister(self._listener)
+        for door in self._doors:
+            if door.listener in self._selector.get_map():
+                self._selector.unregister(door.listener)
         self._paused_until = time.monotonic() + _PAUSE_S
 
     def _receive(self, waiting: _Waiting, received: bytearray) -> None:
@@ -196,7 +242,8 @@ class Lobby:
         """Half-close, so that the peer sees an end, and read away what it still sends: closing now would reset its reading."""
         try:
             sock.setblocking(False)
-            sock.shutdown(socket.SHUT_WR)
+            tls.say_goodbye(sock)
+            pdus.shut(sock, socket.SHUT_WR)
         except OSError:
             sock.close()  # the peer is gone already
             return
@@ -207,7 +254,8 @@ class Lobby:
             self._drop(next(iter(self._leaving)))
 
     def _discard_input(self, waiting: _Waiting) -> None:
-        if _read(waiting.sock) == b"":
+        # What comes now is read for its end alone, encrypted or not.
+        if _read(waiting.sock, socket.socket.recv) == b"":
             self._drop(waiting)
 
     def _forget(self, waiting: _Waiting) -> None:
@@ -225,7 +273,8 @@ class Lobby:
             self._drop(waiting)
         for sock in self._left:
             sock.close()
-        self._listener.close()
+        for door in self._doors:
+            door.listener.close()
         self._selector.close()
 
     def close(self) -> None:
@@ -235,11 +284,11 @@ class Lobby:
         os.close(self._wake)
 
 
-def _read(sock: socket.socket) -> bytes | None:
+def _read(sock: socket.socket, receive: Callable[[socket.socket, int], bytes] | None = None) -> bytes | None:
     """What is there; b"" at the end or on an error, None when nothing is."""
     try:
-        return sock.recv(_RECEIVE_BYTES)
-    except BlockingIOError:
+        return sock.recv(_RECEIVE_BYTES) if receive is None else receive(sock, _RECEIVE_BYTES)
+    except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
         return None
     except OSError:
         return b""

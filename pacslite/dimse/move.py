@@ -22,7 +22,7 @@ from pacslite.dimse.delivery import Delivery
 from pacslite.dimse.retrieval import PENDING_S, finish, planned
 from pacslite.dimse.sub_operations import Supply, counters
 
-_UNKNOWN_DESTINATION, _NOT_PERFORMED = 0xA801, 0xA702
+_UNKNOWN_DESTINATION = 0xA801
 # Fewer than this are not worth another association.
 _LEAST_ITEMS = 32
 
@@ -36,8 +36,6 @@ def serve(association: Association, request: Request) -> None:
     peer = peers.find(association.pacs.catalog, destination)
     if peer is None:
         association.respond(request, _UNKNOWN_DESTINATION, f"Move Destination {destination} is not known")
-    elif peer.tls:
-        association.respond(request, _NOT_PERFORMED, f"{destination} is to be called over TLS, which is not there")
     else:
         _move(association, request, peer, items)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import select
 import socket
+import ssl
 import struct
 import time
 
@@ -107,10 +108,18 @@ def _append_pdus(pieces: list[bytes | memoryview], context_id: int, data: bytes,
 
 def set_timeouts(sock: socket.socket, seconds: float) -> None:
     """Bounds every receive and send by the kernel, which saves the poll before each that `settimeout` would cost."""
+    if isinstance(sock, ssl.SSLSocket):  # takes a time limit of the kernel for a reason to try again
+        sock.settimeout(seconds)
+        return
     sock.setblocking(True)
     span = _TIMEVAL.pack(int(seconds), int(seconds % 1 * 1e6))
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, span)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, span)
+
+
+def shut(sock: socket.socket, how: int) -> None:
+    """Shuts the connection down under whoever uses it; a TLS socket's own way would have him go on unencrypted. Raises OSError."""
+    socket.socket.shutdown(sock, how)
 
 
 class PduReader:
@@ -142,12 +151,16 @@ class PduReader:
         return kind, self._view[begin : self._next]
 
     def has_input(self) -> bool:
-        """Whether something of the next PDU is here already; never waits."""
-        if self._end > self._next:
+        """Whether something of the next PDU has come; never waits."""
+        if self.holds_input():
             return True
         poll = select.poll()
         poll.register(self._sock, select.POLLIN)
         return bool(poll.poll(0))
+
+    def holds_input(self) -> bool:
+        """Whether something of the next PDU has been taken from the kernel already, where a poll does not see it."""
+        return self._end > self._next or (isinstance(self._sock, ssl.SSLSocket) and self._sock.pending() > 0)
 
     def _fill(self, count: int) -> None:
         """Makes `count` bytes from the start of the PDU available."""

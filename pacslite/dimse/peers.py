@@ -8,6 +8,7 @@ from pacslite.dimse import commands, pdus
 from pacslite.dimse.pdus import AssociationEnded, ProtocolViolation
 from pacslite.dimse.requestor import Remote, Requested, peer_errors
 from pacslite.errors import PeerError
+from pacslite.settings import Settings
 
 __all__ = ["Remote", "echo"]
 
@@ -16,11 +17,11 @@ _OFFER = ((_VERIFICATION, ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2")),)
 _CONTEXT_ID = 1
 
 
-def echo(peer: Remote, calling_aet: str, timeout_s: float = 10.0) -> float:
-    """Associate, C-ECHO, release; the seconds it took. Raises PeerError with the reason."""
+def echo(peer: Remote, calling_aet: str, timeout_s: float = 10.0, security: Settings | None = None) -> float:
+    """Associate, C-ECHO, release; the seconds it took. `security` is for peers called over TLS. Raises PeerError with the reason."""
     begun = time.monotonic()
     with peer_errors(peer):
-        association = Requested.connect(peer, calling_aet, _OFFER, timeout_s, timeout_s)
+        association = Requested.connect(peer, calling_aet, _OFFER, timeout_s, timeout_s, security=security)
         try:
             if _CONTEXT_ID not in association.accepted:
                 raise ProtocolViolation("Verification was not accepted")

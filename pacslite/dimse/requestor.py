@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import struct
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Protocol, Self
 
-from pacslite.dimse import commands, pdus
+from pacslite.dimse import commands, pdus, tls
 from pacslite.dimse.commands import Command
 from pacslite.dimse.pdus import AssociationEnded, ConnectionLost, PduReader, PeerAborted, ProtocolViolation, TimedOut
-from pacslite.errors import PeerError
+from pacslite.errors import ConfigurationError, PeerError
+from pacslite.settings import Settings
 
 _APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 _MAX_PDU_BYTES = 16 * 1024
@@ -41,6 +43,10 @@ class Remote(Protocol):
     def port(self) -> int:
         """Its TCP port."""
 
+    @property
+    def tls(self) -> bool:
+        """Whether it is called over TLS, and never without."""
+
 
 @contextlib.contextmanager
 def peer_errors(peer: Remote) -> Iterator[None]:
@@ -50,6 +56,10 @@ def peer_errors(peer: Remote) -> Iterator[None]:
         yield
     except TimeoutError:
         raise PeerError(f"{where}: no answer in time") from None
+    except ConfigurationError as error:
+        raise PeerError(f"{where}: {error}") from None
+    except ssl.SSLError as error:
+        raise PeerError(f"{where}: no TLS: {tls.told(error)}") from None
     except OSError as error:
         raise PeerError(f"{where}: {error.strerror or error}") from None
     except ConnectionLost as error:
@@ -72,16 +82,28 @@ class Requested:
 
     @classmethod
     def connect(
-        cls, peer: Remote, calling_aet: str, offer: Offer, connect_s: float, silence_s: float, *, as_scp: tuple[str, ...] = ()
+        cls,
+        peer: Remote,
+        calling_aet: str,
+        offer: Offer,
+        connect_s: float,
+        silence_s: float,
+        *,
+        as_scp: tuple[str, ...] = (),
+        security: Settings | None = None,
     ) -> Self:
         """Connect and associate within `connect_s`; afterwards the peer may be silent for `silence_s`.
 
-        Of the SOP classes `as_scp` we propose to be the SCP and not the SCU (role selection, PS3.7 D.3.3.4).
-        Raises OSError, AssociationEnded: see `peer_errors`.
+        Of the SOP classes `as_scp` we propose to be the SCP and not the SCU (role selection, PS3.7 D.3.3.4). A peer that wants
+        TLS is called by the `dicom_tls_*` settings of `security`. Raises OSError, AssociationEnded, ConfigurationError: see `peer_errors`.
         """
+        if peer.tls and security is None:
+            raise ConnectionLost("the peer is to be called over TLS, for which there are no settings here")
         sock = socket.create_connection((peer.host, peer.port), connect_s)
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if peer.tls and security is not None:
+                sock = tls.connect(sock, peer.host, tls.outgoing(security))
             pdus.set_timeouts(sock, connect_s)
             association = cls(sock, silence_s)
             association.send(_associate_rq(peer.aet, calling_aet, offer, as_scp))
@@ -136,20 +158,23 @@ class Requested:
 
     def release(self) -> None:
         """Release in order and close; a peer that does not answer is not waited for long."""
-        with self._sock, contextlib.suppress(AssociationEnded):
-            pdus.set_timeouts(self._sock, _RELEASE_S)
-            self.send(pdus.RELEASE_RQ_PDU)
-            self._reader.next()
+        with self._sock:
+            with contextlib.suppress(AssociationEnded):
+                pdus.set_timeouts(self._sock, _RELEASE_S)
+                self.send(pdus.RELEASE_RQ_PDU)
+                self._reader.next()
+            tls.say_goodbye(self._sock)
 
     def abort(self) -> None:
         """Abort and close; the peer may be gone already."""
         with self._sock, contextlib.suppress(OSError):
-            self._sock.send(pdus.abort_pdu(0, pdus.NO_REASON), socket.MSG_DONTWAIT)
+            self._sock.settimeout(0)
+            self._sock.send(pdus.abort_pdu(0, pdus.NO_REASON))
 
     def cut(self) -> None:
         """End the connection at once, whatever is going on."""
         with contextlib.suppress(OSError):  # it has ended by itself
-            self._sock.shutdown(socket.SHUT_RDWR)
+            pdus.shut(self._sock, socket.SHUT_RDWR)
 
 
 @lru_cache(maxsize=64)

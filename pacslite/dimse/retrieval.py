@@ -6,7 +6,7 @@ import logging
 import zlib
 from collections.abc import Sequence
 
-from pacslite.core import peers, retrieve
+from pacslite.core import retrieve
 from pacslite.core.retrieve import Item, Selection
 from pacslite.dicom.attributes import LEVELS, UNIQUE_KEYS, Level
 from pacslite.dicom.uids import clean_uid
@@ -18,7 +18,7 @@ from pacslite.dimse.find import check_level
 from pacslite.dimse.find_answers import ElementWriter
 from pacslite.dimse.identifiers import Identifier, decode_identifier, encoding_of, is_deflated
 from pacslite.dimse.sub_operations import Tally, counters
-from pacslite.errors import Forbidden, InvalidQuery
+from pacslite.errors import InvalidQuery
 
 _log = logging.getLogger(__name__)
 PENDING_S = 1.0
@@ -35,15 +35,11 @@ def planned(association: Association, request: Request, service: Service) -> tup
         association.respond(request, commands.SOP_CLASS_NOT_SUPPORTED, f"no {service.value} in this presentation context")
         return None
     identifier = decode_identifier(association.data_set(), context.transfer_syntax)
-    catalog = association.pacs.catalog
-    caller = peers.find(catalog, association.calling_aet)
-    if caller is not None and service.value not in caller.allow:
-        raise Forbidden(f"{association.calling_aet} may not {service.value}")
     wrong = _wrong_level(identifier, context)
     if wrong is not None:
         association.respond(request, _IDENTIFIER_MISMATCH, wrong[1], (wrong[0],))
         return None
-    return retrieve.select(catalog, selection_of(identifier, context))
+    return retrieve.select(association.pacs.catalog, selection_of(identifier, context))
 
 
 def _wrong_level(identifier: Identifier, context: Context) -> tuple[int, str] | None:

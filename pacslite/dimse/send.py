@@ -23,6 +23,7 @@ class Receiver:
     aet: str
     host: str
     port: int
+    tls: bool = False
 
 
 def store(receiver: Receiver, file: bytes, calling_aet: str) -> None:

@@ -7,14 +7,19 @@ import logging
 import socket
 import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pacslite.dimse import commands, commitment, echo, find, get, lobby, move, pdus, store
+from pacslite.core import peers
+from pacslite.core.callers import Authenticate, Callers
+from pacslite.dimse import commands, commitment, echo, find, get, lobby, move, pdus, store, tls
 from pacslite.dimse.associations import Association, Serve
+from pacslite.dimse.lobby import Door
 from pacslite.settings import Address, Settings
 
 if TYPE_CHECKING:
     from pacslite.app import Pacs
+    from pacslite.catalog.peers import Peer
 
 _log = logging.getLogger(__name__)
 # A-ASSOCIATE-RJ: rejected-transient, by the service provider (presentation), local limit exceeded (PS3.8 table 9-21).
@@ -32,10 +37,18 @@ _SERVICES: dict[int, Serve] = {
 
 
 class DimseServer:
-    """Listens between `start` and `stop`."""
+    """Listens between `start` and `stop`; `authenticate` recognizes the users that `dicom_user_identity` asks for."""
 
-    def __init__(self, settings: Settings, pacs: Pacs) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        pacs: Pacs,
+        authenticate: Authenticate | None = None,
+        find_peer: Callable[[str], Peer | None] | None = None,
+    ) -> None:
         self._settings, self._pacs = settings, pacs
+        self._callers = Callers(settings, find_peer or (lambda aet: peers.find(pacs.catalog, aet)), authenticate)
+        self.tls_address: Address | None = None
         self._active: dict[Association, threading.Thread] = {}
         self._lock = threading.Lock()
         self._lobby: lobby.Lobby
@@ -48,14 +61,27 @@ class DimseServer:
         return len(self._active)
 
     def start(self) -> Address:
-        """Listen; returns the bound address, at which connections succeed from now on. Raises OSError."""
-        listener = lobby.listen(self._settings.dicom.host, self._settings.dicom.port, self._settings.dimse_processes)
-        host, port = listener.getsockname()[:2]
-        self._lobby = lobby.Lobby(listener, self._settings.acse_timeout_s, self._deliver)
+        """Listen; returns the bound address, at which connections succeed from now on. Raises OSError, ConfigurationError."""
+        settings = self._settings
+        secure = tls.incoming(settings) if settings.dicom_tls is not None else None
+        tls_only = settings.dicom_tls == settings.dicom and settings.dicom.port != 0
+        doors = [self._door(settings.dicom, secure if tls_only else None)]
+        if settings.dicom_tls is not None and not tls_only:
+            try:
+                doors.append(self._door(settings.dicom_tls, secure))
+            except OSError:
+                doors[0].listener.close()
+                raise
+        address, *more = [Address(*door.listener.getsockname()[:2]) for door in doors]
+        self.tls_address = address if tls_only else next(iter(more), None)
+        self._lobby = lobby.Lobby(doors, settings.acse_timeout_s, self._deliver)
         self._thread = threading.Thread(target=self._watch, name="dimse-lobby", daemon=True)
         self._thread.start()
         self._started = True
-        return Address(host, port)
+        return address
+
+    def _door(self, address: Address, secure: tls.Reloading | None) -> Door:
+        return Door(lobby.listen(address.host, address.port, self._settings.dimse_processes), secure)
 
     def stop(self, grace_s: float = _GRACE_S) -> None:
         """Stop listening, let running stores finish within the grace, abort the rest; returns when all threads are done."""
@@ -80,15 +106,15 @@ class DimseServer:
 
     def _watch(self) -> None:
         # Loading pynetdicom takes a tenth of a second: after the port is open, before the first association needs it.
-        importlib.import_module("pacslite.dimse.negotiation")
+        importlib.import_module("pacslite.dimse.admission")
         self._lobby.run()
 
     def _deliver(self, sock: socket.socket, address: str, associate_rq: bytes) -> None:
         """Start an association in its own thread, or reject it past the bound; runs in the lobby's thread."""
-        association = Association(sock, address, self._pacs, _SERVICES)
+        association = Association(sock, address, self._pacs, _SERVICES, self._callers)
         thread = threading.Thread(target=self._run, args=(association, sock, associate_rq), name=f"dimse-{association.id}", daemon=True)
         with self._lock:
-            room = len(self._active) < self._settings.max_associations
+            room = self._has_room(address)
             if room:
                 self._active[association] = thread
         if not room:
@@ -101,6 +127,12 @@ class DimseServer:
             _log.error("association rejected", extra={"address": address, "reason": str(error)})
             self._forget(association)
             self._lobby.say_goodbye(sock, address, pdus.reject_pdu(*_TOO_MANY))
+
+    def _has_room(self, address: str) -> bool:
+        mine = self._settings.max_associations_per_address
+        if mine and sum(other.address == address for other in self._active) >= mine:
+            return False
+        return len(self._active) < self._settings.max_associations
 
     def _run(self, association: Association, sock: socket.socket, associate_rq: bytes) -> None:
         linger = False

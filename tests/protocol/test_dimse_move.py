@@ -127,14 +127,6 @@ def test_an_unknown_destination_is_a801_and_a_wrong_identifier_a900(listener: Li
     assert ask(listener, identifier=keys("SERIES", series="1.2")).status == 0xA900
 
 
-def test_a_peer_that_wants_tls_is_not_called_without(listener: Listener, stored: object) -> None:
-    with receiving(Receiver()) as receiver:
-        known(listener.pacs, "SECURE", receiver.port, tls=True)
-        outcome = ask(listener, "SECURE")
-    assert (outcome.status, receiver.offers) == (0xA702, [])
-    assert "TLS" in outcome.comment
-
-
 def test_a_known_peer_moves_only_when_it_is_allowed_to(listener: Listener, stored: object) -> None:
     known(listener.pacs, "WORKSTATION", 104, ("store", "find", "get"))
     assert ask(listener).status == 0x0124

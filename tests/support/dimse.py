@@ -17,6 +17,7 @@ from pynetdicom import pdu_primitives as primitives
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
 from pynetdicom.presentation import build_context
 
+from pacslite.core.callers import Authenticate
 from pacslite.dimse import commands, pdus
 from pacslite.dimse.commands import Command, decode_command, encode_command
 from pacslite.dimse.server import DimseServer
@@ -233,9 +234,9 @@ class Listener:
 
 
 @contextmanager
-def listening(pacs: Any) -> Iterator[Listener]:
-    """A listener on a free port; at the end no thread of it may be left."""
-    server = DimseServer(pacs.settings, pacs)
+def listening(pacs: Any, authenticate: Authenticate | None = None) -> Iterator[Listener]:
+    """A listener on a free port; at the end no thread of it may be left. Without a catalog it knows no peers."""
+    server = DimseServer(pacs.settings, pacs, authenticate, None if hasattr(pacs, "catalog") else lambda _: None)
     others = set(threading.enumerate())
     try:
         yield Listener(server.start(), server, pacs)
