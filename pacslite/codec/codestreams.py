@@ -20,6 +20,8 @@ _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
 _JFIF, _ADOBE = b"JFIF\0", b"Adobe"
 _START_OF_SCAN, _END = 0xDA, 0xD9
 _TAIL = 32
+# The depth of the first component in the SIZ marker segment (ISO 15444-1 A.5.1); three bytes for each component.
+DEPTH_AT = 42
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +57,20 @@ def read_jpeg2000_head(data: bytes | memoryview) -> CodestreamHead:
     _, _, right, bottom, left, top, _, _, _, _, components = _SIZ.unpack_from(head, 4)
     if not (right > left and bottom > top and components):
         raise UndecodablePixels("The JPEG 2000 code stream has no pixels.")
-    depth = head[42]
+    depth = head[DEPTH_AT]
     return CodestreamHead(bottom - top, right - left, components, (depth & 0x7F) + 1, depth > 0x7F)
+
+
+def is_reversible_jpeg2000(data: bytes) -> bool:
+    """Whether the coding style says 5-3 wavelets, which lose nothing (ISO 15444-1 A.6.1)."""
+    at = data.find(b"\xff\x52", 0, 4096)
+    return at >= 0 and len(data) > at + 13 and data[at + 13] == 1
+
+
+def is_near_lossless(data: bytes) -> bool:
+    """Whether a scan of JPEG-LS allows differences (ISO 14495-1 C.2.3)."""
+    at = data.find(b"\xff\xda", 0, 4096)
+    return at >= 0 and len(data) > at + 5 + 2 * data[at + 4] and data[at + 5 + 2 * data[at + 4]] != 0
 
 
 def read_jpeg_head(data: bytes | memoryview) -> CodestreamHead:

@@ -12,24 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pacslite.dicom.data_set import NATIVE
+from pacslite.dicom.syntaxes import DECODABLE, NATIVE
 from pacslite.errors import UndecodablePixels
 
-Pixels = npt.NDArray[Any]
+__all__ = ["DECODABLE", "DecodedFrame", "PixelDescription", "Pixels", "decode_cells", "decode_frame"]
 
-_JPEG = "1.2.840.10008.1.2.4."
-RLE = "1.2.840.10008.1.2.5"
-JPEG_BASELINE, JPEG_EXTENDED, JPEG_LOSSLESS, JPEG_LOSSLESS_SV1 = (_JPEG + n for n in ("50", "51", "57", "70"))
-JPEG_LS, JPEG_LS_NEAR = _JPEG + "80", _JPEG + "81"
-JPEG_2000_REVERSIBLE, JPEG_2000 = _JPEG + "90", _JPEG + "91"
-HTJ2K_REVERSIBLE, HTJ2K_RPCL, HTJ2K = _JPEG + "201", _JPEG + "202", _JPEG + "203"
-DCT = frozenset({JPEG_BASELINE, JPEG_EXTENDED})
-ALL_JPEG = DCT | {JPEG_LOSSLESS, JPEG_LOSSLESS_SV1}
-ALL_JPEG_LS = frozenset({JPEG_LS, JPEG_LS_NEAR})
-ALL_JPEG_2000 = frozenset({JPEG_2000_REVERSIBLE, JPEG_2000})
-ALL_HTJ2K = frozenset({HTJ2K_REVERSIBLE, HTJ2K_RPCL, HTJ2K})
-# Whose frames can be decoded.
-DECODABLE = NATIVE | ALL_JPEG | ALL_JPEG_LS | ALL_JPEG_2000 | ALL_HTJ2K | {RLE}
+Pixels = npt.NDArray[Any]
 
 FULL, SUBSAMPLED = "YBR_FULL", "YBR_FULL_422"
 _BY_CODEC = frozenset({"YBR_ICT", "YBR_RCT"})

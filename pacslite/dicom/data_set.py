@@ -15,16 +15,23 @@ from pacslite.dicom.header import EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, Encodin
 from pacslite.dicom.limits import Limits
 from pacslite.dicom.part10 import FileMeta
 from pacslite.dicom.source import Source, inflate
+from pacslite.dicom.syntaxes import BIG_ENDIAN, DEFLATED, EXPLICIT, GE_PRIVATE, IMPLICIT, NATIVE
 from pacslite.dicom.uids import is_uid
 from pacslite.errors import NotDicom, TruncatedDataSet, UnsupportedTransferSyntax
 
-IMPLICIT = "1.2.840.10008.1.2"
-EXPLICIT = "1.2.840.10008.1.2.1"
-DEFLATED = "1.2.840.10008.1.2.1.99"
-BIG_ENDIAN = "1.2.840.10008.1.2.2"
-# GE's own: an implicit little endian data set whose native pixels are big endian.
-GE_PRIVATE = "1.2.840.113619.5.2"
-NATIVE = frozenset({IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN, GE_PRIVATE})
+__all__ = [
+    "BIG_ENDIAN",
+    "DEFLATED",
+    "EXPLICIT",
+    "GE_PRIVATE",
+    "IMPLICIT",
+    "NATIVE",
+    "DataSetFile",
+    "encoding_of",
+    "is_deflated",
+    "open_data_set",
+]
+
 # Referenced pixels, one of them deflated (PS3.5 A.6, A.7).
 _JPIP_DEFLATED = frozenset({"1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})
 _PLAIN_JPIP = frozenset({"1.2.840.10008.1.2.4.94", "1.2.840.10008.1.2.4.204"})
