@@ -24,6 +24,7 @@ CHECKPOINT_INTERVAL_S = 5
 COMMITMENT_INTERVAL_S = 1
 ERASE_INTERVAL_S = 60
 JOIN_INTERVAL_S = 3600
+PRUNE_INTERVAL_S = 3600
 
 _log = logging.getLogger(__name__)
 
@@ -54,11 +55,17 @@ def main(settings: Settings) -> int:
 
 
 def run(pacs: Pacs, stop: threading.Event, tasks: tuple[Task, ...] | None = None) -> None:
-    """Does the tasks until `stop` is set; a task that fails is logged and tried again at its next time."""
+    """Does the tasks, and all jobs, until `stop` is set; a task that fails is logged and tried again at its next time.
+
+    With `tasks` of the caller's choice no jobs are done.
+    """
+    jobs = tasks is None
     tasks = tasks_of(pacs) if tasks is None else tasks
     lanes = {"long-lane": [t for t in tasks if t.is_long], "peer-lane": [t for t in tasks if t.calls_peers and not t.is_long]}
     # Daemons: a walk through a large storage, or a peer that does not answer, is not waited for.
     threads = [threading.Thread(target=_lane, args=(pacs, stop, mine), name=name, daemon=True) for name, mine in lanes.items()]
+    if jobs:
+        threads += _job_threads(pacs, stop)
     for thread in threads:
         thread.start()
     _lane(pacs, stop, [t for t in tasks if not t.is_long and not t.calls_peers])
@@ -68,6 +75,13 @@ def run(pacs: Pacs, stop: threading.Event, tasks: tuple[Task, ...] | None = None
     deadline = time.monotonic() + 2
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
+
+
+def _job_threads(pacs: Pacs, stop: threading.Event) -> list[threading.Thread]:
+    from pacslite import job_kinds
+
+    numbers = range(1, pacs.settings.job_threads + 1)
+    return [threading.Thread(target=job_kinds.runner(pacs, stop).loop, name=f"jobs-{number}", daemon=True) for number in numbers]
 
 
 def _lane(pacs: Pacs, stop: threading.Event, tasks: list[Task]) -> None:
@@ -89,6 +103,7 @@ def _do(pacs: Pacs, task: Task) -> None:
 
 def tasks_of(pacs: Pacs) -> tuple[Task, ...]:
     """What this release does in the background."""
+    from pacslite.core import jobs
     from pacslite.core.erasure import erase_doomed
     from pacslite.core.journal import Journal
     from pacslite.dimse import commitment
@@ -99,6 +114,7 @@ def tasks_of(pacs: Pacs) -> tuple[Task, ...]:
         Task("catalog.checkpoint", CHECKPOINT_INTERVAL_S, lambda p: p.catalog.checkpoint()),
         Task("commitment.report", COMMITMENT_INTERVAL_S, commitment.report_due, calls_peers=True),
         Task("blobs.erase", ERASE_INTERVAL_S, lambda p: erase_doomed(p.catalog, p.store, grace_s), is_long=True),
+        Task("jobs.prune", PRUNE_INTERVAL_S, lambda p: jobs.prune(p.catalog, p.settings.job_retention_days), is_long=True),
         Task("journal.join", JOIN_INTERVAL_S, lambda p: journal.join_past_days(), is_long=True),
         Task("spool.sweep", sweep_s, lambda p: p.spool.sweep(), is_long=True),
         Task("storage.sweep", sweep_s, _sweep_storage, is_long=True),

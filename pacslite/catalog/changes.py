@@ -28,6 +28,7 @@ class Kind(StrEnum):
     STUDY_DELETED = "study_deleted"
     SERIES_DELETED = "series_deleted"
     INSTANCE_DELETED = "instance_deleted"
+    JOB_CHANGED = "job_changed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,11 @@ _AFTER = Prepared(
     .order_by(change.c.seq)
     .limit(bindparam("limit", type_=BigInteger()))
 )
+_COUNT = (
+    select(func.count())
+    .select_from(change)
+    .where(change.c.seq > bindparam("seq"), func.coalesce(change.c.transaction_id, 0) < _OldestTransaction())
+)
 _LAST = select(func.coalesce(func.max(change.c.seq), 0)).where(func.coalesce(change.c.transaction_id, 0) < _OldestTransaction())
 
 
@@ -144,6 +150,11 @@ def add(
 def after(conn: Connection, seq: int, limit: int = 1000) -> list[Change]:
     """The entries that follow a number, in order. What is returned has no gap that could be filled later."""
     return [_change(row) for row in _AFTER.all(conn, {"seq": seq, "limit": limit})]
+
+
+def count_after(conn: Connection, seq: int) -> int:
+    """How many entries follow a number."""
+    return int(conn.execute(_COUNT, {"seq": seq}).scalar_one())
 
 
 def last(conn: Connection) -> int:

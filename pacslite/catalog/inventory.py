@@ -10,10 +10,24 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, text, update
 
-from pacslite.catalog.models import Base, blob, instance, job, metadata, peer, series, study, version
+from pacslite.catalog.jobs import REBUILDING
+from pacslite.catalog.models import (
+    Base,
+    blob,
+    instance,
+    job,
+    job_item,
+    metadata,
+    peer,
+    peer_statistics,
+    series,
+    study,
+    version,
+)
 
 LIVE, DOOMED, QUARANTINED = "live", "doomed", "quarantined"
-REBUILDING = "catalog.rebuild"
+# What does not stand on instances, or names them by UID only, outlives the rows of the others.
+_KEPT_TABLES = frozenset({peer, peer_statistics, job, job_item})
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,15 +154,16 @@ def forget(conn: Connection, pks: Sequence[int]) -> None:
 
 
 def begin_rebuilding(conn: Connection, at: str) -> None:
-    """Empty the catalog but for the known peers, and note that it is being made anew; numbers begin at 1 again."""
+    """Empty the catalog but for peers and jobs, and note that it is being made anew; numbers begin at 1 again."""
     if conn.dialect.name == "postgresql":
-        names = ", ".join(table.name for table in Base.metadata.sorted_tables if table is not peer)
+        names = ", ".join(table.name for table in Base.metadata.sorted_tables if table not in _KEPT_TABLES)
         conn.execute(text(f"TRUNCATE TABLE {names} RESTART IDENTITY"))
     else:
         for table in reversed(Base.metadata.sorted_tables):
-            if table is not peer:
+            if table not in _KEPT_TABLES:
                 conn.execute(delete(table))
         conn.execute(text("DELETE FROM sqlite_sequence"))
+    end_rebuilding(conn)  # one that was interrupted
     row = {"kind": REBUILDING, "state": "running", "run_after_at": at, "lease_until_at": "9999", "created_at": at, "updated_at": at}
     conn.execute(insert(job).values(row))
 

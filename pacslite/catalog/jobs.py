@@ -1,29 +1,38 @@
 """Work to be done outside of a request: rows with leases, queued by the transaction that causes them.
 
 A worker claims a job for a while and renews the lease; when it dies the lease runs out and another worker takes over. So a
-job may run more than once, and what it does has to bear that.
+job may run more than once, and what it does has to bear that. What became of the single things it deals with stands in
+`job_item`, and a run goes on from there.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
-from pacslite.catalog.models import job
+from pacslite.catalog import changes
+from pacslite.catalog.changes import Kind, Origin
+from pacslite.catalog.models import job, job_item
 from pacslite.catalog.statements import time_text
 
-QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed", "cancelled"
+QUEUED, RUNNING, SUCCEEDED, FAILED, CANCELLED = "queued", "running", "succeeded", "failed", "cancelled"
+STATES = (QUEUED, RUNNING, SUCCEEDED, FAILED, CANCELLED)
+_ENDED = (SUCCEEDED, FAILED, CANCELLED)
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 5, 3600
+REBUILDING = "catalog.rebuild"
+"""A mark of `catalog.inventory` among the jobs, which is none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One job as it stands in the catalog."""
+    """One job as it stands in the catalog; `memo` is what its handler keeps between runs."""
 
     id: int
     kind: str
@@ -38,6 +47,20 @@ class Job:
     progress_total: int | None
     created_at: str
     updated_at: str
+    uid: str
+    memo: Mapping[str, Any]
+    progress_unit: str
+    started_at: str | None
+    ended_at: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ItemOutcome:
+    """What became of one thing that a job deals with."""
+
+    item: str
+    outcome: str
+    detail: str = ""
 
 
 _COLUMNS = (
@@ -54,6 +77,11 @@ _COLUMNS = (
     job.c.progress_total,
     job.c.created_at,
     job.c.updated_at,
+    job.c.uid,
+    job.c.memo,
+    job.c.progress_unit,
+    job.c.started_at,
+    job.c.ended_at,
 )
 
 
@@ -66,6 +94,7 @@ def add(
     dedupe_key: str | None = None,
     delay_s: float = 0,
     max_attempts: int = 5,
+    unit: str = "",
 ) -> int:
     """Queue a job; its number. While one of the same `dedupe_key` is queued or running, that one is meant."""
     if dedupe_key is not None:
@@ -75,26 +104,26 @@ def add(
             return known
     now = datetime.now(UTC)
     row = {
+        "uid": str(uuid.uuid4()),
         "kind": kind,
         "payload": json.dumps(payload, ensure_ascii=False),
         "actor": actor or None,
         "dedupe_key": dedupe_key,
         "max_attempts": max_attempts,
+        "progress_unit": unit or None,
         "run_after_at": time_text(now + timedelta(seconds=delay_s)),
         "created_at": time_text(now),
         "updated_at": time_text(now),
     }
     made: int = conn.execute(insert(job).values(row).returning(job.c.id)).scalar_one()
+    _tell(conn, made)
     return made
 
 
 def take(conn: Connection, job_id: int, owner: str, lease_s: float) -> Job | None:
     """This one job, now running under `owner` for `lease_s`; None when it is not queued."""
-    queued = update(job).where(job.c.id == job_id, job.c.state == QUEUED)
-    now = datetime.now(UTC)
-    running = {"state": RUNNING, "lease_owner": owner, "lease_until_at": time_text(now + timedelta(seconds=lease_s))}
-    changed = conn.execute(queued.values(attempts=job.c.attempts + 1, updated_at=time_text(now), **running)).rowcount
-    return find(conn, job_id) if changed else None
+    queued = job.c.id == job_id, job.c.state == QUEUED
+    return _start(conn, job_id, owner, lease_s, queued)
 
 
 def is_due(conn: Connection, kinds: Sequence[str]) -> bool:
@@ -123,46 +152,96 @@ def claim(conn: Connection, owner: str, kinds: Sequence[str], lease_s: float) ->
     )
     while found := conn.execute(waiting.limit(1).with_for_update(skip_locked=True)).first():
         if found.attempts < found.max_attempts:
-            running = {"state": RUNNING, "lease_owner": owner, "lease_until_at": time_text(now + timedelta(seconds=lease_s))}
-            _set(conn, found.id, attempts=found.attempts + 1, **running)
-            return find(conn, found.id)
-        _set(conn, found.id, state=FAILED, error="given up: its worker was lost each time", lease_owner=None, lease_until_at=None)
+            return _start(conn, found.id, owner, lease_s, (job.c.id == found.id,))
+        _end(conn, found.id, None, FAILED, error="given up: its worker was lost each time")
     return None
 
 
-def renew(conn: Connection, job_id: int, owner: str, lease_s: float, done: int | None = None, total: int | None = None) -> bool:
+def _start(conn: Connection, job_id: int, owner: str, lease_s: float, conditions: Sequence[ColumnElement[bool]]) -> Job | None:
+    now = datetime.now(UTC)
+    running = {"state": RUNNING, "lease_owner": owner, "lease_until_at": time_text(now + timedelta(seconds=lease_s))}
+    first = {"started_at": func.coalesce(job.c.started_at, time_text(now)), "updated_at": time_text(now)}
+    if not conn.execute(update(job).where(*conditions).values(attempts=job.c.attempts + 1, **running, **first)).rowcount:
+        return None
+    _tell(conn, job_id)
+    return find(conn, job_id)
+
+
+def renew(
+    conn: Connection,
+    job_id: int,
+    owner: str,
+    lease_s: float,
+    done: int | None = None,
+    total: int | None = None,
+    memo: Mapping[str, Any] | None = None,
+) -> bool:
     """Hold a job for `lease_s` more and tell how far it is; False when the lease was lost, and the work has to stop."""
     changed: dict[str, Any] = {"lease_until_at": time_text(datetime.now(UTC) + timedelta(seconds=lease_s))}
     if done is not None:
         changed["progress_done"] = done
     if total is not None:
         changed["progress_total"] = total
+    if memo is not None:
+        changed["memo"] = json.dumps(memo, ensure_ascii=False)
     return _set(conn, job_id, owner, **changed)
 
 
 def finish(conn: Connection, job_id: int, owner: str, result: Mapping[str, Any] | None = None) -> bool:
     """The job is done; False when the lease was lost."""
     packed = json.dumps(result, ensure_ascii=False) if result is not None else None
-    return _set(conn, job_id, owner, state=DONE, result=packed, error=None, lease_owner=None, lease_until_at=None)
+    return _end(conn, job_id, owner, SUCCEEDED, result=packed, error=None)
 
 
-def fail(conn: Connection, job_id: int, owner: str, error: str, *, again: bool = True) -> bool:
+def fail(conn: Connection, job_id: int, owner: str, error: str, *, again: bool = True, result: Mapping[str, Any] | None = None) -> bool:
     """The attempt has failed: tried again later, longer after each time, unless it was the last or `again` is false."""
     current = find(conn, job_id)
     if current is None:
         return False
-    ended: dict[str, Any] = {"error": error, "lease_owner": None, "lease_until_at": None}
+    packed = {} if result is None else {"result": json.dumps(result, ensure_ascii=False)}
     if not again or current.attempts >= current.max_attempts:
-        return _set(conn, job_id, owner, state=FAILED, **ended)
+        return _end(conn, job_id, owner, FAILED, error=error, **packed)
     pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 4 ** max(0, current.attempts - 1))
-    return _set(conn, job_id, owner, state=QUEUED, run_after_at=time_text(datetime.now(UTC) + timedelta(seconds=pause_s)), **ended)
+    return _requeue(conn, job_id, owner, pause_s, error=error, **packed)
+
+
+def postpone(conn: Connection, job_id: int, owner: str, seconds: float) -> bool:
+    """Back into the queue for so long, as if this attempt had not been; False when the lease was lost."""
+    return _requeue(conn, job_id, owner, seconds, attempts=job.c.attempts - 1)
+
+
+def _requeue(conn: Connection, job_id: int, owner: str, pause_s: float, **columns: Any) -> bool:
+    at = time_text(datetime.now(UTC) + timedelta(seconds=pause_s))
+    changed = _set(conn, job_id, owner, state=QUEUED, run_after_at=at, lease_owner=None, lease_until_at=None, **columns)
+    return changed and _tell(conn, job_id)
+
+
+def hasten(conn: Connection, job_id: int) -> bool:
+    """Let a queued job run now; whether it was queued."""
+    now = time_text(datetime.now(UTC))
+    return conn.execute(update(job).where(job.c.id == job_id, job.c.state == QUEUED).values(run_after_at=now)).rowcount > 0
 
 
 def cancel(conn: Connection, job_id: int) -> bool:
     """Cancel a job that is not over; a worker that runs it learns of it when it renews its lease."""
-    not_over = update(job).where(job.c.id == job_id, job.c.state.in_((QUEUED, RUNNING)))
-    changed = not_over.values(state=CANCELLED, lease_owner=None, lease_until_at=None, updated_at=time_text(datetime.now(UTC)))
-    return conn.execute(changed).rowcount > 0
+    now = time_text(datetime.now(UTC))
+    ended = {"state": CANCELLED, "lease_owner": None, "lease_until_at": None, "updated_at": now, "ended_at": now}
+    changed = conn.execute(update(job).where(job.c.id == job_id, job.c.state.in_((QUEUED, RUNNING))).values(ended)).rowcount > 0
+    return changed and _tell(conn, job_id)
+
+
+def retry(conn: Connection, job_id: int) -> bool:
+    """Queue a job again that failed or was cancelled, with all its attempts; False in another state, or when the same work
+    is under way by another job."""
+    current = conn.execute(select(job.c.dedupe_key).where(job.c.id == job_id)).one_or_none()
+    if current is not None and current.dedupe_key is not None:
+        same = select(job.c.id).where(job.c.dedupe_key == current.dedupe_key, job.c.state.in_((QUEUED, RUNNING)))
+        if conn.execute(same).first() is not None:
+            return False
+    now = time_text(datetime.now(UTC))
+    anew = {"state": QUEUED, "attempts": 0, "error": None, "ended_at": None, "run_after_at": now, "updated_at": now}
+    changed = conn.execute(update(job).where(job.c.id == job_id, job.c.state.in_((FAILED, CANCELLED))).values(anew)).rowcount > 0
+    return changed and _tell(conn, job_id)
 
 
 def find(conn: Connection, job_id: int) -> Job | None:
@@ -171,12 +250,87 @@ def find(conn: Connection, job_id: int) -> Job | None:
     return None if row is None else _job(row)
 
 
-def listed(conn: Connection, *, before: int | None = None, limit: int = 100) -> list[Job]:
+def by_uid(conn: Connection, uid: str) -> Job | None:
+    """The job of that id."""
+    row = conn.execute(select(*_COLUMNS).where(job.c.uid == uid, job.c.kind != REBUILDING)).one_or_none()
+    return None if row is None else _job(row)
+
+
+def listed(conn: Connection, *, before: int | None = None, limit: int = 100, state: str = "", kind: str = "") -> list[Job]:
     """Jobs, newest first, from below a number on."""
-    statement = select(*_COLUMNS).order_by(job.c.id.desc()).limit(limit)
+    statement = select(*_COLUMNS).where(*_chosen(state, kind)).order_by(job.c.id.desc()).limit(limit)
     if before is not None:
         statement = statement.where(job.c.id < before)
     return [_job(row) for row in conn.execute(statement)]
+
+
+def count(conn: Connection, state: str = "", kind: str = "") -> int:
+    """How many jobs there are."""
+    return int(conn.execute(select(func.count()).select_from(job).where(*_chosen(state, kind))).scalar_one())
+
+
+def _chosen(state: str, kind: str) -> list[ColumnElement[bool]]:
+    chosen = [job.c.kind != REBUILDING]
+    if state:
+        chosen.append(job.c.state == state)
+    if kind:
+        chosen.append(job.c.kind == kind)
+    return chosen
+
+
+def open_of(conn: Connection, kinds: Sequence[str], mark: str) -> Job | None:
+    """The job of these kinds, queued or running, whose memo holds the text `mark`."""
+    chosen = job.c.kind.in_(kinds), job.c.state.in_((QUEUED, RUNNING)), job.c.memo.contains(mark, autoescape=True)
+    row = conn.execute(select(*_COLUMNS).where(*chosen).limit(1)).one_or_none()
+    return None if row is None else _job(row)
+
+
+def prune(conn: Connection, until: str, limit: int = 1000) -> int:
+    """Forget jobs that ended before; how many, `limit` at most."""
+    old = select(job.c.id).where(job.c.state.in_(_ENDED), job.c.ended_at < until).limit(limit)
+    numbers = list(conn.execute(old).scalars())
+    if numbers:
+        conn.execute(delete(job_item).where(job_item.c.job_id.in_(numbers)))
+        conn.execute(delete(job).where(job.c.id.in_(numbers)))
+    return len(numbers)
+
+
+# Items
+
+
+def note_items(conn: Connection, job_id: int, outcomes: Iterable[ItemOutcome]) -> None:
+    """Write down what became of things; a later word replaces an earlier one."""
+    rows = [{"job_id": job_id, "item": o.item, "outcome": o.outcome, "detail": o.detail or None} for o in outcomes]
+    if not rows:
+        return
+    dialect = sqlite if _is_sqlite(conn) else postgresql
+    statement = dialect.insert(job_item)
+    changed = {"outcome": statement.excluded.outcome, "detail": statement.excluded.detail}
+    conn.execute(statement.on_conflict_do_update(index_elements=["job_id", "item"], set_=changed), rows)
+
+
+def items_with(conn: Connection, job_id: int, outcomes: Sequence[str]) -> set[str]:
+    """The things that came out like this."""
+    return set(conn.execute(select(job_item.c.item).where(job_item.c.job_id == job_id, job_item.c.outcome.in_(outcomes))).scalars())
+
+
+def count_items(conn: Connection, job_id: int) -> dict[str, int]:
+    """How many things came out how."""
+    counted = select(job_item.c.outcome, func.count()).where(job_item.c.job_id == job_id).group_by(job_item.c.outcome)
+    return {row[0]: row[1] for row in conn.execute(counted)}
+
+
+def items(conn: Connection, job_id: int, *, outcome: str = "", after: str = "", limit: int = 100) -> list[ItemOutcome]:
+    """Outcomes in the order of the things, from behind one on."""
+    chosen = [job_item.c.job_id == job_id, job_item.c.item > after, *([job_item.c.outcome == outcome] if outcome else [])]
+    wanted = select(job_item.c.item, job_item.c.outcome, job_item.c.detail).where(*chosen).order_by(job_item.c.item).limit(limit)
+    return [ItemOutcome(item, how, detail or "") for item, how, detail in conn.execute(wanted)]
+
+
+def _end(conn: Connection, job_id: int, owner: str | None, state: str, **columns: Any) -> bool:
+    now = time_text(datetime.now(UTC))
+    changed = _set(conn, job_id, owner, state=state, ended_at=now, lease_owner=None, lease_until_at=None, **columns)
+    return changed and _tell(conn, job_id)
 
 
 def _set(conn: Connection, job_id: int, owner: str | None = None, **columns: Any) -> bool:
@@ -186,6 +340,22 @@ def _set(conn: Connection, job_id: int, owner: str | None = None, **columns: Any
     return conn.execute(statement).rowcount > 0
 
 
+def _tell(conn: Connection, job_id: int) -> bool:
+    """The state of a job goes into the feed of changes."""
+    row = conn.execute(select(job.c.uid, job.c.kind, job.c.state, job.c.actor).where(job.c.id == job_id)).one()
+    at = time_text(datetime.now(UTC))
+    changes.add(
+        conn, Kind.JOB_CHANGED, at, Origin("job", actor=row.actor or ""), detail={"job": row.uid, "kind": row.kind, "state": row.state}
+    )
+    return True
+
+
+def _is_sqlite(conn: Connection) -> bool:
+    return conn.dialect.name == "sqlite"
+
+
 def _job(row: Sequence[Any]) -> Job:
-    job_id, kind, state, payload, result, error, actor, *rest = row
-    return Job(job_id, kind, state, json.loads(payload), json.loads(result) if result else None, error or "", actor or "", *rest)
+    values = dict(zip((column.name for column in _COLUMNS), row, strict=True))
+    values["payload"], values["memo"] = json.loads(values["payload"]), json.loads(values["memo"] or "{}")
+    values["result"] = json.loads(values["result"]) if values["result"] else None
+    return Job(**values | {name: values[name] or "" for name in ("error", "actor", "uid", "progress_unit")})

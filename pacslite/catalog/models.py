@@ -29,12 +29,24 @@ from sqlalchemy.orm import DeclarativeBase
 
 from pacslite.dicom.attributes import REQUEST_ATTRIBUTES_SEQUENCE, SEQUENCE_ITEMS, Attribute, Level, Source, of_level
 
-REVISION = "0002"
+REVISION = "0003"
 """The revision of the schema these tables are; the newest under migrations/versions."""
 
 # INTEGER PRIMARY KEY is SQLite's row id; any other type would cost an index.
 _ID = BigInteger().with_variant(Integer(), "sqlite")
 _TEXT = Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
+
+
+PEER_COUNTS = (
+    "associations_received",
+    "associations_sent",
+    "instances_received",
+    "bytes_received",
+    "instances_sent",
+    "bytes_sent",
+    "failures",
+)
+"""What is counted of a peer."""
 
 
 class Base(DeclarativeBase):
@@ -354,6 +366,13 @@ class Job(Base):
         Column("lease_until_at", _TEXT),
         _text("created_at"),
         _text("updated_at"),
+        # Numbers are ours; a job is told by this to others.
+        Column("uid", _TEXT),
+        Column("memo", _TEXT),
+        Column("progress_unit", _TEXT),
+        Column("started_at", _TEXT),
+        Column("ended_at", _TEXT),
+        Index("ix_job_uid", "uid", unique=True),
         Index(None, "state", "run_after_at", "id"),
         Index(
             "uq_job_dedupe_key",
@@ -365,8 +384,22 @@ class Job(Base):
     )
 
 
+class JobItem(Base):
+    """What became of one thing that a job deals with, an instance mostly: by it a job goes on where it stopped."""
+
+    __table__ = Table(
+        "job_item",
+        Base.metadata,
+        Column("job_id", _ID, ForeignKey("job.id", ondelete="CASCADE"), primary_key=True),
+        Column("item", _TEXT, primary_key=True),
+        _text("outcome"),
+        Column("detail", _TEXT),
+        Index(None, "job_id", "outcome", "item"),
+    )
+
+
 class Peer(Base):
-    """A remote application entity that the server knows."""
+    """A remote application entity, or a DICOMweb server, that the server knows."""
 
     __table__ = Table(
         "peer",
@@ -378,6 +411,23 @@ class Peer(Base):
         Column("tls", Boolean, nullable=False, server_default=false()),
         _text("created_at"),
         _text("updated_at"),
+        _text("kind", "dicom"),
+        Column("url", _TEXT),
+        Column("headers", _TEXT),  # of every request to a DICOMweb server, as JSON; they hold its secrets
+        Column("transfer_syntaxes", _TEXT),
+        Column("coercion_warnings", Boolean),
+    )
+
+
+class PeerStatistics(Base):
+    """What has passed between us and a peer since it was made known."""
+
+    __table__ = Table(
+        "peer_statistics",
+        Base.metadata,
+        Column("ae_title", _TEXT, primary_key=True),
+        *(Column(name, BigInteger, nullable=False, server_default="0") for name in PEER_COUNTS),
+        Column("last_seen_at", _TEXT),
     )
 
 
@@ -393,7 +443,9 @@ change = Change.__table__
 conflict = Conflict.__table__
 tombstone = Tombstone.__table__
 job = Job.__table__
+job_item = JobItem.__table__
 peer = Peer.__table__
+peer_statistics = PeerStatistics.__table__
 
 search_index = SearchIndex.__table__
 VALUES_OF_LEVEL = {level: _value_table(table.name) for level, table in zip(Level, (patient, study, series, instance), strict=True)}

@@ -24,6 +24,7 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {
     "import": ("intake", "import_command", "Take in files and folders of DICOM instances."),
     "samples": ("intake", "samples", "Take in a small sample made by the program."),
     "peer": ("peers", "peer", "Keep the known remote application entities."),
+    "jobs": ("jobs", "jobs", "Look at work in the background, cancel it, run it again."),
     "migrate": ("upkeep", "migrate", "Create the catalog or bring it to this release's schema."),
     "verify": ("upkeep", "verify", "Compare the catalog with the storage."),
     "reindex": ("upkeep", "reindex", "Rebuild the catalog from the storage alone."),

@@ -73,6 +73,15 @@ def _convert(kind: Any, given: Any, limits: dict[str, Any]) -> Any:
         if not isinstance(given, list):
             raise ValueError("is not a list")
         return tuple(_convert(get_args(kind)[0], item, limits) for item in given)
+    if get_origin(kind) is dict:
+        if not isinstance(given, dict):
+            raise ValueError("is not an object")
+        return {name: _convert(get_args(kind)[1], value, limits) for name, value in given.items()}
+    if dataclasses.is_dataclass(kind):
+        try:
+            return parse_value(kind, given)  # type: ignore[arg-type]
+        except InvalidForm as error:
+            raise ValueError(str(error)) from None
     if type(given) is not kind and not (kind is float and type(given) is int):
         raise ValueError(f"is not {_JSON_NAMES[kind]}")
     _check_limits(given, limits)
@@ -103,7 +112,7 @@ def schema_of(form: type[Any]) -> dict[str, Any]:
     required = []
     for f in dataclasses.fields(form):
         schema = _schema_of_kind(hints[f.name])
-        target = schema.get("items", schema)
+        target = schema["items"] if "items" in schema else schema.get("additionalProperties", schema)
         target.update(f.metadata.get("limits", {}))
         if "help" in f.metadata:
             schema["description"] = f.metadata["help"]
@@ -127,6 +136,8 @@ def _schema_of_kind(kind: Any) -> dict[str, Any]:
         return {"type": "array", "items": _schema_of_kind(get_args(kind)[0])}
     if origin is dict:
         return {"type": "object", "additionalProperties": _schema_of_kind(get_args(kind)[1])}
+    if kind is Any:
+        return {}
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return {"$ref": f"#/components/schemas/{kind.__name__}"}
     return {"type": _JSON_NAMES[kind]}

@@ -294,7 +294,7 @@ def test_all_committed_is_event_type_1_in_an_association_where_we_are_scp(listen
     if roles:
         assert report.called_role == (True, False)
     job = the_job(listener.pacs)
-    assert (job.state, job.result, job.error, job.attempts) == ("done", {"committed": 2, "failed": 0}, "", 1)
+    assert (job.state, job.result, job.error, job.attempts) == ("succeeded", {"committed": 2, "failed": 0}, "", 1)
 
 
 def blob_path(pacs: Any, sop_instance_uid: str) -> Path:
@@ -349,7 +349,7 @@ def test_a_report_is_sent_again_until_it_is_acknowledged(listener: Listener) -> 
         work(pacs)
         work(pacs)
     assert len(it.reports) == 2
-    assert (the_job(pacs).state, the_job(pacs).error) == ("done", "")
+    assert (the_job(pacs).state, the_job(pacs).error) == ("succeeded", "")
 
 
 def test_a_requester_out_of_reach_or_unknown_or_without_the_service_is_tried_again(listener: Listener) -> None:
@@ -463,7 +463,7 @@ def test_a_request_survives_a_restart_and_a_worker_killed_while_it_reports(tmp_p
             assert port != 0
             work(pacs)
         assert [report.committed for report in it.reports] == [[FIRST]]
-        assert (the_job(pacs).state, the_job(pacs).attempts) == ("done", 2)
+        assert (the_job(pacs).state, the_job(pacs).attempts) == ("succeeded", 2)
     finally:
         pacs.close()
 
@@ -477,7 +477,7 @@ def test_the_worker_reports_by_itself(listener: Listener) -> None:
         runner = threading.Thread(target=worker.run, args=(listener.pacs, stop, (task,)))
         runner.start()
         try:
-            until(lambda: it.reports and the_job(listener.pacs).state == "done")
+            until(lambda: it.reports and the_job(listener.pacs).state == "succeeded")
         finally:
             stop.set()
             runner.join(20)
@@ -514,8 +514,8 @@ def test_an_unknown_requester_is_told_on_its_own_association(listener: Listener)
         assert len(numbers) == 2
         peer.release()
     assert [(job.state, job.result) for job in all_jobs(listener.pacs)] == [
-        ("done", {"committed": 1, "failed": 0}),
-        ("done", {"committed": 2, "failed": 0}),
+        ("succeeded", {"committed": 1, "failed": 0}),
+        ("succeeded", {"committed": 2, "failed": 0}),
     ]
 
 
@@ -529,7 +529,7 @@ def test_pynetdicom_is_told_on_its_own_association(listener: Listener) -> None:
     ds = decode(BytesIO(action(transaction(), FIRST, "1.2.3.404")), False, True)
     status, _ = association.send_n_action(ds, 1, COMMITMENT, WELL_KNOWN)
     assert status.Status == 0
-    until(lambda: the_job(listener.pacs).state == "done")
+    until(lambda: the_job(listener.pacs).state == "succeeded")
     association.release()
     assert it.reports[0].committed == [FIRST]
     assert it.reports[0].failed == {"1.2.3.404": 0x0112}
@@ -589,7 +589,7 @@ def test_a_peer_that_speaks_while_bytes_are_read_is_served_first(listener: Liste
         assert report.committed == [FIRST, SECOND]
         peer.request(1, report_rsp(command))
         peer.release()
-    assert the_job(listener.pacs).state == "done"
+    assert the_job(listener.pacs).state == "succeeded"
 
 
 def test_images_sent_on_the_association_come_before_the_check(listener: Listener) -> None:

@@ -1,0 +1,170 @@
+"""`/jobs`: work that goes on outside of requests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlencode
+
+from pacslite.core import jobs
+from pacslite.errors import InvalidForm
+from pacslite.web.forms import rule
+from pacslite.web.messages import Reply, Request
+from pacslite.web.operations import ROOT, Operation, Parameter, json_reply
+from pacslite.web.pages import check_parameters, decode_cursor, encode_cursor, limit_of
+
+if TYPE_CHECKING:
+    from pacslite.app import Pacs
+    from pacslite.core.jobs import Job
+
+State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a job is; `total` is null while it is not known."""
+
+    done: int
+    total: int | None
+    unit: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """Work that goes on outside of requests."""
+
+    id: str
+    kind: str
+    state: State
+    progress: Progress
+    result: dict[str, Any] | None = field(metadata=rule("What came of it; its fields depend on `kind`."))
+    error: str | None = field(metadata=rule("Why it failed, or why the last attempt did."))
+    created_by: str
+    created_at: str
+    started_at: str | None
+    ended_at: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobList:
+    """A page of jobs, newest first."""
+
+    items: tuple[JobView, ...]
+    total: int
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobItemView:
+    """What became of one thing, mostly an instance."""
+
+    item: str = field(metadata=rule("SOP Instance UID."))
+    outcome: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobItemList:
+    """A page of what became of the single things a job deals with, by UID."""
+
+    items: tuple[JobItemView, ...]
+    total: int
+    next: str | None
+
+
+def view_of(job: Job) -> JobView:
+    """A job as others see it."""
+    progress = Progress(job.progress_done, job.progress_total, job.progress_unit)
+    result = dict(job.result) if job.result is not None else None
+    times = job.created_at, job.started_at, job.ended_at
+    return JobView(job.uid, job.kind, job.state, progress, result, job.error or None, job.actor, *times)  # type: ignore[arg-type]
+
+
+def accepted(request: Request, job: Job) -> Reply:
+    """202 with the job, and where it is."""
+    return json_reply(view_of(job), 202, [("Location", f"{request.base_url}{ROOT}/jobs/{job.uid}")])
+
+
+def list_jobs(pacs: Pacs, request: Request) -> Reply:
+    """A page of jobs."""
+    given = check_parameters(request, ("limit", "cursor", "state", "kind"))
+    if given.get("state", "queued") not in jobs.STATES:
+        message = f"is none of {', '.join(jobs.STATES)}"
+        raise InvalidForm(f"state: {message}", (("state", message),))
+    limit, cursor = limit_of(given), given.get("cursor")
+    before = _number(decode_cursor(cursor), "cursor") if cursor else None
+    found, total = jobs.page(pacs.catalog, before=before, limit=limit + 1, state=given.get("state", ""), kind=given.get("kind", ""))
+    following = _next(request, given, str(found[limit - 1].id)) if len(found) > limit else None
+    return json_reply(JobList(tuple(map(view_of, found[:limit])), total, following))
+
+
+def get_job(pacs: Pacs, request: Request, job_id: str) -> Reply:
+    """One job."""
+    return json_reply(view_of(jobs.get(pacs.catalog, job_id)))
+
+
+def list_job_items(pacs: Pacs, request: Request, job_id: str) -> Reply:
+    """What became of the single things."""
+    given = check_parameters(request, ("limit", "cursor", "outcome"))
+    limit, after = limit_of(given), decode_cursor(given["cursor"]) if given.get("cursor") else ""
+    found, total = jobs.items(pacs.catalog, job_id, outcome=given.get("outcome", ""), after=after, limit=limit + 1)
+    following = _next(request, given, found[limit - 1].item) if len(found) > limit else None
+    return json_reply(JobItemList(tuple(JobItemView(o.item, o.outcome, o.detail) for o in found[:limit]), total, following))
+
+
+def cancel_job(pacs: Pacs, request: Request, job_id: str) -> Reply:
+    """Cancels a job that is not over."""
+    return json_reply(view_of(jobs.cancel(pacs.catalog, job_id)))
+
+
+def retry_job(pacs: Pacs, request: Request, job_id: str) -> Reply:
+    """Queues a job again that failed or was cancelled."""
+    return accepted(request, jobs.retry(pacs.catalog, job_id))
+
+
+def _next(request: Request, given: dict[str, str], key: str) -> str:
+    return f"{request.base_url}{request.path}?{urlencode({**given, 'cursor': encode_cursor(key)})}"
+
+
+def _number(text: str, name: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        message = "is not a whole number"
+        raise InvalidForm(f"{name}: {message}", ((name, message),))
+    return int(text)
+
+
+_LIMIT = Parameter("limit", "Items of a page, 100 by default, at most 1000.", "integer")
+_CURSOR = Parameter("cursor", "From `next`.")
+
+OPERATIONS = (
+    Operation(
+        "GET",
+        "/jobs",
+        list_jobs,
+        "Jobs, newest first",
+        "jobs",
+        {200: JobList},
+        parameters=(_LIMIT, _CURSOR, Parameter("state", "Only those in this state."), Parameter("kind", "Only those of this kind.")),
+    ),
+    Operation("GET", "/jobs/{job_id}", get_job, "One job", "jobs", {200: JobView}, problems=(404,)),
+    Operation(
+        "GET",
+        "/jobs/{job_id}/items",
+        list_job_items,
+        "What became of the single things a job deals with",
+        "jobs",
+        {200: JobItemList},
+        problems=(404,),
+        parameters=(_LIMIT, _CURSOR, Parameter("outcome", "Only those that came out like this, `failed` for instance.")),
+    ),
+    Operation("POST", "/jobs/{job_id}/cancel", cancel_job, "Cancel a job that is not over", "jobs", {200: JobView}, problems=(404, 409)),
+    Operation(
+        "POST",
+        "/jobs/{job_id}/retry",
+        retry_job,
+        "Run a job again that failed or was cancelled; what it has achieved is not done again",
+        "jobs",
+        {202: JobView},
+        problems=(404, 409),
+    ),
+)

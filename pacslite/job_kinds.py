@@ -1,0 +1,32 @@
+"""The kinds of jobs there are, by name. To add one: write a `core.jobs.Handler` and name it here.
+
+Handlers are imported when a job of their kind runs, so a process pays only for those that it uses.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import threading
+
+    from pacslite.app import Pacs
+    from pacslite.core.jobs import Handler, Runner
+
+KINDS: dict[str, str] = {}
+"""Where the handler of a kind is: module and name."""
+
+
+def handler(kind: str) -> Handler:
+    """The handler of a kind."""
+    module, _, name = KINDS[kind].partition(":")
+    found: Handler = getattr(importlib.import_module(module), name)
+    return found
+
+
+def runner(pacs: Pacs, stop: threading.Event) -> Runner:
+    """Runs jobs of all kinds for one thread."""
+    from pacslite.core.jobs import Runner
+
+    return Runner(pacs, tuple(KINDS), handler, stop)
