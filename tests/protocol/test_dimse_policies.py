@@ -1,0 +1,229 @@
+"""Calling AE titles, addresses and rights of peers: who may associate, for what, and how refusals are answered and logged."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pacslite.catalog.database import Catalog
+from pacslite.catalog.peers import Peer as KnownPeer
+from pacslite.core import peers
+from pacslite.core.callers import CallerRefused, Callers, Refusal
+from pacslite.dimse import commands, pdus
+from pacslite.errors import Forbidden
+from pacslite.settings import Settings
+from tests.support.data_sets import image
+from tests.support.dimse import (
+    CT,
+    EXPLICIT_LE,
+    STUDY_ROOT_FIND,
+    STUDY_ROOT_GET,
+    STUDY_ROOT_MOVE,
+    VERIFICATION,
+    Listener,
+    Peer,
+    associate_rq,
+    find_rq,
+    listening,
+    sink_pacs,
+    store_rq,
+    uid_value,
+    until,
+)
+from tests.support.retrieval import get_rq, keep, keys, known, move_rq, retrieving
+
+COMMITMENT = "1.2.840.10008.1.20.1"
+SERVICES = ("store", "find", "move", "get", "commitment")
+OFFER = [(abstract, [EXPLICIT_LE]) for abstract in (CT, STUDY_ROOT_FIND, STUDY_ROOT_MOVE, STUDY_ROOT_GET, COMMITMENT, VERIFICATION)]
+STUDY = "1.2.11"
+
+
+@pytest.fixture(scope="module")
+def listener(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listener]:
+    with retrieving(tmp_path_factory.mktemp("open")) as running:
+        keep(running.pacs, image(study=STUDY))
+        yield running
+
+
+@pytest.fixture(scope="module")
+def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listener]:
+    with retrieving(tmp_path_factory.mktemp("closed"), dicom_unknown_callers="refuse") as running:
+        known(running.pacs, "MODALITY", 104)
+        yield running
+
+
+def request(peer: Peer, service: str) -> int:
+    """Ask for a service; the final status."""
+    identifier = keys("STUDY", study=STUDY)
+    context = 2 * SERVICES.index(service) + 1
+    action: dict[int, bytes | int] = {
+        0x0003: uid_value(COMMITMENT),
+        0x0100: 0x0130,
+        0x0110: 1,
+        0x0800: 1,
+        0x1001: uid_value(f"{COMMITMENT}.1"),
+        0x1008: 1,
+    }
+    asked = {
+        "store": (store_rq(), b"\x08\x00\x05\x00CS\x00\x00"),
+        "find": (find_rq(), identifier),
+        "move": (move_rq("NOWHERE", STUDY_ROOT_MOVE), identifier),
+        "get": (get_rq(), identifier),
+        "commitment": (action, b"\x08\x00\x05\x00CS\x00\x00"),
+    }[service]
+    peer.request(context, *asked)
+    while True:
+        command, _ = peer.response()
+        if command.number(commands.STATUS) != commands.PENDING:
+            assert command.field & 0x8000
+            return command.number(commands.STATUS)
+
+
+def answer_to(listener: Listener, calling: str, **options: Any) -> tuple[int, bytes]:
+    with listener.peer() as peer:
+        peer.send(associate_rq(calling=calling, **options))
+        kind, body = peer.pdu()
+        return kind, body[1:]
+
+
+def test_a_calling_title_that_is_no_peer_is_rejected_and_one_that_is_comes_in(closed: Listener) -> None:
+    """Checklist 129: unknown calling AE titles are rejected (1, 1, 3), spaces around them do not count."""
+    assert answer_to(closed, "STRANGER") == (pdus.ASSOCIATE_RJ, bytes((1, 1, 3)))
+    assert answer_to(closed, "modality") == (pdus.ASSOCIATE_RJ, bytes((1, 1, 3)))
+    assert answer_to(closed, "MODALITY")[0] == pdus.ASSOCIATE_AC
+    with closed.peer() as peer:
+        pdu = bytearray(associate_rq())
+        pdu[26:42] = b" MODALITY\0\0\0\0\0\0\0"
+        peer.send(bytes(pdu))
+        assert peer.pdu()[0] == pdus.ASSOCIATE_AC
+
+
+@pytest.mark.skipif(not shutil.which("echoscu"), reason="dcmtk is not installed")
+def test_dcmtk_is_told_why(closed: Listener) -> None:
+    place = ["-aec", "PACSLITE", closed.address.host, str(closed.address.port)]
+    done = subprocess.run(["echoscu", "-aet", "STRANGER", *place], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode != 0
+    assert "Calling AE Title Not Recognized" in done.stderr
+    assert subprocess.run(["echoscu", "-aet", "MODALITY", *place], timeout=60, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("allowed", SERVICES[:4])
+def test_a_peer_does_what_it_may_and_is_answered_0124_to_the_rest(listener: Listener, allowed: str) -> None:
+    """Checklist 129: 0124H for what a peer is not allowed to; the association goes on."""
+    known(listener.pacs, "LIMITED", 104, (allowed,))
+    with listener.peer() as peer:
+        peer.associate(OFFER, calling="LIMITED")
+        for service in SERVICES[:4]:
+            assert (request(peer, service) == commands.NOT_AUTHORIZED) is (service != allowed), service
+        assert peer.echo(11) == 0
+        peer.release()
+    assert listener.spool_files == []
+
+
+def test_commitment_is_for_those_who_may_ask_for_it(listener: Listener) -> None:
+    rights = "commitment" if "commitment" in peers.SERVICES else "store"
+    for allow, refused in (((rights,), False), (("find", "move", "get"), True)):
+        known(listener.pacs, "LIMITED", 104, allow)
+        with listener.peer() as peer:
+            peer.associate(OFFER, calling="LIMITED")
+            assert (request(peer, "commitment") == commands.NOT_AUTHORIZED) is refused
+
+
+def test_a_change_of_a_peer_counts_at_once_in_every_process_and_for_running_associations(listener: Listener) -> None:
+    settings = replace(listener.pacs.settings, dicom_unknown_callers="refuse")
+    known(listener.pacs, "CHANGED", 104, ("find",))
+    with listening(replace(listener.pacs, settings=settings)) as other, listener.peer() as first, other.peer() as second:
+        for peer in (first, second):
+            peer.associate(OFFER, calling="CHANGED")
+            assert request(peer, "find") == commands.SUCCESS
+        known(listener.pacs, "CHANGED", 104, ("store",))
+        for peer in (first, second):
+            assert request(peer, "find") == commands.NOT_AUTHORIZED
+            assert request(peer, "store") != commands.NOT_AUTHORIZED
+        peers.remove(listener.pacs.catalog, "CHANGED")
+        assert request(first, "find") == commands.SUCCESS
+        assert request(second, "find") == commands.NOT_AUTHORIZED
+        assert answer_to(other, "CHANGED")[0] == pdus.ASSOCIATE_RJ
+        # A sender of many instances is asked for no more often than once a second.
+        until(lambda: request(second, "store") == commands.NOT_AUTHORIZED, 10)
+
+
+def test_refusals_are_logged_without_what_was_asked_about(listener: Listener, closed: Listener, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    known(listener.pacs, "LIMITED", 104, ("store",))
+    with listener.peer() as peer:
+        peer.associate(OFFER, calling="LIMITED")
+        peer.request(3, find_rq(), keys("PATIENT", patient="SECRET^PATIENT"))
+        assert peer.response()[0].number(commands.STATUS) == commands.NOT_AUTHORIZED
+    answer_to(closed, "STRANGER")
+    until(lambda: listener.server.associations == closed.server.associations == 0)
+    logged = [record.__dict__ for record in caplog.records]
+    (service,) = [entry for entry in logged if entry.get("status") == "0124"]
+    assert service["reason"] == "LIMITED may not find"
+    (rejected,) = [entry for entry in logged if str(entry.get("outcome", "")).startswith("rejected")]
+    assert (rejected["calling_aet"], rejected["address"]) == ("STRANGER", "127.0.0.1")
+    assert rejected["outcome"] == "rejected: calling AE title not known"
+    assert "SECRET" not in str(logged)
+
+
+def test_a_catalog_out_of_reach_is_a_passing_refusal(tmp_path: Path) -> None:
+    pacs = sink_pacs(tmp_path)
+    pacs.catalog = Catalog(f"sqlite:///{tmp_path}/missing/catalog.db")
+    with listening(pacs) as running:
+        assert answer_to(running, "TESTER") == (pdus.ASSOCIATE_RJ, bytes((2, 3, 1)))
+
+
+# The policy itself, for addresses that a test has no connections from
+
+MODALITY = KnownPeer("MODALITY", "192.0.2.7", 104, ("store",))
+
+
+def admit(address: str, aet: str = "STRANGER", **settings: Any) -> Refusal | None:
+    """Why the caller is refused, None when it is not."""
+    found = {"MODALITY": MODALITY, "LOCAL": replace(MODALITY, host="localhost"), "LOST": replace(MODALITY, host="nowhere.invalid")}
+    try:
+        Callers(Settings(**settings), found.get).admit(aet, address, None)
+    except CallerRefused as error:
+        return error.reason
+    return None
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"])
+def test_over_loopback_any_caller_comes_in_unless_peers_alone_may(address: str) -> None:
+    assert admit(address) is None
+    assert admit(address, "MODALITY") is None
+    assert admit(address, dicom_unknown_callers="accept") is None
+    assert admit(address, dicom_unknown_callers="refuse") is Refusal.UNKNOWN_CALLER
+    assert admit(address, "MODALITY", dicom_unknown_callers="refuse") is None
+
+
+@pytest.mark.parametrize("address", ["192.0.2.7", "10.0.0.1", "2001:db8::7", "fe80::1%eth0", "::ffff:192.0.2.7", "128.0.0.1"])
+def test_from_elsewhere_only_peers_come_in_unless_everybody_may(address: str) -> None:
+    assert admit(address) is Refusal.UNKNOWN_CALLER
+    assert admit(address, dicom_unknown_callers="refuse") is Refusal.UNKNOWN_CALLER
+    assert admit(address, dicom_unknown_callers="accept") is None
+    mine = address.endswith("192.0.2.7")
+    assert admit(address, "MODALITY") is (None if mine else Refusal.WRONG_ADDRESS)
+    assert admit(address, "MODALITY", dicom_unknown_callers="accept") is (None if mine else Refusal.WRONG_ADDRESS)
+    assert admit(address, "MODALITY", dicom_check_peer_host=False) is None
+    assert admit(address, "LOCAL") is Refusal.WRONG_ADDRESS
+    assert admit(address, "LOST") is Refusal.WRONG_ADDRESS
+
+
+def test_a_caller_that_was_let_in_as_a_peer_loses_all_when_it_is_one_no_more() -> None:
+    found = {"MODALITY": MODALITY}
+    caller = Callers(Settings(), found.get).admit("MODALITY", "192.0.2.7", None)
+    caller.check("store")
+    with pytest.raises(Forbidden):
+        caller.check("find")
+    found.clear()
+    for service in ("find", "move", "get", "commitment"):
+        with pytest.raises(Forbidden):
+            caller.check(service)
