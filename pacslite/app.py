@@ -97,7 +97,11 @@ def build(settings: Settings) -> Pacs:
     from pacslite.storage.spool import Spool
 
     prepare_directories(settings)
-    catalog, store, spool = build_catalog(settings), build_store(settings), Spool(settings.spool_directory)
+    catalog, store, spool = (
+        build_catalog(settings),
+        build_store(settings),
+        Spool(settings.spool_directory, settings.free_space_reserve_bytes),
+    )
     return Pacs(settings, catalog, store, spool, Ingest(settings, catalog, store, spool))
 
 

@@ -89,7 +89,18 @@ instance.
   before it and goes along, or after it and stays. Bytes are erased after `removal_grace_s`; until then
   `POST /api/v1/studies/{study}/undelete` (and `.../series/{series}/undelete`, `.../instances/{instance}/undelete`) brings back
   what was deleted, with all versions.
-- STOW-RS: 200 when all instances are stored, 202 when some are, 409 when none is, with FailureReason per instance (below).
+- STOW-RS: 200 when all instances are stored, 202 when some are, 409 when none is, with FailureReason per instance (below); 507 or
+  503 when it is the server that could store none. Bodies are `application/dicom`, or metadata as `application/dicom+json` (an
+  array) or `dicom+xml` (one part per instance, no document type) with bulk data by Content-Location, absolute or relative to
+  `/dicom-web/`, before or after the metadata. Bodies with a content coding are 415. Location names the new instance or study.
+- Of metadata and bulk data an instance is made in Explicit VR Little Endian, or in the transfer syntax that the first bytes of its
+  pixels say: JPEG (.50, .51, .57, .70), JPEG-LS, JPEG 2000, HTJ2K (.201, .203; .202 when named), MPEG-2, MPEG-4 and HEVC are
+  encapsulated as they came (of a JP2 file the code stream), RLE and JPEG XL by their media type; frames are parts of one
+  Content-Location in order, parts at `.../frames/N`, or one part. PNG and GIF become pixels; what would lose something
+  (transparency, 16 bits in colour) is refused. An omitted Image Pixel Description is filled in, but not for RLE and JPEG XL.
+- Text of metadata is stored as UTF-8, group 0002 is left out. Nothing is coerced, so Original Attributes Sequence is never
+  written. With `coercion_warnings` an instance has Warning Reason B007H when its file meta names another SOP class, B006H
+  when elements were left out, B000H for other deviations; else none.
 
 ## Matching
 

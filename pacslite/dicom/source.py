@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from pacslite.dicom.limits import Limits
-from pacslite.errors import DataSetTooLarge, TruncatedDataSet
+from pacslite.errors import DataSetTooLarge, OutOfSpace, TruncatedDataSet
 
 # Length and position, in the order of `os.pread` after its descriptor.
 ReadAt = Callable[[int, int], bytes]
@@ -122,13 +122,23 @@ def _inflate_into(packed: Source, offset: int, plain: RawIOBase, bound: int) -> 
         written += len(data)
         if written > bound:
             raise DataSetTooLarge(f"the inflated data set is longer than {bound} bytes")
-        plain.write(data)
+        _write_all(plain, data)
         pending = machine.unconsumed_tail
         if not pending and not machine.eof:
             pending = packed.read(offset, _CHUNK)
             offset += len(pending)
             if not pending and not data:
                 raise TruncatedDataSet("the deflated data set ends early")
+
+
+def _write_all(plain: RawIOBase, data: bytes) -> None:
+    """The file is unbuffered: one write may take less than all."""
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[plain.write(view) :]
+        except OSError as error:
+            raise OutOfSpace(f"no room to inflate the data set: {error.strerror}") from error
 
 
 def _step(machine: zlib._Decompress, data: bytes) -> bytes:

@@ -148,7 +148,7 @@ def _pieces(variant: str, rows: Iterable[retrieve.DocumentRow], root: str, diges
         return
     before = f"--{_boundary(digest)}\r\n".encode()
     for document in documents:
-        xml = native_xml.encode(json.loads(document))
+        xml = native_xml.encode(json.loads(document, parse_int=str, parse_float=str))  # the digits as they are
         yield before + f"Content-Type: {DICOM_XML}\r\nContent-Length: {len(xml)}\r\n\r\n".encode()
         yield xml
         before = f"\r\n--{_boundary(digest)}\r\n".encode()

@@ -25,7 +25,8 @@ def encode(data_set: DataSet) -> bytes:
 
 
 def _text(value: object) -> str:
-    return escape(_ILLEGAL.sub("", str(value)))
+    # A bare CR would be read as LF (XML 1.0 2.11).
+    return escape(_ILLEGAL.sub("", str(value)), {"\r": "&#13;"})
 
 
 def _attributes(data_set: DataSet, out: list[str]) -> None:

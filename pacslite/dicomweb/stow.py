@@ -14,12 +14,14 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING
 
-from pacslite.core.ingest import Expected, Origin
+from pacslite.core.ingest import Accepted, Expected, Origin
 from pacslite.dicom.part10 import parse_file_meta
 from pacslite.dicom.uids import clean_uid, is_uid
-from pacslite.dicomweb import stow_response
+from pacslite.dicomweb import stow_metadata, stow_response
 from pacslite.dicomweb.media_types import (
     DICOM,
+    DICOM_JSON,
+    DICOM_XML,
     OCTET_STREAM,
     RESPONSE_OFFERS,
     MediaType,
@@ -29,14 +31,16 @@ from pacslite.dicomweb.media_types import (
     parse_media_type,
 )
 from pacslite.dicomweb.multipart_related import PIECE_BYTES, Limits, MultipartReader, boundary_of
-from pacslite.dicomweb.stow_response import WARNING_COERCED, Failed, Outcome, Stored
+from pacslite.dicomweb.stow_response import WARNING_COERCED, WARNING_DISCARDED, WARNING_MISMATCH, Failed, Outcome, Stored
 from pacslite.error_map import mapping_of
 from pacslite.errors import (
     BadRequest,
     Busy,
+    InstanceRefused,
     InvalidMultipart,
     NotAcceptable,
     NotDicom,
+    OutOfSpace,
     PacsliteError,
     StorageError,
     TooLarge,
@@ -48,14 +52,17 @@ from pacslite.web.messages import BodyStream, Reply, Request
 
 if TYPE_CHECKING:
     from pacslite.app import Pacs
+    from pacslite.dicomweb.stow_metadata import Made
     from pacslite.storage.spool import SpoolFile
 
 _log = logging.getLogger(__name__)
 
-SUPPORTED = (f'multipart/related; type="{DICOM}"', DICOM)
+_ROOT_TYPES = (DICOM, DICOM_JSON, DICOM_XML)
+SUPPORTED = (*(f'multipart/related; type="{name}"' for name in _ROOT_TYPES), *_ROOT_TYPES)
 _PARTS_IN_HAND = 4
 _HEAD_BYTES = 1024
 _CANNOT_UNDERSTAND = 0xC000
+_NEW = frozenset({"stored", "new_version"})
 
 
 @cache
@@ -71,12 +78,13 @@ def store_instances(pacs: Pacs, request: Request, study: str | None = None) -> R
     length = request.content_length
     if length is not None and length > pacs.settings.max_upload_bytes:
         raise TooLarge(f"The body is larger than {pacs.settings.max_upload_bytes} bytes.")
+    pacs.spool.check_space(length or 0)
     origin = Origin("stow", address=request.environ.get("REMOTE_ADDR", ""), actor=request.actor, request_id=request.request_id)
     batch = _Batch(pacs, origin, study)
     try:
         for received in _received(pacs, request, batch):
             batch.add(received)
-    except (InvalidMultipart, TooLarge) as error:
+    except (BadRequest, TooLarge, OutOfSpace) as error:
         outcomes = batch.outcomes()
         if not any(isinstance(outcome, Stored) for outcome in outcomes):
             raise
@@ -120,24 +128,51 @@ def _response_offer(pacs: Pacs, request: Request) -> Offer:
 
 @dataclass(frozen=True, slots=True)
 class _Received:
-    """One part in the spool, and its first bytes, which tell what it is should it be refused."""
+    """One instance in the spool, and its first bytes, which tell what it is should it be refused.
+
+    `discarded`: elements of its metadata were left out.
+    """
 
     file: SpoolFile
     head: bytes
+    discarded: bool = False
 
 
 def _received(pacs: Pacs, request: Request, batch: _Batch) -> Iterator[_Received]:
-    """Every DICOM part of the body, received whole; other parts become failures."""
+    """Every instance of the body, received whole; other parts become failures."""
     media = _content_type(request)
     if media.name == DICOM:
         yield _spooled(pacs, _pieces(request, pacs.settings.max_upload_bytes))
         return
+    if media.name in stow_metadata.METADATA:
+        pieces = _pieces(request, pacs.settings.max_upload_bytes)
+        yield from _made(batch, stow_metadata.of_single(pacs, media.name, pieces, request.dicomweb_url + "/"))
+        return
     limits = Limits(pacs.settings.max_upload_bytes, pacs.settings.max_stow_parts)
-    for part in MultipartReader(arriving_body(request.environ), boundary_of(media), limits).parts():
+    parts = MultipartReader(arriving_body(request.environ), boundary_of(media), limits).parts()
+    if _root_type(media) in stow_metadata.METADATA:
+        yield from _made(batch, stow_metadata.of_parts(pacs, parts, request.dicomweb_url + "/"))
+        return
+    for part in parts:
         if _is_dicom(part.headers):
             yield _spooled(pacs, part.data())
         else:
             batch.refuse_type(Failed(_CANNOT_UNDERSTAND, "A part is not of type application/dicom."))
+
+
+def _made(batch: _Batch, instances: Iterator[Made | InstanceRefused]) -> Iterator[_Received]:
+    """Instances made of metadata and bulk data; those that could not be made become failures."""
+    for one in instances:
+        if isinstance(one, InstanceRefused):
+            batch.fail(_failed(one, b""))
+        elif isinstance(one.made, InstanceRefused):
+            batch.fail(_failed(one.made, one.head))
+        else:
+            yield _Received(one.made, one.head, one.discarded)
+
+
+def _root_type(media: MediaType) -> str:
+    return (media.parameter("type") or DICOM).strip().lower()
 
 
 def _content_type(request: Request) -> MediaType:
@@ -145,8 +180,8 @@ def _content_type(request: Request) -> MediaType:
     if not text:
         raise UnsupportedContent("The request has no Content-Type.", SUPPORTED)
     media = parse_media_type(text)
-    inner = (media.parameter("type") or DICOM).lower()
-    if media.name != DICOM and (media.name != "multipart/related" or inner != DICOM):
+    inner = _root_type(media)
+    if media.name not in _ROOT_TYPES and (media.name != "multipart/related" or inner not in _ROOT_TYPES):
         raise UnsupportedContent(f"Bodies of type {media.name} ({inner}) are not taken here.", SUPPORTED)
     if (request.header("Content-Encoding") or "identity").strip().lower() != "identity":
         raise UnsupportedContent("Bodies with a content coding are not taken here.", SUPPORTED)
@@ -216,13 +251,17 @@ class _Batch:
             pending = wait(pending, return_when="FIRST_COMPLETED").not_done
         self._results.append(_workers().submit(contextvars.copy_context().run, self._accept, received))
 
-    def refuse_type(self, failed: Failed) -> None:
-        """A part that was not even looked at."""
+    def fail(self, failed: Failed) -> None:
+        """A part of which no instance could be made."""
         if self._last is not None:
             previous, self._last = self._last, None
             self._submit(previous)
-        self._refused_types += 1
         self._results.append(failed)
+
+    def refuse_type(self, failed: Failed) -> None:
+        """A part that was not even looked at."""
+        self._refused_types += 1
+        self.fail(failed)
 
     def outcomes(self) -> list[Outcome]:
         """What became of every part, in order; waits for all of them."""
@@ -242,17 +281,30 @@ class _Batch:
             accepted = self.pacs.ingest.accept(received.file, self.origin, Expected(study_instance_uid=self.study))
         except PacsliteError as error:
             return _failed(error, received.head)
-        warned = bool(accepted.warnings) and self.pacs.settings.coercion_warnings
         return Stored(
             accepted.study_instance_uid,
             accepted.series_instance_uid,
             accepted.sop_class_uid,
             accepted.sop_instance_uid,
-            WARNING_COERCED if warned else None,
+            _warning(accepted, received) if self.pacs.settings.coercion_warnings else None,
+            is_new=accepted.outcome in _NEW,
         )
 
 
-def _failed(error: PacsliteError, head: bytes) -> Outcome:
+def _warning(accepted: Accepted, received: _Received) -> int | None:
+    """What is worth a warning (PS3.18 Table I.2-1): another SOP class than announced, elements left out, other deviations."""
+    try:
+        meta = parse_file_meta(received.head)
+    except (NotDicom, TruncatedDataSet):
+        meta = None
+    if meta is not None and meta.sop_class_uid not in ("", accepted.sop_class_uid):
+        return WARNING_MISMATCH
+    if received.discarded:
+        return WARNING_DISCARDED
+    return WARNING_COERCED if accepted.warnings else None
+
+
+def _failed(error: PacsliteError, head: bytes) -> Failed:
     """The failure item, named by the part's own file meta where that can be read."""
     reason, text = mapping_of(error).stow, str(error)
     if isinstance(error, StorageError | Busy):

@@ -11,19 +11,20 @@ from pacslite.dicomweb import native_xml
 from pacslite.dicomweb.media_types import DICOM_XML, Offer
 from pacslite.web.messages import Reply
 
-# PS3.18 Table I.2-1: the data set does not match its SOP class, elements were discarded or coerced.
-WARNING_COERCED = 0xB000
+# PS3.18 Table I.2-1: elements were coerced, or discarded; the data set does not match its SOP class.
+WARNING_COERCED, WARNING_DISCARDED, WARNING_MISMATCH = 0xB000, 0xB006, 0xB007
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A part that is durable, or was so before."""
+    """A part that is durable; `is_new` unless it was so before."""
 
     study_instance_uid: str
     series_instance_uid: str
     sop_class_uid: str
     sop_instance_uid: str
     warning_reason: int | None = None
+    is_new: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +71,28 @@ def reply(outcomes: Sequence[Outcome], offer: Offer, studies_url: str) -> Reply:
     """The whole answer in the negotiated media type."""
     document = data_set(outcomes, studies_url)
     body = native_xml.encode(document) if offer.name == DICOM_XML else json.dumps(document).encode()
-    return Reply(status_of(outcomes), [("Content-Type", offer.name), ("Cache-Control", "no-store")], body)
+    headers = [("Content-Type", offer.name), ("Cache-Control", "no-store")]
+    location = _location([outcome for outcome in outcomes if isinstance(outcome, Stored)], studies_url)
+    if location:
+        headers += [("Location", location), ("Content-Location", location)]
+    return Reply(status_of(outcomes), headers, body)
+
+
+def _location(stored: Sequence[Stored], studies_url: str) -> str:
+    """What was created (PS3.18 Table 10.5.3-2): an instance, or a study; empty when nothing is new or no URL names it all."""
+    new = [one for one in stored if one.is_new]
+    if len({one.sop_instance_uid for one in new}) == 1:
+        return _instance_url(new[0], studies_url)
+    studies = {one.study_instance_uid for one in new}
+    return f"{studies_url}/{studies.pop()}" if len(studies) == 1 else ""
+
+
+def _instance_url(stored: Stored, studies_url: str) -> str:
+    return f"{studies_url}/{stored.study_instance_uid}/series/{stored.series_instance_uid}/instances/{stored.sop_instance_uid}"
 
 
 def _stored_item(stored: Stored, studies_url: str) -> dict[str, Any]:
-    url = f"{studies_url}/{stored.study_instance_uid}/series/{stored.series_instance_uid}/instances/{stored.sop_instance_uid}"
+    url = _instance_url(stored, studies_url)
     item = {"00081150": _ui(stored.sop_class_uid), "00081155": _ui(stored.sop_instance_uid), "00081190": {"vr": "UR", "Value": [url]}}
     if stored.warning_reason is not None:
         item["00081196"] = _us(stored.warning_reason)

@@ -20,6 +20,8 @@ from pacslite.storage.digests import HEAD_BYTES, Digests
 
 # Small pieces are gathered up to this size: one system call and two hash updates per 64 KiB, not per PDV.
 _GATHER_BYTES = 64 * 1024
+# The room left is looked at for every file, and again after so many bytes.
+_CHECKED_BYTES = 16 * 1024 * 1024
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 DEFAULT_MAX_AGE_S = 6 * 3600
@@ -61,10 +63,12 @@ def storage_error(what: str, error: OSError) -> StorageError:
 class SpoolWriter:
     """Writes one spool file and hashes what passes; leaving its `with` block unfinished removes the file."""
 
-    __slots__ = ("_begun", "_digests", "_fd", "_max_bytes", "_pending", "path", "size_bytes")
+    __slots__ = ("_begun", "_checked", "_digests", "_fd", "_max_bytes", "_pending", "_spool", "path", "size_bytes")
 
-    def __init__(self, path: Path, max_bytes: int | None = None) -> None:
+    def __init__(self, path: Path, max_bytes: int | None = None, spool: Spool | None = None) -> None:
         self.path = path
+        self._spool = spool
+        self._checked = 0
         self.size_bytes = 0
         self._max_bytes = max_bytes
         self._pending = bytearray()
@@ -81,6 +85,9 @@ class SpoolWriter:
         self.size_bytes += length
         if self._max_bytes is not None and self.size_bytes > self._max_bytes:
             raise TooLarge(f"more than {self._max_bytes} bytes")
+        if self._spool is not None and self.size_bytes - self._checked >= _CHECKED_BYTES:
+            self._checked = self.size_bytes
+            self._spool.check_space()
         if length >= _GATHER_BYTES:
             self._flush(data)
             return length
@@ -141,16 +148,29 @@ class SpoolWriter:
 class Spool:
     """A directory of spool files, shared by all processes of a host."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, reserve_bytes: int = 0) -> None:
         self.directory = directory
+        self._reserve_bytes = reserve_bytes
         try:
             directory.mkdir(mode=0o750, parents=True, exist_ok=True)
         except OSError as error:
             raise storage_error(f"the spool directory {directory} cannot be made", error) from error
 
     def create(self, suffix: str = "", max_bytes: int | None = None) -> SpoolWriter:
-        """A writer of a new spool file."""
-        return SpoolWriter(self.directory / f"{os.urandom(12).hex()}{suffix}", max_bytes)
+        """A writer of a new spool file; raises OutOfSpace when only the reserve is left, then or later."""
+        self.check_space()
+        return SpoolWriter(self.directory / f"{os.urandom(12).hex()}{suffix}", max_bytes, self)
+
+    def check_space(self, wanted_bytes: int = 0) -> None:
+        """Raises OutOfSpace unless so many bytes fit beside the reserve."""
+        if not self._reserve_bytes:
+            return
+        try:
+            found = os.statvfs(self.directory)
+        except OSError as error:
+            raise storage_error("the spool cannot be read", error) from error
+        if found.f_bavail * found.f_frsize - wanted_bytes < self._reserve_bytes:
+            raise OutOfSpace("the disk of the spool has no room left but its reserve")
 
     def sweep(self, older_than_s: float = DEFAULT_MAX_AGE_S) -> int:
         """Remove files that nobody has written to for that long; how many."""
