@@ -76,12 +76,24 @@ C-MOVE over several at once.
 ## DICOMweb
 
 Root `/dicom-web` (PS3.18). Searches: the six resources of table 10.6.1-1, as `application/dicom+json` (default) or `dicom+xml`. Store:
-`POST /studies` and `/studies/{study}`. Retrieve: study, series, instance, metadata of each, frames, bulk data. Delete: study, series,
+`POST /studies` and `/studies/{study}`. Retrieve: study, series, instance; metadata, bulk data and pixel data of each; frames. Delete: study, series,
 instance.
 
 - Without an Accept header the default of the resource is sent (`strict_accept` makes it 406).
 - Native transfer syntaxes are converted among each other; compressed ones are sent as stored or, when that is not accepted,
   refused with 406.
+- A retrieval is all or nothing: 406 when an instance cannot be given as asked, 500 naming the instances whose bytes are missing (a
+  distant store is asked before the answer begins), 413 above `max_retrieve_instances`; 206 is for byte ranges only.
+- `/bulkdata` of a study, series or instance has a part for each value that metadata names by BulkDataURI; the resource itself asked for as
+  `multipart/related; type="application/octet-stream"` is the same. `/pixeldata` has Pixel Data, Float and Double Float Pixel Data, not
+  that of icons. Compressed pixel data is a part for each frame, a document has its own media type, other values are little endian octets.
+- Several native frames asked for as a single part follow each other without padding, single bits too.
+- `application/zip` of a study, series or instance: the files as stored, uncompressed, under `DICOM/SEnnnnnn/IMnnnnnn`, with DICOMDIR
+  (PS3.10 8, Explicit VR Little Endian, UTF-8 where needed; made-up values where a key of type 1 is missing). The same content is the
+  same file, so it has an ETag and byte ranges. `GET /api/v1/studies/{study}/archive` is the same.
+- `?version=n` on an instance and what is below it, and `?version=<time of RFC 3339>` on any resource (our own extension), retrieve what
+  was there: version n, or the one stored last at that time. URLs in the answer name the version. 404 when there was none.
+  `GET /api/v1/studies/{study}/series/{series}/instances/{instance}/versions` lists them.
 - An unsatisfied range of results is told by Warning 299; no match is 204.
 - `DELETE` of a study, series or instance (not a transaction of PS3.18) is 204, or 404 when there is no such, or 410 when it was deleted
   before. From then on the resource and all below it is 410 in retrieval, and no search, C-FIND, C-MOVE or C-GET finds it. A study or series

@@ -1,4 +1,4 @@
-"""`/studies`: what DICOMweb has no transaction for."""
+"""`/studies`: what DICOMweb has no transaction for: undeleting, versions, and archives to download."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pacslite.core.removal import Origin, target_of
+from pacslite.core.archive import open_archive
+from pacslite.core.removal import Origin, Target, target_of
 from pacslite.core.restoration import undelete
+from pacslite.core.retrieve import Resource, versions
 from pacslite.web.forms import rule
 from pacslite.web.messages import Reply, Request
 from pacslite.web.operations import Operation, json_reply
@@ -53,10 +55,89 @@ def _undelete(pacs: Pacs, request: Request, *uids: str) -> Reply:
     return json_reply(view)
 
 
+@dataclass(frozen=True, slots=True)
+class InstanceVersion:
+    """One version of an instance."""
+
+    version_number: int
+    version_type: str | None = field(metadata=rule("baseline, followup, treatment, surgical or final; null when nobody has said."))
+    version_description: str | None
+    created_by: str | None
+    created_at: str
+    file_size: int
+    file_hash: str = field(metadata=rule("SHA-256 of the stored file."))
+    transfer_syntax_uid: str
+    content_url: str = field(metadata=rule("The instance resource of DICOMweb that names this version."))
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceVersions:
+    """The versions of an instance, newest first."""
+
+    items: tuple[InstanceVersion, ...]
+    total: int
+    next: str | None
+
+
+def list_instance_versions(pacs: Pacs, request: Request, study: str, series: str, instance: str) -> Reply:
+    """Lists the versions of an instance."""
+    resource = _resource(target_of(study, series, instance))
+    url = f"{request.dicomweb_url}/studies/{study}/series/{series}/instances/{instance}?version="
+    found = tuple(
+        InstanceVersion(
+            row.number,
+            row.type,
+            row.description,
+            row.author,
+            row.created_at,
+            row.size_bytes,
+            row.sha256,
+            row.transfer_syntax_uid,
+            f"{url}{row.number}",
+        )
+        for row in versions(pacs.catalog, resource)
+    )
+    return json_reply(InstanceVersions(found, len(found), None))
+
+
+def get_study_archive(pacs: Pacs, request: Request, study: str) -> Reply:
+    """A study as a ZIP file."""
+    archive = open_archive(pacs, _resource(target_of(study)))
+    headers = [
+        ("Content-Type", "application/zip"),
+        ("Content-Disposition", f'attachment; filename="{archive.file_name}"'),
+        ("ETag", f'"{archive.digest[:32]}"'),
+        ("Cache-Control", "private, no-cache"),
+    ]
+    return Reply(200, headers, archive.body)
+
+
+def _resource(target: Target) -> Resource:
+    return Resource(target.study_instance_uid, target.series_instance_uid, target.sop_instance_uid)
+
+
 _SUMMARY = "Bring back a deleted {} whose bytes are not erased yet (removal_grace_s)"
 _SERIES = "/studies/{study}/series/{series}"
 
 OPERATIONS = (
+    Operation(
+        "GET",
+        "/studies/{study}/archive",
+        get_study_archive,
+        "A study as a ZIP file with DICOMDIR; ranges may be asked for",
+        "studies",
+        {200: None},
+        problems=(404, 410, 413),
+    ),
+    Operation(
+        "GET",
+        f"{_SERIES}/instances/{{instance}}/versions",
+        list_instance_versions,
+        "Versions of an instance, newest first",
+        "studies",
+        {200: InstanceVersions},
+        problems=(404, 410),
+    ),
     Operation(
         "POST",
         "/studies/{study}/undelete",

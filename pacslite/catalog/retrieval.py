@@ -1,6 +1,6 @@
 """What retrieval reads: which bytes make up a study, series or instance, and their metadata documents.
 
-Newest versions only. Each function is one indexed statement.
+The newest version of each instance, unless another is named. Each function is one indexed statement.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, bindparam, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, or_, select
 
 from pacslite.catalog.models import blob, instance, metadata, patient, series, study, tombstone, version
 from pacslite.catalog.statements import Prepared
@@ -19,7 +19,7 @@ _FETCHED_ROWS = 100
 
 
 class ItemRow(NamedTuple):
-    """The newest version of one instance and where its bytes are."""
+    """One version of an instance, the newest unless another was named, and where its bytes are."""
 
     study_instance_uid: str
     series_instance_uid: str
@@ -35,12 +35,30 @@ class ItemRow(NamedTuple):
 
 
 class DocumentRow(NamedTuple):
-    """The compressed metadata document of one instance."""
+    """The compressed metadata document of one version of an instance."""
 
     study_instance_uid: str
     series_instance_uid: str
     sop_instance_uid: str
     json: bytes
+    version_number: int
+
+
+class VersionRow(NamedTuple):
+    """One version of an instance."""
+
+    number: int
+    created_at: str
+    transfer_syntax_uid: str
+    size_bytes: int
+    sha256: str
+    type: str | None
+    description: str | None
+    author: str | None
+
+
+Which = int | str | None
+"""A version: by its number, as it was at a time (as the catalog writes times), or the newest."""
 
 
 _ITEM = (
@@ -62,17 +80,27 @@ _UNIQUE = {
     Level.SERIES: series.c.series_instance_uid,
     Level.INSTANCE: instance.c.sop_instance_uid,
 }
-_DOCUMENT = (study.c.study_instance_uid, series.c.series_instance_uid, instance.c.sop_instance_uid, metadata.c.json)
+_DOCUMENT = (study.c.study_instance_uid, series.c.series_instance_uid, instance.c.sop_instance_uid, metadata.c.json, version.c.number)
+_earlier = version.alias("earlier")
+_WHICH: dict[str, ColumnElement[int]] = {
+    "newest": instance.c.version_number,
+    "number": bindparam("version"),
+    "time": select(func.max(_earlier.c.number))
+    .where(_earlier.c.instance_pk == instance.c.pk, _earlier.c.created_at <= bindparam("version"))
+    .correlate(instance)
+    .scalar_subquery(),
+}
+_MOST_VERSIONS = 10_000
 
 
-def _newest(columns: tuple[Any, ...], depth: int) -> Select[Any]:
+def _statement(columns: tuple[Any, ...], depth: int, which: str = "newest") -> Select[Any]:
     """Instances of a study (1), of a series (2) or one (3), in the order of series and instance numbers."""
     statement = (
         select(*columns)
         .select_from(study)
         .join(series, series.c.study_pk == study.c.pk)
         .join(instance, instance.c.series_pk == series.c.pk)
-        .join(version, (version.c.instance_pk == instance.c.pk) & (version.c.number == instance.c.version_number))
+        .join(version, (version.c.instance_pk == instance.c.pk) & (version.c.number == _WHICH[which]))
         .where(study.c.study_instance_uid == bindparam("study"))
     )
     if depth > 1:
@@ -83,8 +111,16 @@ def _newest(columns: tuple[Any, ...], depth: int) -> Select[Any]:
     return statement.order_by(*numbers, instance.c.instance_number_value, instance.c.pk)
 
 
-_ITEMS = {depth: Prepared(_newest(_ITEM, depth).join(blob, blob.c.pk == version.c.blob_pk)) for depth in (1, 2, 3)}
-_DOCUMENTS = {depth: Prepared(_newest(_DOCUMENT, depth).join(metadata, metadata.c.version_pk == version.c.pk)) for depth in (1, 2, 3)}
+_ITEMS = {
+    (depth, which): Prepared(_statement(_ITEM, depth, which).join(blob, blob.c.pk == version.c.blob_pk))
+    for depth in (1, 2, 3)
+    for which in _WHICH
+}
+_DOCUMENTS = {
+    (depth, which): Prepared(_statement(_DOCUMENT, depth, which).join(metadata, metadata.c.version_pk == version.c.pk))
+    for depth in (1, 2, 3)
+    for which in _WHICH
+}
 _FRAME_INDEX = Prepared(select(metadata.c.frame_index).where(metadata.c.version_pk == bindparam("version")))
 _STUDY_CHANGE = Prepared(select(study.c.change_seq).where(study.c.study_instance_uid == bindparam("study")))
 _SERIES_CHANGE = Prepared(
@@ -104,8 +140,35 @@ _TOMBSTONE = Prepared(
 )
 
 
-def _parameters(study_uid: str, series_uid: str | None, instance_uid: str | None) -> tuple[int, dict[str, str]]:
-    parameters = {"study": study_uid}
+_VERSION = (
+    version.c.number,
+    version.c.created_at,
+    version.c.transfer_syntax_uid,
+    blob.c.size_bytes,
+    blob.c.sha256,
+    version.c.type,
+    version.c.description,
+    version.c.author,
+)
+_VERSIONS = Prepared(
+    select(*_VERSION)
+    .select_from(study)
+    .join(series, series.c.study_pk == study.c.pk)
+    .join(instance, instance.c.series_pk == series.c.pk)
+    .join(version, version.c.instance_pk == instance.c.pk)
+    .join(blob, blob.c.pk == version.c.blob_pk)
+    .where(
+        study.c.study_instance_uid == bindparam("study"),
+        series.c.series_instance_uid == bindparam("series"),
+        instance.c.sop_instance_uid == bindparam("instance"),
+    )
+    .order_by(version.c.number.desc())
+    .limit(_MOST_VERSIONS)
+)
+
+
+def _parameters(study_uid: str, series_uid: str | None, instance_uid: str | None) -> tuple[int, dict[str, Any]]:
+    parameters: dict[str, Any] = {"study": study_uid}
     if series_uid is not None:
         parameters["series"] = series_uid
         if instance_uid is not None:
@@ -113,10 +176,26 @@ def _parameters(study_uid: str, series_uid: str | None, instance_uid: str | None
     return len(parameters), parameters
 
 
-def items(conn: Connection, study_uid: str, series_uid: str | None = None, instance_uid: str | None = None) -> list[ItemRow]:
+def _choice(parameters: dict[str, Any], which: Which) -> str:
+    if which is None:
+        return "newest"
+    parameters["version"] = which
+    return "number" if isinstance(which, int) else "time"
+
+
+def items(
+    conn: Connection, study_uid: str, series_uid: str | None = None, instance_uid: str | None = None, which: Which = None
+) -> list[ItemRow]:
     """The instances of a study or series, or one of them; empty when there is none."""
     depth, parameters = _parameters(study_uid, series_uid, instance_uid)
-    return [ItemRow._make(row) for row in _ITEMS[depth].all(conn, parameters)]
+    choice = _choice(parameters, which)
+    return [ItemRow._make(row) for row in _ITEMS[depth, choice].all(conn, parameters)]
+
+
+def versions(conn: Connection, study_uid: str, series_uid: str, instance_uid: str) -> list[VersionRow]:
+    """All versions of an instance, newest first; empty when there is no such instance."""
+    _, parameters = _parameters(study_uid, series_uid, instance_uid)
+    return [VersionRow._make(row) for row in _VERSIONS.all(conn, parameters)]
 
 
 def selected(conn: Connection, keys: Mapping[Level, str], issuer: str = "") -> list[ItemRow]:
@@ -148,10 +227,13 @@ def _selection(levels: frozenset[Level], by_issuer: bool) -> Prepared:
     return Prepared(statement.where(*conditions).order_by(*order))
 
 
-def documents(conn: Connection, study_uid: str, series_uid: str | None = None, instance_uid: str | None = None) -> Iterator[DocumentRow]:
+def documents(
+    conn: Connection, study_uid: str, series_uid: str | None = None, instance_uid: str | None = None, which: Which = None
+) -> Iterator[DocumentRow]:
     """The metadata documents, fetched while they are asked for: use them before the transaction ends."""
     depth, parameters = _parameters(study_uid, series_uid, instance_uid)
-    cursor = _DOCUMENTS[depth].run(conn, parameters)
+    choice = _choice(parameters, which)
+    cursor = _DOCUMENTS[depth, choice].run(conn, parameters)
     try:
         while rows := cursor.fetchmany(_FETCHED_ROWS):
             for row in rows:

@@ -13,16 +13,20 @@ from pacslite.catalog.database import Catalog
 from pacslite.core import retrieve
 from pacslite.core.content import FileBody, StreamBody
 from pacslite.core.retrieve import PIECE_BYTES, Item, Resource
-from pacslite.dicom.bulk import BulkValue, find_bulk
+from pacslite.dicom.bulk import BulkValue, find_bulk, find_each
 from pacslite.dicom.data_set import open_data_set
 from pacslite.dicom.limits import Limits
 from pacslite.dicom.values import swapped
-from pacslite.errors import NotFound, TruncatedDataSet
+from pacslite.errors import FrameNotFound, NotFound, TruncatedDataSet
 from pacslite.storage.blob_store import BlobStore
 
 PIXEL_DATA = "7FE00010"
+PIXEL_DATA_PATHS = frozenset((PIXEL_DATA, "7FE00008", "7FE00009"))
+"""Pixel Data, Float Pixel Data and Double Float Pixel Data of an image; that of icons lies in a sequence."""
 _ENCAPSULATED_DOCUMENT = "00420011"
 _MIME_TYPE_OF_DOCUMENT = "00420012"
+# JSON holds no NUL, so this is nothing that a sender wrote.
+_LINK = re.compile(rb'"BulkDataURI":"\0/([0-9A-F/]+)"')
 _MIME_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+")
 # Types that a browser would run under our name are not repeated after a sender.
 _ACTIVE_TYPE = re.compile(r"text/html|application/xhtml.*|.*javascript|.*ecmascript|image/svg.*|(?:text|application)/xml", re.IGNORECASE)
@@ -36,36 +40,100 @@ _BULK_VRS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class BulkData:
-    """One value, little endian; `media_type` is the document's own, None for octets."""
+    """One value, little endian; `media_type` is the document's own, None for octets.
+
+    `encapsulated` is pixel data in fragments, which goes out frame by frame.
+    """
 
     item: Item
+    path: str
     pieces: tuple[FileBody | StreamBody, ...]
     media_type: str | None
+    encapsulated: bool = False
+
+    @property
+    def length(self) -> int:
+        """Bytes of the value."""
+        return sum(piece.length or 0 for piece in self.pieces)
+
+
+def named(catalog: Catalog, item: Item) -> tuple[tuple[str, ...], str | None]:
+    """Paths of all values that the metadata of an instance names by BulkDataURI, and the type of an encapsulated document."""
+    resource = Resource(item.study_instance_uid, item.series_instance_uid, item.sop_instance_uid, item.version_number)
+    document = _document(catalog, resource)
+    return tuple(path.decode() for path in _LINK.findall(document)), _media_type(document)
+
+
+def each(catalog: Catalog, store: BlobStore, item: Item, wanted: frozenset[str] | None, limits: Limits) -> list[BulkData]:
+    """The bulk data of an instance in the order of the data set, all of it or what is `wanted`."""
+    paths, media_type = named(catalog, item)
+    if wanted is not None:
+        paths = tuple(path for path in paths if path in wanted)
+    if not paths:
+        return []
+    if paths == (PIXEL_DATA,) and (pixels := _by_index(catalog, store, item)) is not None:
+        return [pixels]
+    with retrieve.local_copy(store, item, limits.scratch) as file:
+        values = find_each(file, frozenset(paths), limits)
+    found = ((path, values[path]) for path in paths if path in values)
+    return [_bulk_data(store, item, path, value, media_type, limits) for path, value in found if value.vr in _BULK_VRS]
+
+
+def _by_index(catalog: Catalog, store: BlobStore, item: Item) -> BulkData | None:
+    """Native pixel data where the catalog knows its place, so that no file has to be read for it."""
+    resource = Resource(item.study_instance_uid, item.series_instance_uid, item.sop_instance_uid, item.version_number)
+    try:
+        index = retrieve.plan_frames(catalog, resource).index
+    except FrameNotFound:
+        return None
+    if index.inflated or not index.frame_bits:
+        return None
+    if index.swap_bytes:
+        return BulkData(item, PIXEL_DATA, (retrieve.swapped_extent(store, item, index.offset, index.length, index.swap_bytes),), None)
+    return BulkData(item, PIXEL_DATA, (retrieve.extent(store, item, index.offset, index.length),), None)
 
 
 def find(catalog: Catalog, store: BlobStore, resource: Resource, bulk_path: str, limits: Limits) -> BulkData:
     """The value that a BulkDataURI of the instance names; raises NotFound, Gone."""
     item = retrieve.plan(catalog, resource)[0]
+    # Float pixel data has an index of frames as well.
+    if bulk_path.upper() == PIXEL_DATA and PIXEL_DATA in named(catalog, item)[0]:
+        pixels = _by_index(catalog, store, item)
+        if pixels is not None:
+            return pixels
     with retrieve.local_copy(store, item, limits.scratch) as path:
         value = find_bulk(path, bulk_path, limits)
-    media_type = _media_type(catalog, resource) if bulk_path == _ENCAPSULATED_DOCUMENT else None
     if value.vr not in _BULK_VRS:
         raise NotFound("There is no such bulk data.")
+    media_type = _media_type(_document(catalog, resource)) if bulk_path == _ENCAPSULATED_DOCUMENT else None
+    return _bulk_data(store, item, bulk_path, value, media_type, limits)
+
+
+def _bulk_data(store: BlobStore, item: Item, path: str, value: BulkValue, media_type: str | None, limits: Limits) -> BulkData:
+    own_type = media_type if path == _ENCAPSULATED_DOCUMENT else None
     if value.inflated:
-        return BulkData(item, (StreamBody(value.length, lambda: _inflated(store, item, value, limits)),), media_type)
-    if value.swap_bytes:
-        turned = tuple(retrieve.swapped_extent(store, item, *segment, value.swap_bytes) for segment in value.segments)
-        return BulkData(item, turned, media_type)
-    return BulkData(item, tuple(retrieve.extent(store, item, *segment) for segment in value.segments), media_type)
+        pieces: tuple[FileBody | StreamBody, ...] = (StreamBody(value.length, lambda: _inflated(store, item, value, limits)),)
+    elif value.swap_bytes:
+        pieces = tuple(retrieve.swapped_extent(store, item, *segment, value.swap_bytes) for segment in value.segments)
+    else:
+        pieces = tuple(retrieve.extent(store, item, *segment) for segment in value.segments)
+    return BulkData(item, path, pieces, own_type, value.encapsulated)
 
 
-def _media_type(catalog: Catalog, resource: Resource) -> str | None:
-    """MIME Type of Encapsulated Document, when it is one that is safe to repeat."""
+def _document(catalog: Catalog, resource: Resource) -> bytes:
+    """The metadata of an instance, with a NUL where the URL of its bulk data goes."""
     with catalog.read() as conn:
-        row = next(retrieval.documents(conn, *retrieve.uids(resource)), None)
+        row = next(retrieval.documents(conn, *retrieve.uids(resource), resource.version), None)
     if row is None:
         raise NotFound("There is no such instance.")
-    values = json.loads(zlib.decompress(row.json).replace(b"\0", b"")).get(_MIME_TYPE_OF_DOCUMENT, {}).get("Value")
+    return zlib.decompress(row.json)
+
+
+def _media_type(document: bytes) -> str | None:
+    """MIME Type of Encapsulated Document, when it is one that is safe to repeat."""
+    if f'"{_MIME_TYPE_OF_DOCUMENT}":'.encode() not in document:
+        return None
+    values = json.loads(document.replace(b"\0", b"")).get(_MIME_TYPE_OF_DOCUMENT, {}).get("Value")
     name = str(values[0]).strip() if values else ""
     return name.lower() if _MIME_TYPE.fullmatch(name) and not _ACTIVE_TYPE.fullmatch(name) else None
 

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from pacslite.errors import BlobMissing
+
+_PIECE_BYTES = 512 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class FileBody:
@@ -32,3 +36,25 @@ class StreamBody:
     length: int | None
     chunks: Callable[[], Iterator[bytes]]
     part: Callable[[int, int], Iterator[bytes]] | None = None
+
+
+def pieces_of(body: bytes | FileBody | StreamBody) -> Iterator[bytes]:
+    """The bytes in pieces; raises BlobMissing when a file is not there or ends early."""
+    if isinstance(body, bytes):
+        yield body
+    elif isinstance(body, StreamBody):
+        yield from body.chunks()
+    else:
+        try:
+            file = body.file or open(body.path, "rb", buffering=0)  # noqa: SIM115 - closed below
+        except FileNotFoundError:
+            raise BlobMissing("The stored bytes are missing.") from None
+        with file:
+            file.seek(body.offset)
+            left = body.length
+            while left > 0:
+                piece = file.read(min(left, _PIECE_BYTES))
+                if not piece:
+                    raise BlobMissing("The stored bytes are shorter than the catalog says.")
+                left -= len(piece)
+                yield piece

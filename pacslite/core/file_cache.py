@@ -51,6 +51,10 @@ class FileCache:
                 found = _opened(path) or self._make(path, make)
         return found
 
+    def find(self, name: str) -> tuple[BinaryIO, int] | None:
+        """The open file and its size, when it was made before."""
+        return _opened(self.directory / (self._boot + name))
+
     def _make(self, path: Path, make: Callable[[BinaryIO], None]) -> tuple[BinaryIO, int]:
         unfinished = path.with_name(f".{os.urandom(8).hex()}")
         file = open(unfinished, "w+b", buffering=0)  # noqa: SIM115 - handed to the caller

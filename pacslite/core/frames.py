@@ -2,11 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from pacslite.codec.transfer_syntax import frame_bytes
+from pacslite.core.content import StreamBody, pieces_of
 from pacslite.core.retrieve import SMALL_BYTES, Frames, Piece, extent, local_copy, read_extent, swapped_extent
 from pacslite.dicom.data_set import open_data_set
 from pacslite.dicom.limits import Limits
 from pacslite.storage.blob_store import BlobStore
+
+
+def packed(store: BlobStore, image: Frames, numbers: Sequence[int], limits: Limits) -> StreamBody:
+    """Native frames one behind the other without padding between them, single bits too (PS3.18 8.7.3.3.1); raises FrameNotFound."""
+    bits = image.index.frame_bits
+    for number in numbers:
+        image.index.segments(number)
+
+    def pieces() -> Iterator[bytes]:
+        rest, rest_bits = 0, 0
+        for number in numbers:
+            if not rest_bits and bits % 8 == 0:
+                for piece in frame(store, image, number, limits):
+                    yield from pieces_of(piece)
+                continue
+            data = b"".join(b"".join(pieces_of(piece)) for piece in frame(store, image, number, limits))
+            rest |= int.from_bytes(data, "little") << rest_bits
+            whole, rest_bits = divmod(rest_bits + bits, 8)
+            yield (rest & (1 << whole * 8) - 1).to_bytes(whole, "little")
+            rest >>= whole * 8
+        if rest_bits:
+            yield rest.to_bytes(1, "little")
+
+    return StreamBody(-(-bits * len(numbers) // 8), pieces)
 
 
 def frame(store: BlobStore, image: Frames, number: int, limits: Limits) -> tuple[Piece, ...]:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from pacslite.catalog import retrieval
 from pacslite.catalog.database import Catalog
@@ -23,16 +23,22 @@ from pacslite.dicom.attributes import Level
 from pacslite.dicom.frame_index import FrameIndex
 from pacslite.dicom.limits import Limits
 from pacslite.dicom.values import swapped
-from pacslite.errors import BlobMissing, FrameNotFound, Gone, NotFound
+from pacslite.errors import BlobMissing, FrameNotFound, Gone, NotFound, TooLarge
 from pacslite.settings import Settings
 from pacslite.storage.blob_store import BlobStore
+from pacslite.storage.keys import RADIOLOGY
 from pacslite.storage.read_ahead import open_each
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
 PIECE_BYTES = 512 * 1024
 # What is smaller is read at once: it costs less than to open it twice.
 SMALL_BYTES = 64 * 1024
 # What may be made in memory, so that its length and its ranges are known before it is sent.
 IN_MEMORY_BYTES = 4 * 1024 * 1024
+# Of more instances that are missing only the number is told.
+_NAMED = 10
 _KEPT_INDEX_BYTES = 64 * 1024
 _KEPT_INDEXES_BYTES = 8 * 1024 * 1024
 
@@ -43,11 +49,16 @@ Piece = bytes | FileBody | StreamBody
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """A study, one of its series, or one instance of that; UIDs as `dicom.uids.clean_uid` gives them."""
+    """A study, one of its series, or one instance of that; UIDs as `dicom.uids.clean_uid` gives them.
+
+    `version` is the number of a version of an instance, or a time as the catalog writes it: what was there then of what is
+    still there. None is the newest.
+    """
 
     study_instance_uid: str
     series_instance_uid: str | None = None
     sop_instance_uid: str | None = None
+    version: int | str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +70,72 @@ class Frames:
 
 
 def plan(catalog: Catalog, resource: Resource) -> tuple[Item, ...]:
-    """The newest versions of the instances, in order; raises NotFound, or Gone when it is known to be deleted."""
+    """The instances of the resource, in order; raises NotFound, or Gone when it is known to be deleted."""
     with catalog.read() as conn:
-        found = retrieval.items(conn, *uids(resource))
+        return tuple(_found(conn, resource))
+
+
+def plan_whole(catalog: Catalog, store: BlobStore, resource: Resource, most: int) -> tuple[Item, ...]:
+    """As `plan`, for an answer that carries all of it: raises BlobMissing when bytes are missing, TooLarge above `most` instances.
+
+    Once an answer has begun, a failure could only break it off. Files are looked at by whoever sends them; of a distant
+    store one listing tells about a thousand objects, and only what it leaves out is asked for.
+    """
+    items = plan(catalog, resource)
+    if len(items) > most:
+        raise TooLarge(f"{len(items)} instances are more than one request may retrieve ({most}); retrieve series or instances one by one.")
+    if len(items) > 1 and store.kind != "filesystem":
+        _look_ahead(store, resource, items)
+    return items
+
+
+def check_files(store: BlobStore, items: Sequence[Item]) -> None:
+    """Files of this machine are there and whole, for an answer that its sender cannot check; raises BlobMissing."""
+    if store.kind == "filesystem":
+        _refuse_lost([item for item in items if not _is_whole(store, item)], len(items))
+
+
+def _look_ahead(store: BlobStore, resource: Resource, items: Sequence[Item]) -> None:
+    wanted = {item.storage_key: item for item in items}
+    for found in store.list(RADIOLOGY + "/".join(uid for uid in uids(resource) if uid is not None) + "/"):
+        item = wanted.get(found.key)
+        if item is not None and item.size_bytes == found.size_bytes:
+            del wanted[found.key]
+    _refuse_lost([item for item in wanted.values() if not _is_whole(store, item)], len(items))
+
+
+def _refuse_lost(lost: Sequence[Item], total: int) -> None:
+    if lost:
+        names = ", ".join(item.sop_instance_uid for item in lost[:_NAMED])
+        raise BlobMissing(
+            f"The stored bytes of {len(lost)} of {total} instances are missing: {names}{', ...' if len(lost) > _NAMED else ''}"
+        )
+
+
+def _is_whole(store: BlobStore, item: Item) -> bool:
+    try:
+        return store.size(item.storage_key) == item.size_bytes
+    except BlobMissing:
+        return False
+
+
+def _found(conn: Connection, resource: Resource) -> list[Item]:
+    found = retrieval.items(conn, *uids(resource), resource.version)
+    if found:
+        return found
+    if resource.version is not None and retrieval.items(conn, *uids(resource)):
+        raise NotFound("There is no such version.")
+    raise absent(resource, retrieval.was_deleted(conn, *uids(resource)))
+
+
+def versions(catalog: Catalog, resource: Resource) -> list[retrieval.VersionRow]:
+    """All versions of an instance, newest first; raises NotFound, Gone."""
+    study, series, instance = uids(resource)
+    with catalog.read() as conn:
+        found = retrieval.versions(conn, study, series or "", instance or "")
         if not found:
             raise absent(resource, retrieval.was_deleted(conn, *uids(resource)))
-    return tuple(found)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +186,11 @@ def absent(resource: Resource, deleted: bool) -> NotFound | Gone:
 
 def change_number(catalog: Catalog, resource: Resource) -> str:
     """What changes whenever the metadata of the resource does; raises NotFound, Gone."""
-    number: str | int | None
     with catalog.read() as conn:
         if resource.sop_instance_uid is not None:
-            found = retrieval.items(conn, *uids(resource))
-            number = f"{found[0].version_number}-{found[0].storage_key}" if found else None
-        else:
-            number = retrieval.change_number(conn, resource.study_instance_uid, resource.series_instance_uid)
+            item = _found(conn, resource)[0]
+            return f"{item.version_number}-{item.storage_key}"
+        number = retrieval.change_number(conn, resource.study_instance_uid, resource.series_instance_uid)
         if number is None:
             raise absent(resource, retrieval.was_deleted(conn, *uids(resource)))
     return str(number)
@@ -131,15 +200,13 @@ def change_number(catalog: Catalog, resource: Resource) -> str:
 def documents(catalog: Catalog, resource: Resource) -> Iterator[Iterator[DocumentRow]]:
     """The metadata documents of the instances, in order, while the `with` block lasts."""
     with catalog.read() as conn:
-        yield retrieval.documents(conn, *uids(resource))
+        yield retrieval.documents(conn, *uids(resource), resource.version)
 
 
 def plan_frames(catalog: Catalog, resource: Resource) -> Frames:
     """The one image of an instance resource; raises NotFound, Gone, FrameNotFound when it has no frames."""
     with catalog.read() as conn:
-        found = retrieval.items(conn, *uids(resource))
-        if not found:
-            raise absent(resource, retrieval.was_deleted(conn, *uids(resource)))
+        found = _found(conn, resource)
         index = _INDEXES.get(found[0].storage_key)
         encoded = retrieval.frame_index(conn, found[0].version_pk) if index is None else None
     if index is None:

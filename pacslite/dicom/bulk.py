@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -47,6 +47,18 @@ def find_bulk(file: Path | BinaryIO, bulk_path: str, limits: Limits) -> BulkValu
             if path == wanted and token.kind in (Kind.VALUE, Kind.FRAGMENTS):
                 return _value(data_set, token)
     raise NotFound("no such bulk data")
+
+
+def find_each(file: Path | BinaryIO, bulk_paths: Collection[str], limits: Limits) -> dict[str, BulkValue]:
+    """The values at these paths that are there, in one pass; raises InstanceRefused leaves."""
+    found: dict[str, BulkValue] = {}
+    with open_data_set(file, limits, lenient=True) as data_set:
+        for path, token in _paths(data_set):
+            if path in bulk_paths and token.kind in (Kind.VALUE, Kind.FRAGMENTS):
+                found[path] = _value(data_set, token)
+                if len(found) == len(bulk_paths):
+                    break
+    return found
 
 
 def _paths(data_set: DataSetFile) -> Iterator[tuple[str, Token]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import zlib
 from collections.abc import Iterable
 from functools import cache
@@ -19,9 +20,9 @@ from pacslite.core import retrieve
 from pacslite.core.content import FileBody
 from pacslite.core.file_cache import FileCache
 from pacslite.core.retrieve import Resource
-from pacslite.dicom.uids import clean_uid
 from pacslite.dicomweb import native_xml
 from pacslite.dicomweb.media_types import DICOM_JSON, DICOM_XML, METADATA_OFFERS, acceptable, choose
+from pacslite.dicomweb.resource import requested
 from pacslite.errors import NotAcceptable, NotFound
 from pacslite.web.messages import Reply, Request
 from pacslite.web.replies import names_etag
@@ -32,11 +33,12 @@ if TYPE_CHECKING:
 _WRITE_BYTES = 1024 * 1024
 _GZIP_LEVEL = 5
 _GZIP = 16 + zlib.MAX_WBITS
+_LINK = re.compile(rb"\0([0-9A-F/]+)")
 
 
 def retrieve_metadata(pacs: Pacs, request: Request, study: str, series: str | None = None, instance: str | None = None) -> Reply:
     """`GET /studies/{study}[/series/{series}[/instances/{instance}]]/metadata`."""
-    resource = Resource(clean_uid(study), clean_uid(series) if series else None, clean_uid(instance) if instance else None)
+    resource = requested(request, study, series, instance)
     accepted = acceptable(request.header("Accept"), tuple(request.arguments("accept")), pacs.settings.strict_accept)
     offer = choose(accepted, METADATA_OFFERS)
     if offer is None:
@@ -67,7 +69,8 @@ def _takes_gzip(request: Request) -> bool:
 def _digest(pacs: Pacs, request: Request, resource: Resource, variant: str) -> str:
     """What this very document is called: it changes with the resource, its last change, the URLs in it and its form."""
     number = retrieve.change_number(pacs.catalog, resource)
-    text = "|".join((*(uid or "" for uid in retrieve.uids(resource)), str(number), request.dicomweb_url, variant, __version__))
+    named = (*(uid or "" for uid in retrieve.uids(resource)), str(resource.version), str(number))
+    text = "|".join((*named, request.dicomweb_url, variant, __version__))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -89,7 +92,7 @@ def _body(pacs: Pacs, request: Request, resource: Resource, variant: str, digest
     root = request.dicomweb_url
     if resource.sop_instance_uid is not None:
         with retrieve.documents(pacs.catalog, resource) as rows:
-            return b"".join(_pieces(variant, rows, root, digest))
+            return b"".join(_pieces(variant, rows, root, digest, resource.version is not None))
     documents = _documents(pacs.settings.cache_directory, pacs.settings.cache_bytes)
 
     def make(file: BinaryIO) -> None:
@@ -109,7 +112,7 @@ def _write(pacs: Pacs, resource: Resource, variant: str, root: str, digest: str,
     with retrieve.documents(pacs.catalog, resource) as rows:
         waiting: list[bytes] = []
         waiting_bytes = 0
-        for piece in _pieces(variant, rows, root, digest):
+        for piece in _pieces(variant, rows, root, digest, resource.version is not None):
             waiting.append(piece)
             waiting_bytes += len(piece)
             if waiting_bytes >= _WRITE_BYTES:
@@ -133,9 +136,12 @@ def _compress(plain: BinaryIO, file: BinaryIO) -> None:
     _write_all(file, machine.flush())
 
 
-def _pieces(variant: str, rows: Iterable[retrieve.DocumentRow], root: str, digest: str) -> Iterable[bytes]:
-    """The whole document in pieces: a JSON array, or one XML part per instance (PS3.18 10.4.3.3.2)."""
-    documents = (_document(row, root) for row in rows)
+def _pieces(variant: str, rows: Iterable[retrieve.DocumentRow], root: str, digest: str, versioned: bool) -> Iterable[bytes]:
+    """The whole document in pieces: a JSON array, or one XML part per instance (PS3.18 10.4.3.3.2).
+
+    URLs in it name the version when the request did (`versioned`).
+    """
+    documents = (_document(row, root, versioned) for row in rows)
     if variant != "xml":
         before = b"["
         for document in documents:
@@ -143,7 +149,7 @@ def _pieces(variant: str, rows: Iterable[retrieve.DocumentRow], root: str, diges
             yield document
             before = b","
         if before == b"[":
-            raise NotFound("The resource was deleted a moment ago.")
+            raise NotFound("There was no such resource then, or it was deleted a moment ago.")
         yield b"]"
         return
     before = f"--{_boundary(digest)}\r\n".encode()
@@ -155,7 +161,10 @@ def _pieces(variant: str, rows: Iterable[retrieve.DocumentRow], root: str, diges
     yield f"\r\n--{_boundary(digest)}--\r\n".encode()
 
 
-def _document(row: retrieve.DocumentRow, root: str) -> bytes:
+def _document(row: retrieve.DocumentRow, root: str, versioned: bool) -> bytes:
     # A NUL, which JSON never holds, stands where the URL of the instance's bulk data goes.
     url = f"{root}/studies/{row.study_instance_uid}/series/{row.series_instance_uid}/instances/{row.sop_instance_uid}/bulkdata"
-    return zlib.decompress(row.json).replace(b"\0", url.encode())
+    document = zlib.decompress(row.json)
+    if versioned:
+        return _LINK.sub(lambda found: f"{url}{found[1].decode()}?version={row.version_number}".encode(), document)
+    return document.replace(b"\0", url.encode())

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from pacslite.core.content import pieces_of
 from pacslite.dicomweb.media_types import MediaType
 from pacslite.errors import InvalidMultipart, TooLarge
-from pacslite.web.messages import BodyStream, Reply, Segment, SegmentsBody, length_of
+from pacslite.web.messages import BodyStream, Headers, Reply, Segment, SegmentsBody, StreamBody, length_of
 
 # RFC 2046 5.1.1: bchars; a space is legal inside. Longer ones are refused.
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,\-./:=? ]{0,69}[0-9A-Za-z'()+_,\-./:=?]")
@@ -202,15 +203,39 @@ def encode(parts: Sequence[OutgoingPart], root_type: str) -> Reply:
     segments: list[Segment] = []
     start = f"--{boundary}\r\n"
     for part in parts:
-        lengths = [length_of(segment) for segment in part.segments]
-        # `Content-Type` is spelled so because viewers compare it with regard to case.
-        head = f"{start}Content-Type: {part.content_type}\r\n"
-        if None not in lengths:
-            head += f"Content-Length: {sum(length or 0 for length in lengths)}\r\n"
-        if part.location:
-            head += f"Content-Location: {part.location}\r\n"
-        segments.append((head + "\r\n").encode("latin-1"))
+        segments.append(_head(start, part))
         segments.extend(part.segments)
         start = f"\r\n--{boundary}\r\n"
     segments.append(f"\r\n--{boundary}--\r\n".encode("ascii"))
-    return Reply(200, [("Content-Type", f'multipart/related; type="{root_type}"; boundary={boundary}')], SegmentsBody(segments))
+    return Reply(200, _content_type(root_type, boundary), SegmentsBody(segments))
+
+
+def stream(parts: Iterable[OutgoingPart], root_type: str) -> Reply:
+    """The reply that carries parts which are made while it is sent; each part has its length, the whole has none."""
+    boundary = new_boundary()
+
+    def pieces() -> Iterator[bytes]:
+        start = f"--{boundary}\r\n"
+        for part in parts:
+            yield _head(start, part)
+            for segment in part.segments:
+                yield from pieces_of(segment)
+            start = f"\r\n--{boundary}\r\n"
+        yield f"\r\n--{boundary}--\r\n".encode("ascii")
+
+    return Reply(200, _content_type(root_type, boundary), StreamBody(None, pieces))
+
+
+def _content_type(root_type: str, boundary: str) -> Headers:
+    return [("Content-Type", f'multipart/related; type="{root_type}"; boundary={boundary}')]
+
+
+def _head(start: str, part: OutgoingPart) -> bytes:
+    lengths = [length_of(segment) for segment in part.segments]
+    # `Content-Type` is spelled so because viewers compare it with regard to case.
+    head = f"{start}Content-Type: {part.content_type}\r\n"
+    if None not in lengths:
+        head += f"Content-Length: {sum(length or 0 for length in lengths)}\r\n"
+    if part.location:
+        head += f"Content-Location: {part.location}\r\n"
+    return (head + "\r\n").encode("latin-1")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pacslite.dicomweb import qido
+from pacslite.dicomweb.bulk_data import retrieve_all_bulk_data, retrieve_bulk_data, retrieve_pixel_data
 from pacslite.dicomweb.delete import delete_resource
 from pacslite.dicomweb.metadata import retrieve_metadata
+from pacslite.dicomweb.representations import retrieve_resource
 from pacslite.dicomweb.stow import store_instances, store_instances_of_study
-from pacslite.dicomweb.wado import retrieve_bulk_data, retrieve_frames, retrieve_instances
+from pacslite.dicomweb.wado import retrieve_frames
 from pacslite.web.messages import Route
 
 ROOT = "/dicom-web"
@@ -19,14 +21,16 @@ ROUTES = (
     *qido.ROUTES,
     Route("POST", STUDIES, store_instances),
     Route("POST", STUDY, store_instances_of_study),
-    Route("GET", STUDY, retrieve_instances, hot=True),
-    Route("GET", SERIES, retrieve_instances, hot=True),
-    Route("GET", INSTANCE, retrieve_instances, hot=True),
+    Route("GET", STUDY, retrieve_resource, hot=True),
+    Route("GET", SERIES, retrieve_resource, hot=True),
+    Route("GET", INSTANCE, retrieve_resource, hot=True),
     Route("GET", f"{STUDY}/metadata", retrieve_metadata, hot=True),
     Route("GET", f"{SERIES}/metadata", retrieve_metadata, hot=True),
     Route("GET", f"{INSTANCE}/metadata", retrieve_metadata, hot=True),
     Route("GET", f"{INSTANCE}/frames/<frame_list>", retrieve_frames, hot=True),
     Route("GET", f"{INSTANCE}/bulkdata/<path:bulk_path>", retrieve_bulk_data),
+    *(Route("GET", f"{level}/bulkdata", retrieve_all_bulk_data) for level in (STUDY, SERIES, INSTANCE)),
+    *(Route("GET", f"{level}/pixeldata", retrieve_pixel_data) for level in (STUDY, SERIES, INSTANCE)),
     Route("DELETE", STUDY, delete_resource),
     Route("DELETE", SERIES, delete_resource),
     Route("DELETE", INSTANCE, delete_resource),

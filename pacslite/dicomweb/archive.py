@@ -1,0 +1,26 @@
+"""`application/zip` of a study, series or instance (PS3.18 8.7.3.1): the files as stored, with DICOMDIR."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pacslite.core.archive import open_archive
+from pacslite.dicomweb.media_types import ZIP
+from pacslite.dicomweb.resource import requested
+from pacslite.web.messages import Reply, Request
+
+if TYPE_CHECKING:
+    from pacslite.app import Pacs
+
+
+def retrieve_archive(pacs: Pacs, request: Request, study: str, series: str | None = None, instance: str | None = None) -> Reply:
+    """`GET /studies/{study}[/series/{series}[/instances/{instance}]]` with `Accept: application/zip`."""
+    archive = open_archive(pacs, requested(request, study, series, instance))
+    headers = [
+        ("Content-Type", ZIP),
+        ("Content-Disposition", f'attachment; filename="{archive.file_name}"'),
+        ("ETag", f'"{archive.digest[:32]}"'),
+        ("Cache-Control", "private, no-cache"),
+        ("Vary", "Accept"),
+    ]
+    return Reply(200, headers, archive.body)
