@@ -158,6 +158,7 @@ def test_only_the_newest_version_is_sent(tmp_path: Path) -> None:
 
 
 def test_a_class_that_was_not_accepted_counts_as_failed_and_the_rest_is_sent(tmp_path: Path) -> None:
+    """Checklist 128: a class that was not accepted is a failed sub-operation, the association goes on."""
     with retrieving(tmp_path) as listener:
         sent = keep_images(listener.pacs, 2, A)
         other = image(study=A, series=f"{A}.1", instance=f"{A}.1.9", number=9)
@@ -172,6 +173,7 @@ def test_a_class_that_was_not_accepted_counts_as_failed_and_the_rest_is_sent(tmp
 
 
 def test_a_context_where_we_would_be_receiver_is_not_used(listener: Listener, stored: object) -> None:
+    """Checklist 128: only contexts whose role selection makes the requester a receiver are used."""
     with listener.peer() as peer:
         peer.associate([(STUDY_ROOT_GET, (EXPLICIT_LE,)), *STORAGE])
         peer.request(1, get_rq(), keys("STUDY", study=A))
@@ -224,6 +226,7 @@ def test_the_receivers_statuses_are_counted_by_kind(listener: Listener, stored: 
 def test_pending_responses_count_down_and_always_add_up(
     listener: Listener, stored: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Checklist 126: numbers add up at every response, remaining ones only while pending."""
     monkeypatch.setattr(get, "PENDING_S", 0)
     outcome = fetch(listener, keys("STUDY", study=f"{A}\\{B}"), statuses=lambda number: (0, 0xB000, 0xA700)[number % 3])
     told = [counts_of(command) for command in outcome.pending]
@@ -238,6 +241,7 @@ def test_numbers_beyond_65535_are_told_as_65535() -> None:
 
 
 def test_a_cancel_ends_it_after_the_running_sub_operation(listener: Listener, stored: dict[str, bytes]) -> None:
+    """Checklist 126: cancelled, with the number that remained."""
     with listener.peer() as peer:
         peer.associate([(STUDY_ROOT_GET, (EXPLICIT_LE,)), *STORAGE], user=receives(SECONDARY_CAPTURE))
         peer.request(1, get_rq(message_id=5), keys("STUDY", study=f"{A}\\{B}"))

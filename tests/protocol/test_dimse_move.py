@@ -92,6 +92,7 @@ def moved(listener: Listener, receiver: Receiver, **options: Any) -> Outcome:
 
 
 def test_the_receiver_gets_every_instance_as_stored_in_the_name_of_the_requester(listener: Listener, stored: dict[str, bytes]) -> None:
+    """Checklist 127: C-STORE requests carry the Move Originator and the message id of its request."""
     receiver = Receiver()
     outcome = moved(listener, receiver)
     assert (outcome.status, outcome.counts, outcome.identifier) == (0, (None, COUNT, 0, 0), b"")
@@ -122,6 +123,7 @@ def test_the_levels_of_both_models(listener: Listener, stored: dict[str, bytes],
 
 
 def test_an_unknown_destination_is_a801_and_a_wrong_identifier_a900(listener: Listener, stored: object) -> None:
+    """Checklist 125: A801H for an unknown destination, A900H for an identifier that does not fit."""
     assert [ask(listener, name).status for name in ("NOBODY", "receiver", "")] == [0xA801] * 3
     known(listener.pacs, "RECEIVER", 104)
     assert ask(listener, identifier=keys("SERIES", series="1.2")).status == 0xA900
@@ -134,6 +136,7 @@ def test_a_known_peer_moves_only_when_it_is_allowed_to(listener: Listener, store
 
 
 def test_a_receiver_out_of_reach_fails_all_with_a702(listener: Listener, stored: dict[str, bytes]) -> None:
+    """Checklist 125, 126: all sub-operations failed is A702H, with all of them in Failed SOP Instance UID List."""
     with socket.create_server(("127.0.0.1", 0)) as held:
         port = held.getsockname()[1]
     known(listener.pacs, "RECEIVER", port)
@@ -163,6 +166,7 @@ def test_what_the_receiver_does_not_take_as_stored_is_converted(listener: Listen
 
 
 def test_statuses_of_the_receiver_are_counted_by_kind(listener: Listener, stored: dict[str, bytes]) -> None:
+    """Checklist 125, 126: B000H when some failed; numbers of completed, failed and warning sub-operations."""
     statuses = {2: 0xB000, 4: 0xA700, 5: 0x0110}
     receiver = Receiver(answer=lambda number: statuses.get(number, 0))
     outcome = moved(listener, receiver)
@@ -206,6 +210,7 @@ def test_a_receiver_that_falls_silent_is_given_up_within_the_network_timeout(lis
 def test_pending_responses_come_while_one_instance_takes_long_and_add_up(
     listener: Listener, stored: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Checklist 126, 127: pending responses come on a timer, and their numbers add up."""
     monkeypatch.setattr(move, "PENDING_S", 0.02)
     told: list[tuple[int | None, ...]] = []
     enough = threading.Event()
@@ -228,6 +233,7 @@ def test_pending_responses_come_while_one_instance_takes_long_and_add_up(
 
 
 def test_a_cancel_lets_the_running_sub_operation_end_and_begins_no_other(listener: Listener, stored: dict[str, bytes]) -> None:
+    """Checklist 125, 126: FE00H with the number that remained."""
     gate, reached = threading.Event(), threading.Event()
 
     def answer(number: int) -> int:

@@ -73,6 +73,7 @@ def test_ingest_is_told_who_sent_it_and_what_the_command_named(listener: Listene
 def test_refusals_are_answered_by_the_table_and_the_association_goes_on(
     listener: Listener, peer: Peer, error: errors.PacsliteError, expected: int
 ) -> None:
+    """Checklist 129: A700H, A900H, Cxxx and the others by the one table of failures."""
     listener.pacs.ingest.error = error
     answer = peer.store(DATA_SET)
     assert (status(answer), comment(answer).rstrip()) == (expected, str(error))
@@ -126,6 +127,7 @@ def test_a_command_without_a_proper_instance_uid_is_refused(listener: Listener, 
 
 
 def test_a_store_in_a_context_of_another_service_is_refused(listener: Listener, peer: Peer) -> None:
+    """Checklist 129: 0122H where storage was not negotiated."""
     peer.request(3, store_rq(), DATA_SET)
     assert status(peer.response()[0]) == 0x0122
     assert listener.pacs.ingest.received == []

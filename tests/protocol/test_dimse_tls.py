@@ -72,10 +72,7 @@ class Certificates:
 
     def client_context(self, pair: Pair | None = None) -> ssl.SSLContext:
         """What a client uses that trusts the authority."""
-        context = ssl.create_default_context(cafile=str(self.authority.certificate))
-        if pair is not None:
-            context.load_cert_chain(pair.certificate, pair.key)
-        return context
+        return self.authority.client_context(pair)
 
     def dcmtk(self, pair: Pair | None = None) -> list[str]:
         """Options of dcmtk's tools."""

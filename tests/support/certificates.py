@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import ssl
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,13 @@ class Authority:
         signed_by = ("-CA", self.certificate, "-CAkey", self._key, "-CAcreateserial")
         _openssl("x509", "-req", "-in", request, *signed_by, "-days", "30", "-extfile", extensions, "-out", pair.certificate)
         return pair
+
+    def client_context(self, pair: Pair | None = None) -> ssl.SSLContext:
+        """What a client uses that trusts this authority, and shows `pair` when it is asked."""
+        context = ssl.create_default_context(cafile=str(self.certificate))
+        if pair is not None:
+            context.load_cert_chain(pair.certificate, pair.key)
+        return context
 
 
 _NEW_KEY = ("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
