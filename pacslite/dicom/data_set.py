@@ -72,9 +72,12 @@ class DataSetFile:
         self.source.close()
 
 
-def open_data_set(file: Path | BinaryIO, limits: Limits, lenient: bool = False) -> DataSetFile:
+def open_data_set(file: Path | BinaryIO | bytes, limits: Limits, lenient: bool = False) -> DataSetFile:
     """The data set of a Part 10 file, with `lenient` also a bare one or one without preamble; raises InstanceRefused leaves."""
-    source = Source.open(file, limits) if isinstance(file, Path) else Source.of_stream(file, limits)
+    if isinstance(file, bytes):
+        source = Source.of_bytes(file, limits)
+    else:
+        source = Source.open(file, limits) if isinstance(file, Path) else Source.of_stream(file, limits)
     with ExitStack() as on_error:
         on_error.callback(source.close)
         opened = _opened(source, lenient)

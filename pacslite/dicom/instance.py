@@ -52,22 +52,22 @@ class Instance:
     warnings: tuple[str, ...]
 
 
-def read_instance(path: Path, limits: Limits, lenient: bool = False) -> Instance:
-    """Read a Part 10 file once; with `lenient` also a bare data set. Raises the leaves of InstanceRefused.
+def read_instance(file: Path | bytes, limits: Limits, lenient: bool = False) -> Instance:
+    """Read a Part 10 file (or all its bytes) once; with `lenient` also a bare data set. Raises the leaves of InstanceRefused.
 
     Pixels are never read, only the heads of their fragments. Where file meta and data set disagree the data set wins.
     """
-    with open_data_set(path, limits, lenient) as file:
-        pixels = _Pixels(file)
-        reader = JsonReader(file.source, limits.tags, pixels.found)
-        header, metadata = reader.read(file.position, file.encoding)
+    with open_data_set(file, limits, lenient) as opened:
+        pixels = _Pixels(opened)
+        reader = JsonReader(opened.source, limits.tags, pixels.found)
+        header, metadata = reader.read(opened.position, opened.encoding)
         study, series, sop_instance, sop_class = (_identifier(header, tag, keyword) for tag, keyword in _IDENTIFIERS)
-        warnings = [*file.warnings, *reader.warnings, *pixels.warnings]
-        warnings += _disagreements(file.meta, sop_class, sop_instance)
+        warnings = [*opened.warnings, *reader.warnings, *pixels.warnings]
+        warnings += _disagreements(opened.meta, sop_class, sop_instance)
         elements = header.elements
         values = {tag: elements[tag].texts for tag in limits.tags if tag in elements and elements[tag].vr != "SQ"}
         index = pixels.index
-        return Instance(file.meta, study, series, sop_instance, sop_class, values, header, metadata, index, tuple(warnings))
+        return Instance(opened.meta, study, series, sop_instance, sop_class, values, header, metadata, index, tuple(warnings))
 
 
 def _identifier(header: Header, tag: int, keyword: str) -> str:

@@ -63,6 +63,11 @@ class Source:
 
         return cls(read_at, file.seek(0, os.SEEK_END), limits)
 
+    @classmethod
+    def of_bytes(cls, content: bytes, limits: Limits) -> Source:
+        """A whole file in memory."""
+        return cls(lambda length, position: content[position : position + length], len(content), limits)
+
     def __enter__(self) -> Self:
         return self
 

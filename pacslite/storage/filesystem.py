@@ -1,9 +1,10 @@
 """Blobs as files under one root, on the device of the spool, so that keeping one is a rename.
 
 Order of `put`, for the whole order of durability see docs/architecture.md, section 4:
-mkdir, sync of the file, rename, sync of its directory, sync of the directories above whose new entries are not known
-to be durable. Making the directory first lets the journal commit that the file's sync causes carry it (ext4), so that
-the later syncs find nothing left to write.
+mkdir, rename, sync of the file, sync of its directory, sync of the directories above whose new entries are not known
+to be durable. What comes before the file's sync is carried by the one commit of the journal that it causes (ext4, XFS),
+so that the later syncs find nothing left to write. A crash in between leaves a file that nothing refers to, perhaps
+one without its bytes; nothing is answered and no row is committed before the last sync.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -26,6 +28,8 @@ from pacslite.storage.window import FileWindow
 
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _DURABLE_DIRECTORIES = 64
+# From this size on, writing the bytes out takes longer than reading the header: it begins before the key is known.
+_SYNCED_EARLY_BYTES = 256 * 1024
 _ATTEMPTS = 50  # a directory vanishes under a put only when a delete prunes it in that very moment
 
 
@@ -50,59 +54,80 @@ class _Directory:
             close(self.fd)
 
 
-class _DurableDirectories:
+@dataclass(frozen=True, slots=True)
+class _Chain:
+    """A directory, and each one above it that may not be durable yet: its name, its parent, itself."""
+
+    last: _Directory
+    unsynced: tuple[tuple[str, _Directory, _Directory], ...] = ()
+
+
+class _Directories:
     """The last used directories whose own entries, up to the root, are known to be on stable storage."""
 
     def __init__(self, root: str) -> None:
         self._root = _Directory(root)
         self._root.sync()
-        self._known: OrderedDict[str, _Directory] = OrderedDict()
+        self._durable: OrderedDict[str, _Directory] = OrderedDict()
         self._lock = threading.Lock()
 
-    def open(self, relative: str) -> _Directory:
-        """The directory, made when missing together with those above it; durable when this returns."""
+    def open(self, relative: str) -> _Chain:
+        """The directory, made when missing together with those above it, and what has to be synced for it to stay."""
         if not relative:
-            return self._root
+            return _Chain(self._root)
         with self._lock:
-            found = self._known.get(relative)
+            found = self._durable.get(relative)
             if found is not None:
-                self._known.move_to_end(relative)
-                return found
+                self._durable.move_to_end(relative)
+                return _Chain(found)
         above, _, name = relative.rpartition("/")
-        parent = self.open(above)
-        _make(name, parent)
-        opened = _Directory(name, parent)
-        parent.sync()  # also when it was there: perhaps somebody made it a moment ago and has not synced it yet
+        chain = self.open(above)
+        _make(name, chain.last)
+        opened = _Directory(name, chain.last)
+        # Also when it was there: perhaps somebody made it a moment ago and has not synced it yet.
+        return _Chain(opened, (*chain.unsynced, (relative, chain.last, opened)))
+
+    def sync(self, chain: _Chain) -> None:
+        """Make the entries of a chain durable."""
+        for _, parent, _ in chain.unsynced:
+            parent.sync()
         with self._lock:
-            self._known[relative] = opened
-            if len(self._known) > _DURABLE_DIRECTORIES:
-                self._known.popitem(last=False)
-        return opened
+            for relative, _, opened in chain.unsynced:
+                self._durable[relative] = opened
+            while len(self._durable) > _DURABLE_DIRECTORIES:
+                self._durable.popitem(last=False)
 
     def forget(self, relative: str) -> None:
         """Drop the directory and those above it: one of them was pruned."""
         with self._lock:
             while relative:
-                self._known.pop(relative, None)
+                self._durable.pop(relative, None)
                 relative = relative.rpartition("/")[0]
 
 
 class _Placing:
-    """One file on its way from the spool to its key."""
+    """One file on its way from the spool to its key.
 
-    __slots__ = ("_directories", "_directory_sync", "_file_sync", "_source", "_syncer")
+    A large file is synced from the start, beside the reading of its header. A small one is renamed first: then the one
+    commit of the file system's journal that its sync causes carries its name and its directories as well, and the syncs
+    of those find nothing left to write. Nothing names the key before `settle` has returned.
+    """
 
-    def __init__(self, directories: _DurableDirectories, syncer: Syncer, source: str) -> None:
+    __slots__ = ("_directories", "_file", "_file_sync", "_source", "_sync", "_syncer")
+
+    def __init__(self, directories: _Directories, syncer: Syncer, source: str) -> None:
         self._directories, self._syncer, self._source = directories, syncer, source
-        self._directory_sync: Sync | None = None
+        self._sync: Sync | None = None
+        self._file_sync: Sync | None = None
         try:
-            file = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+            self._file = _File(source)
         except OSError as error:
             raise storage_error("the spool file cannot be read", error) from error
-        self._file_sync = syncer.start(lambda: _stamp_and_sync(file))
+        if self._file.size >= _SYNCED_EARLY_BYTES:
+            self._file_sync = syncer.start(Sync(self._file.stamp_and_sync))
 
     def place(self, key: str) -> None:
-        """Rename the file once it is synced, and start the syncs of its directories."""
+        """Rename the file, and sync it and its directories or start to."""
         check_key(key)
         try:
             self._place(key)
@@ -114,42 +139,60 @@ class _Placing:
         above, _, last = directory.rpartition("/")
         for _ in range(_ATTEMPTS):
             try:
-                parent = self._directories.open(above)
-                fresh = _make(last, parent)
-                if not fresh and _exists(f"{last}/{name}", parent):
+                chain = self._directories.open(above)
+                fresh = _make(last, chain.last)
+                if not fresh and _exists(f"{last}/{name}", chain.last):
                     raise StorageError(f"{key} is stored already; a key is written once")
-                self._file_sync.wait()
-                os.rename(self._source, f"{last}/{name}", dst_dir_fd=parent.fd)
-                own = _Directory(last, parent)
+                if self._file_sync is not None:
+                    self._file_sync.wait()
+                os.rename(self._source, f"{last}/{name}", dst_dir_fd=chain.last.fd)
+                own = _Directory(last, chain.last)
             except FileNotFoundError:
                 if not os.path.lexists(self._source):
                     raise
                 self._directories.forget(above)
                 continue
-            self._directory_sync = self._syncer.start(partial(_sync_both, own, parent))
+            self._sync = Sync(partial(self._sync_all, own, chain))
+            if self._file_sync is None:
+                self._sync.run()  # takes less than handing it to a thread that does it beside other work
+            else:
+                self._syncer.start(self._sync)
             return
         raise StorageError(f"the directory of {key} vanishes each time it is made")
 
+    def _sync_all(self, own: _Directory, chain: _Chain) -> None:
+        if self._file_sync is None:
+            self._file.stamp_and_sync()
+        own.sync()
+        chain.last.sync()
+        self._directories.sync(chain)
+
     def settle(self) -> None:
-        """Wait for the syncs of the directories."""
+        """Wait for the syncs."""
         try:
-            if self._directory_sync is not None:
-                self._directory_sync.wait()
+            if self._sync is not None:
+                self._sync.wait()
         except OSError as error:
             raise storage_error("the bytes cannot be kept", error) from error
 
 
-def _sync_both(own: _Directory, parent: _Directory) -> None:
-    own.sync()
-    parent.sync()
+class _File:
+    """An open file of the spool; closed when it is no longer referred to."""
 
+    __slots__ = ("fd", "size")
 
-def _stamp_and_sync(file: int) -> None:
-    try:
-        os.utime(file)  # the sweep tells young from old by this
-        os.fdatasync(file)
-    finally:
-        os.close(file)
+    def __init__(self, path: str) -> None:
+        self.fd = -1
+        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.size = os.fstat(self.fd).st_size
+
+    def stamp_and_sync(self) -> None:
+        os.utime(self.fd)  # the sweep tells young from old by this
+        os.fsync(self.fd)
+
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        if self.fd >= 0:
+            close(self.fd)
 
 
 class FilesystemStore:
@@ -163,7 +206,7 @@ class FilesystemStore:
         self._prefix = os.fspath(root) + "/"
         try:
             root.mkdir(mode=0o750, parents=True, exist_ok=True)
-            self._directories = _DurableDirectories(os.fspath(root))
+            self._directories = _Directories(os.fspath(root))
             self._syncer = Syncer()
         except OSError as error:
             raise storage_error(f"the storage root {root} cannot be used", error) from error

@@ -32,13 +32,15 @@ class SpoolFile:
     """A finished spool file: whole, hashed, closed, not yet on stable storage.
 
     `data_set_digest` is the digest of what follows group 0002, or None when the file does not begin with a preamble
-    and a file meta that states its length.
+    and a file meta that states its length. `content` is all its bytes when they are few, so that nobody has to read them
+    again.
     """
 
     path: Path
     size_bytes: int
     sha256: str
     data_set_digest: str | None
+    content: bytes | None = None
 
     def discard(self) -> None:
         """Remove the file if it is still in the spool."""
@@ -119,10 +121,11 @@ class SpoolWriter:
 
     def finish(self) -> SpoolFile:
         """Close the file and hand it over."""
+        content = bytes(self._pending) if not self._begun else None
         if self._pending or not self._begun:
             self._flush()
         self._close()
-        return SpoolFile(self.path, self.size_bytes, self._digests.sha256, self._digests.data_set_digest)
+        return SpoolFile(self.path, self.size_bytes, self._digests.sha256, self._digests.data_set_digest, content)
 
     def abort(self) -> None:
         """Remove the file; nothing happens after `finish`."""

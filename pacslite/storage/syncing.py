@@ -1,6 +1,6 @@
 """Syncs of files and directories that go on while their owner does something else.
 
-A sync of the disk is mostly waiting: while one instance's file is being written out, its header is read; while its
+A sync of the disk is mostly waiting: while a large instance's file is being written out, its header is read; while its
 directories are, its rows are written. The order of durability stays what `FilesystemStore` says: whoever needs a sync
 to be done waits for it. Where several threads store at once the waits overlap by themselves, and handing a sync to yet
 another thread would only cost; then the owner does it at once.
@@ -51,9 +51,8 @@ class Syncer:
         self._lock = threading.Lock()
         self._started = self._busy = 0
 
-    def start(self, work: Callable[[], None]) -> Sync:
+    def start(self, sync: Sync) -> Sync:
         """Begin a sync; it is done when this returns if the threads have others to do."""
-        sync = Sync(work)
         with self._lock:
             if self._busy >= _THREADS:
                 free = False

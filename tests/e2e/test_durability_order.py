@@ -1,6 +1,6 @@
 """The order of durability, seen in the system calls of a real server.
 
-sync of the file < rename < sync of its directory < sync of the catalog < answer
+rename < sync of the file (of a large one before the rename) < sync of its directory < sync of the catalog < answer
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import requests
+from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from pacslite.settings import Address
@@ -84,30 +86,35 @@ ANSWERS = {
 
 
 @pytest.fixture(params=["dimse", "web"])
-def traced(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], tuple[str, Trace, str]]]:
+def traced(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[Dataset], tuple[str, Trace]]]:
     role, trace = request.param, tmp_path / "trace"
     options = ("--dimse-processes", "1", "--web-processes", "1")
     with serving(tmp_path / "data", *options, prefix=(*STRACE, "-o", str(trace)), scope=role) as server:
 
-        def store() -> tuple[str, Trace, str]:
-            ds = data_sets.image()
+        def store(ds: Dataset) -> tuple[str, Trace]:
             {"dimse": store_by_dimse, "web": store_by_stow}[role](server, data_sets.part10(ds), ds.SOPInstanceUID)
-            return role, Trace(trace.read_text(errors="replace")), ds.SOPInstanceUID
+            return role, Trace(trace.read_text(errors="replace"))
 
         yield store
 
 
-def test_the_answer_comes_after_all_syncs(traced: Callable[[], tuple[str, Trace, str]]) -> None:
-    traced()  # the first instance makes directories that the second finds
-    role, trace, instance = traced()
-    renamed, done = trace.first(rf"^(rename|renameat|renameat2|link|linkat)\(.*/spool/.*{re.escape(instance)}.*= 0")
-    spool_file = re.search(r'/spool/([^"]+)"', next(call for call, begun, _ in trace.calls if begun == renamed))
-    assert spool_file
-    _, file_synced = trace.first(rf"^(fsync|fdatasync)\(\d+<[^>]*/spool/{re.escape(spool_file[1])}> ?\) += 0")
-    assert file_synced < renamed, "renamed before the bytes were durable"
-    directory_begun, directory_synced = trace.first(rf"^(fsync|fdatasync)\(\d+<[^>]*/{re.escape(instance)}> ?\) += 0", after=done)
+@pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
+def test_the_answer_comes_after_all_syncs(traced: Callable[[Dataset], tuple[str, Trace]], large: bool) -> None:
+    pixels = np.zeros((1, 512, 512), np.uint16) if large else None
+    traced(data_sets.image(pixels))  # the first instance makes directories that the second finds
+    ds = data_sets.image(pixels)
+    role, trace = traced(ds)
+    instance = re.escape(ds.SOPInstanceUID)
+    renamed, done = trace.first(rf"^(rename|renameat|renameat2|link|linkat)\(.*/spool/.*{instance}.*= 0")
+    names = re.search(r'/spool/([^"]+)".*/([^"/]+)"', next(call for call, begun, _ in trace.calls if begun == renamed))
+    assert names
+    place = f"spool/{re.escape(names[1])}" if large else f"{instance}/{re.escape(names[2])}"
+    _, file_synced = trace.first(rf"^(fsync|fdatasync)\(\d+<[^>]*/{place}> ?\) += 0")
+    assert (file_synced < renamed) is large
+    directory_begun, directory_synced = trace.first(rf"^(fsync|fdatasync)\(\d+<[^>]*/{instance}> ?\) += 0", after=done)
     catalog_begun, catalog_synced = trace.first(r"^(fsync|fdatasync)\(\d+<[^>]*/catalog\.db-wal> ?\) += 0", after=done)
+    assert directory_begun > done
+    assert file_synced < catalog_begun, "the row was durable before the bytes"
     assert directory_synced < catalog_begun, "the row was durable before the name of the file"
     answered, _ = trace.first(ANSWERS[role], after=done)
     assert catalog_synced < answered, "answered before the row was durable"
-    assert directory_begun > done
