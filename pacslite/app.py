@@ -94,8 +94,10 @@ def migrate(settings: Settings) -> None:
 def build(settings: Settings) -> Pacs:
     """Everything of one process, on existing directories or new ones. Call it after forking, never before."""
     from pacslite.core.ingest import Ingest
+    from pacslite.dicom.indexed_attributes import indexed_attributes
     from pacslite.storage.spool import Spool
 
+    indexed_attributes(settings.index_attributes)  # a wrong name is told at the start, not by the first search
     prepare_directories(settings)
     catalog, store, spool = (
         build_catalog(settings),

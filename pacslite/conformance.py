@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pacslite import error_map
 from pacslite.dicom.attributes import ATTRIBUTES, Attribute, Level, Returned, Source
 
@@ -129,8 +131,17 @@ enhanced multi-frames are not granted):
 - multiple values (`multiplevaluematching=true`): of an attribute that may have several, each value in the key has to match one. They are
   separated by backslash, of AS, AT and CS also by comma; wildcards are taken. Without it, of a list of CS values any may match.
 
-Attributes with a column are matched there and are fast when indexed. Every other attribute of an instance can still be a
-key: it is searched in the stored metadata.
+Studies come newest first, series and instances by their numbers, patients by name; equal ones in the order of their arrival.
+`orderby=StudyDate,-PatientName` (not a parameter of PS3.18) orders a search of QIDO-RS by up to four attributes that have a column or an
+index, of the level searched or above, descending behind a minus sign; what is unknown comes first. A QIDO-RS search gives
+`query_default_limit` matches unless it names a `limit`, never more than `query_max_limit`. A C-FIND gives `find_max_matches` and then ends
+with B001H instead of 0000H.
+
+Attributes with a column are matched there and are fast when indexed. Every other attribute can still be a key, private ones
+(with their creator) and such inside sequences too: it is searched in the stored metadata of at most `max_search_documents` matches that the
+other keys leave, at its own level or a lower one (above the instance, in that of the instance stored last); a wider search is refused, 413
+or A700H, naming keys to add. `index_attributes` gives further attributes an index, at the level they describe or at a given one; the worker
+builds it for what is stored, and until that is done the metadata is searched.
 """
 _ERRORS = """
 ## Failures
@@ -141,12 +152,12 @@ _ERRORS = """
 _RETURNED = {Returned.ALWAYS: "always", Returned.KNOWN: "when known", Returned.ASKED: "when asked for"}
 
 
-def page() -> str:
-    """docs/conformance.md."""
+def page(indexed: Iterable[Attribute] = ()) -> str:
+    """docs/conformance.md; `indexed` are attributes that a setting adds."""
     parts = [_HEAD]
     for level in Level:
         parts.append(f"\n### {str(level).capitalize()} level\n\n| Tag | Keyword | VR | Indexed | Returned |\n|---|---|---|---|---|\n")
-        parts += [_row(a) for a in ATTRIBUTES if a.level is level]
+        parts += [_row(a) for a in sorted([*ATTRIBUTES, *indexed], key=lambda a: a.tag) if a.level is level]
     parts.append(_ERRORS)
     for cls, row in error_map.rows().items():
         meaning = (cls.__doc__ or "").splitlines()[0].partition(";")[0].rstrip(".")

@@ -144,6 +144,13 @@ class Settings:
     match_ignore_case: bool = _setting(False, "Whether LO and SH match without regard to case.")
     query_default_limit: int = _setting(1000, "Matches of a QIDO-RS search that names no limit.", minimum=1)
     query_max_limit: int = _setting(10000, "Most matches of one QIDO-RS search.", minimum=1)
+    find_max_matches: int = _setting(100_000, "Most matches of one C-FIND; with more its final status is B001.", minimum=1)
+    max_search_documents: int = _setting(
+        10000, "Stored metadata documents that one search for attributes without an index looks into.", minimum=1
+    )
+    index_attributes: tuple[str, ...] = _setting(
+        (), "Attributes indexed besides the usual ones, by keyword, or KEYWORD:LEVEL (patient, study, series, instance)."
+    )
     max_stow_parts: int = _setting(10000, "Parts of one STOW-RS body.", minimum=1)
     max_retrieve_instances: int = _setting(100_000, "Instances that one DICOMweb request may retrieve.", minimum=1)
     max_stow_metadata_bytes: int = _setting(16 * 1024**2, "Largest JSON or XML metadata of one STOW-RS body.", minimum=1024)

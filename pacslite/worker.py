@@ -23,6 +23,7 @@ JOURNAL_INTERVAL_S = 2
 CHECKPOINT_INTERVAL_S = 5
 COMMITMENT_INTERVAL_S = 1
 ERASE_INTERVAL_S = 60
+INDEX_INTERVAL_S = 15
 JOIN_INTERVAL_S = 3600
 PRUNE_INTERVAL_S = 3600
 
@@ -103,7 +104,7 @@ def _do(pacs: Pacs, task: Task) -> None:
 
 def tasks_of(pacs: Pacs) -> tuple[Task, ...]:
     """What this release does in the background."""
-    from pacslite.core import jobs
+    from pacslite.core import jobs, search_index
     from pacslite.core.erasure import erase_doomed
     from pacslite.core.journal import Journal
     from pacslite.dimse import commitment
@@ -115,6 +116,7 @@ def tasks_of(pacs: Pacs) -> tuple[Task, ...]:
         Task("commitment.report", COMMITMENT_INTERVAL_S, commitment.report_due, calls_peers=True),
         Task("blobs.erase", ERASE_INTERVAL_S, lambda p: erase_doomed(p.catalog, p.store, grace_s), is_long=True),
         Task("jobs.prune", PRUNE_INTERVAL_S, lambda p: jobs.prune(p.catalog, p.settings.job_retention_days), is_long=True),
+        Task("index.build", INDEX_INTERVAL_S, search_index.build, is_long=True),
         Task("journal.join", JOIN_INTERVAL_S, lambda p: journal.join_past_days(), is_long=True),
         Task("spool.sweep", sweep_s, lambda p: p.spool.sweep(), is_long=True),
         Task("storage.sweep", sweep_s, _sweep_storage, is_long=True),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -80,6 +80,7 @@ class Arrival:
     extractor_version: int
     frame_index: bytes | None
     origin: Origin
+    instance_values: tuple[IndexedValue, ...] = ()
 
     @property
     def uids(self) -> tuple[str, str, str]:
@@ -198,6 +199,14 @@ def _words(level: Level, raw: Raw) -> tuple[IndexedValue, ...]:
     return tuple(word for tag, values in named for word in words_in(tag, _clean("\\".join(values), _INDEXED_CHARACTERS)))
 
 
-def row_of(level: Level, values: Values, extra: tuple[tuple[str, str], ...] = ()) -> Row:
-    """The columns of a level with the digest that tells whether they differ from those in the catalog."""
-    return _row(level, tuple([values.get(tag) for tag in _TAGS[level]]), extra)
+def row_of(level: Level, values: Values, extra: tuple[tuple[str, str], ...] = (), indexed: Iterable[IndexedValue] = ()) -> Row:
+    """The columns of a level with the digest that tells whether they differ from those in the catalog.
+
+    `indexed` are values of attributes that are indexed by configuration.
+    """
+    row = _row(level, tuple([values.get(tag) for tag in _TAGS[level]]), extra)
+    more = tuple(indexed)
+    if not more:
+        return row
+    digest = hashlib.blake2b(row.digest + repr(more).encode("utf-8", "surrogatepass"), digest_size=12).digest()
+    return Row(row.columns, digest, row.values + more)

@@ -233,7 +233,8 @@ def _follow_newest(conn: Connection, table: Any, level: Level, pk: int, scope: A
     document = json.loads(zlib.decompress(packed), strict=False)  # a NUL stands for the base URL
     values = _values(document)
     requests = _requests(document) if level is Level.SERIES else ()
-    row = row_of(level, values, requests)
+    indexed = [one for attribute in search_values.attributes_of(conn, level) for one in search_values.values_in(attribute, document)]
+    row = row_of(level, values, requests, indexed)
     conn.execute(update(table).where(table.c.pk == pk).values(**row.columns, attributes_digest=row.digest))
     search_values.replace(conn, level, pk, row.values)
     if level is Level.SERIES:

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, case, insert, null, select, update
 
-from pacslite.catalog import changes, placement
+from pacslite.catalog import changes, placement, search_values
 from pacslite.catalog.arrival import COLUMNS, Arrival, NewBlob
 from pacslite.catalog.changes import Kind
 from pacslite.catalog.models import blob, conflict, instance, metadata, version
@@ -224,8 +224,10 @@ def _put_instance(conn: Connection, arrival: Arrival, place: Place, series_pk: i
     if place.instance_pk is None or place.study_pk is None:
         row |= {"series_pk": series_pk, "sop_instance_uid": arrival.sop_instance_uid, "created_at": now}
         made: int = _INSERT_INSTANCE.only(conn, row)
+        search_values.insert(conn, Level.INSTANCE, made, arrival.instance_values)
         return made
     _UPDATE_INSTANCE.do(conn, {**row, "instance_key": place.instance_pk})
+    search_values.replace(conn, Level.INSTANCE, place.instance_pk, arrival.instance_values)
     if place.sop_class_uid != arrival.sop_class_uid:
         placement.recount_sop_classes(conn, place.study_pk)
     return place.instance_pk

@@ -14,7 +14,8 @@ from functools import lru_cache
 from sqlalchemy import Connection
 
 from pacslite.catalog.models import TABLE_OF_LEVEL
-from pacslite.catalog.search_conditions import FLAVOURS, SQLITE, Flavour, Sql, condition, conjunction
+from pacslite.catalog.search_conditions import FLAVOURS, SQLITE, Flavour, Sql, condition, conjunction, indexed_condition
+from pacslite.catalog.search_order import OrderBy, after, terms_of
 from pacslite.dicom.attributes import LEVELS, SEQUENCE_ITEMS, Attribute, Level, Source
 from pacslite.dicom.matching import Match, Name, SequenceMatch, Single
 
@@ -24,14 +25,6 @@ ITEM_SEPARATOR, VALUE_SEPARATOR = "\x1e", "\x1f"
 # Rows asked for by number at once; far below the parameters a statement may have.
 _BATCH = 500
 _TABLES = {level: TABLE_OF_LEVEL[level].name for level in LEVELS}
-_ORDER = {
-    Level.PATIENT: "patient.patient_name_alphabetic, patient.pk",
-    Level.STUDY: "study.study_date_normal DESC, study.study_time_normal DESC, study.pk DESC",
-    Level.SERIES: "series.study_pk, series.series_number_value NULLS FIRST, series.pk",
-    Level.INSTANCE: (
-        "series.study_pk, series.series_number_value NULLS FIRST, series.pk, instance.instance_number_value NULLS FIRST, instance.pk"
-    ),
-}
 # Levels above, whose columns the order needs.
 _ORDERED_BY: dict[Level, frozenset[Level]] = {level: frozenset() for level in LEVELS} | {Level.INSTANCE: frozenset({Level.SERIES})}
 _COMPUTED = {
@@ -54,7 +47,11 @@ _VERSIONS_BELOW = {
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What is looked for: rows of `level` that fit all conditions; `columns` are what each row shows after its number."""
+    """What is looked for: rows of `level` that fit all conditions; `columns` are what each row shows after its number.
+
+    With `after` only rows that come after the one of these values in the order; `()` begins, and has each page tell
+    where the next one goes on.
+    """
 
     level: Level
     conditions: tuple[tuple[Attribute, Match], ...]
@@ -62,6 +59,13 @@ class Search:
     limit: int
     offset: int = 0
     count_remaining: bool = True
+    order: tuple[OrderBy, ...] = ()
+    after: tuple[object, ...] | None = None
+
+    @property
+    def ordered_by(self) -> frozenset[Level]:
+        """The levels whose columns the order needs."""
+        return _ORDERED_BY[self.level] | {one.attribute.level for one in self.order}
 
 
 Row = tuple[object, ...]
@@ -69,10 +73,14 @@ Row = tuple[object, ...]
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One page; the first value of a row is its number. `remaining` rows come after it (1 for any when not counted)."""
+    """One page; the first value of a row is its number. `remaining` rows come after it (1 for any when not counted).
+
+    `last` is the place of the last row in the order, for `Search.after`.
+    """
 
     rows: list[Row]
     remaining: int
+    last: tuple[object, ...] = ()
 
 
 def find(connection: Connection, search: Search) -> Found:
@@ -82,6 +90,8 @@ def find(connection: Connection, search: Search) -> Found:
     flavour = FLAVOURS[connection.dialect.name]
     where = _where(search, flavour)
     rows = _fetch(connection, _page_statement(search, where, flavour), (*where.parameters, search.limit + 1, search.offset))
+    if search.after is not None:
+        return _page_with_place(rows, search)
     if len(rows) <= search.limit:
         return Found(rows, 0)
     if not search.count_remaining:
@@ -93,11 +103,18 @@ def find(connection: Connection, search: Search) -> Found:
     return Found(rows[:-1], max(_integer(counted[0][0]) - search.offset - search.limit, 1))
 
 
+def _page_with_place(rows: list[Row], search: Search) -> Found:
+    """The page without what was selected for the order alone."""
+    more, shown = len(rows) > search.limit, len(search.columns) + 1
+    rows = rows[: search.limit]
+    return Found([row[:shown] for row in rows], int(more), rows[-1][shown:] if rows else ())
+
+
 def numbers(connection: Connection, search: Search) -> list[int]:
     """The numbers of the rows that fit, in order, no more than the limit."""
     flavour = FLAVOURS[connection.dialect.name]
-    where, order = _where(search, flavour), _ORDER[search.level]
-    source = _joined(search.level, where.tables | _ORDERED_BY[search.level], where.by_patient)
+    where, order = _where(search, flavour), _order_sql(search)
+    source = _joined(search.level, where.tables | search.ordered_by, where.by_patient)
     sql = f"SELECT {_TABLES[search.level]}.pk FROM {source}{where.sql} ORDER BY {order} LIMIT {flavour.mark}"
     return [_integer(row[0]) for row in _fetch(connection, sql, (*where.parameters, search.limit))]
 
@@ -168,6 +185,9 @@ def _where(search: Search, flavour: Flavour) -> _Where:
             parts.append(_one(attribute, match, flavour))
     if below:
         parts.append(_below(search.level, below, flavour))
+    if search.after:
+        parts.append(after(terms_of(search.level, search.order), search.after, flavour))
+        tables |= search.ordered_by
     if not parts:
         return _Where("", (), frozenset(), by_patient=False)
     sql, parameters = " AND ".join(sql for sql, _ in parts), tuple(p for _, ps in parts for p in ps)
@@ -188,6 +208,8 @@ def _one(attribute: Attribute, match: Match, flavour: Flavour) -> Sql:
         items = {a.tag: a for a in SEQUENCE_ITEMS[attribute.tag]}
         sql, parameters = conjunction([condition(items[tag], "r", inner, flavour) for tag, inner in match.keys])
         return f"series.pk IN (SELECT r.series_pk FROM request_attribute AS r WHERE {sql})", parameters
+    if attribute.source is Source.INDEXED:
+        return indexed_condition(attribute, match, flavour)
     if attribute.source is Source.COMPUTED:
         sql, parameters = condition(_as_column(attribute), "patient", match, flavour)
         return sql.replace("patient.computed", _COMPUTED[attribute.keyword]), parameters
@@ -245,11 +267,17 @@ def _expression(attribute: Attribute, flavour: Flavour) -> str:
     return f"{_TABLES[attribute.level]}.{attribute.column}"
 
 
+def _order_sql(search: Search) -> str:
+    return ", ".join(term.sql for term in terms_of(search.level, search.order))
+
+
 def _page_statement(search: Search, where: _Where, flavour: Flavour) -> str:
-    level, order = search.level, _ORDER[search.level]
+    level, order = search.level, _order_sql(search)
     selected = _selected(level, search.columns, flavour)
-    shown = frozenset(a.level for a in search.columns) | _ORDERED_BY[level]
-    tables = where.tables | _ORDERED_BY[level]
+    if search.after is not None:
+        selected += "".join(f", {term.expression}" for term in terms_of(level, search.order))
+    shown = frozenset(a.level for a in search.columns) | search.ordered_by
+    tables = where.tables | search.ordered_by
     bounds = f"LIMIT {flavour.mark} OFFSET {flavour.mark}"
     if not search.offset:
         return f"SELECT {selected} FROM {_joined(level, tables | shown, where.by_patient)}{where.sql} ORDER BY {order} {bounds}"

@@ -8,11 +8,12 @@ tests/integration/query compares the two.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from pydicom.datadict import dictionary_VM
 
+from pacslite.catalog.models import TABLE_OF_LEVEL
 from pacslite.dicom.attributes import BY_TAG, Attribute, Source
 from pacslite.dicom.matching import (
     LAST,
@@ -119,6 +120,21 @@ def _fuzzy(attribute: Attribute, table: str, word: FuzzyWord, flavour: Flavour) 
     if word.sound:
         sql, parameters = f"{sql} UNION ALL {where} w.value = {flavour.mark}", (*parameters, key, SOUND + word.sound)
     return f"{table}.pk IN ({sql})", parameters
+
+
+def indexed_condition(attribute: Attribute, match: Match, flavour: Flavour) -> Sql:
+    """The condition on an attribute indexed by configuration: each of its values is a row (`catalog.search_values`)."""
+    table = TABLE_OF_LEVEL[attribute.level].name
+    values, owner = f"{table}_value", f"{table}_pk"
+    if isinstance(match, Empty):
+        return f"NOT EXISTS (SELECT 1 FROM {values} AS x WHERE x.{owner} = {table}.pk AND x.name = {flavour.mark})", (attribute.hex,)
+    if isinstance(match, AllOf):
+        return conjunction([indexed_condition(attribute, one, flavour) for one in match.matches])
+    if isinstance(match, FuzzyName):
+        return condition(attribute, table, match, flavour)
+    # One value a row: told by a tag that never has several.
+    sql, parameters = condition(replace(attribute, tag=0), "x", match, flavour)
+    return f"{table}.pk IN (SELECT x.{owner} FROM {values} AS x WHERE x.name = {flavour.mark} AND {sql})", (attribute.hex, *parameters)
 
 
 def word_key(tag: int) -> str:

@@ -9,6 +9,7 @@ in between leaves at worst a spool file or a blob that nothing refers to; both a
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import zlib
 from collections.abc import Iterator
@@ -21,8 +22,10 @@ from pacslite.catalog.arrival import Arrival, NewBlob, columns_of, identity_of, 
 from pacslite.catalog.changes import Origin
 from pacslite.catalog.database import Catalog
 from pacslite.catalog.instances import Existing, Intent
+from pacslite.catalog.search_values import IndexedValue, values_in
 from pacslite.dicom.attributes import EXTRACTED_TAGS, REQUEST_ATTRIBUTES_SEQUENCE, Level
 from pacslite.dicom.compare import same_data_set
+from pacslite.dicom.indexed_attributes import indexed_attributes
 from pacslite.dicom.instance import EXTRACTOR_VERSION, Instance, read_instance
 from pacslite.dicom.limits import Limits
 from pacslite.errors import (
@@ -113,7 +116,7 @@ class Ingest:
             read = read_instance(spool_file.path, self._limits)
             _check_expected(read, expected)
             digest = spool_file.data_set_digest or _data_set_digest(spool_file.path, read.meta.data_set_offset)
-            arrival = arrival_of(read, digest, origin, self._settings.default_issuer)
+            arrival = arrival_of(read, digest, origin, self._settings)
             outcome, number = _Acceptance(self, arrival, spool_file, placing).run()
             kept = outcome in _KEPT
             return Accepted(outcome, *arrival.uids, arrival.sop_class_uid, number, read.warnings)
@@ -268,21 +271,22 @@ def read_limits(settings: Settings, scratch: Path) -> Limits:
     )
 
 
-def arrival_of(read: Instance, data_set_digest: str, origin: Origin, default_issuer: str = "") -> Arrival:
+def arrival_of(read: Instance, data_set_digest: str, origin: Origin, settings: Settings) -> Arrival:
     """What the catalog keeps of an instance that was read within `read_limits`."""
     values, study = read.values, read.study_instance_uid
     requests = _requests(read)
+    more = _indexed_values(read, settings)
     return Arrival(
         study_instance_uid=study,
         series_instance_uid=read.series_instance_uid,
         sop_instance_uid=read.sop_instance_uid,
         sop_class_uid=read.sop_class_uid,
         transfer_syntax_uid=read.meta.transfer_syntax_uid,
-        identity=identity_of(values, study, default_issuer),
+        identity=identity_of(values, study, settings.default_issuer),
         modality=modality_of(values),
-        patient=row_of(Level.PATIENT, values),
-        study=row_of(Level.STUDY, values),
-        series=row_of(Level.SERIES, values, requests),
+        patient=row_of(Level.PATIENT, values, indexed=more.get(Level.PATIENT, ())),
+        study=row_of(Level.STUDY, values, indexed=more.get(Level.STUDY, ())),
+        series=row_of(Level.SERIES, values, requests, more.get(Level.SERIES, ())),
         instance=columns_of(Level.INSTANCE, values),
         request_attributes=requests,
         data_set_digest=data_set_digest,
@@ -290,7 +294,18 @@ def arrival_of(read: Instance, data_set_digest: str, origin: Origin, default_iss
         extractor_version=EXTRACTOR_VERSION,
         frame_index=read.frame_index.encode() if read.frame_index else None,
         origin=origin,
+        instance_values=tuple(more.get(Level.INSTANCE, ())),
     )
+
+
+def _indexed_values(read: Instance, settings: Settings) -> dict[Level, list[IndexedValue]]:
+    """The values of the attributes that a setting has indexed, by level."""
+    found: dict[Level, list[IndexedValue]] = {}
+    if settings.index_attributes:
+        document = json.loads(read.metadata, strict=False)  # a NUL stands for the base URL
+        for attribute in indexed_attributes(settings.index_attributes).values():
+            found.setdefault(attribute.level, []).extend(values_in(attribute, document))
+    return found
 
 
 def _requests(read: Instance) -> tuple[tuple[str, str], ...]:

@@ -126,7 +126,7 @@ def reindex(parts: Parts, progress: Progress | None = None) -> ReindexReport:
 class _Reindexing:
     def __init__(self, parts: Parts, progress: Progress | None) -> None:
         self._catalog, self._store, self._spool = parts.catalog, parts.store, parts.spool
-        self._issuer = parts.settings.default_issuer
+        self._settings = parts.settings
         self._limits = read_limits(parts.settings, parts.spool.directory)
         self._journal = Journal(self._store, self._spool)
         self._progress = progress or (lambda done, total: None)
@@ -209,7 +209,7 @@ class _Reindexing:
                 read = read_instance(path, self._limits)
             except InstanceRefused as error:
                 return _Read(key, refusal=str(error))
-        arrival = arrival_of(read, digests.data_set_digest or digests.sha256, origin, self._issuer)
+        arrival = arrival_of(read, digests.data_set_digest or digests.sha256, origin, self._settings)
         if arrival.uids != (parts.study_instance_uid, parts.series_instance_uid, parts.sop_instance_uid):
             return _Read(key, refusal="the bytes are of another instance than the key names")
         blob = NewBlob(parts.version_id, key, self._store.name, digests.size_bytes, digests.sha256)

@@ -124,7 +124,7 @@ def _read(parts: Parts, kept: Kept, origin: Origin) -> _Version | None:
             read = read_instance(path, read_limits(parts.settings, parts.spool.directory))
     except (BlobMissing, InstanceRefused):
         return None
-    arrival = arrival_of(read, digests.data_set_digest or digests.sha256, origin, parts.settings.default_issuer)
+    arrival = arrival_of(read, digests.data_set_digest or digests.sha256, origin, parts.settings)
     return _Version(arrival, NewBlob(kept.uid, kept.storage_key, kept.store_name, kept.size_bytes, kept.sha256))
 
 

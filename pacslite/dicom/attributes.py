@@ -39,6 +39,7 @@ class Source(Enum):
     ITEM = "item"  # items of a sequence, in a table of their own
     KEPT = "kept"  # a column that the ingest transaction keeps: counts and lists over the levels below
     COMPUTED = "computed"  # made by the query, no column
+    INDEXED = "indexed"  # indexed by configuration: values in a table beside that of the level
 
 
 # Beside the text, a column in a form in which equal things are equal text and text order is time order.

@@ -10,6 +10,7 @@ from pacslite.core import query
 from pacslite.core.query_keys import PRIVATE_GROUP, SPECIFIC_CHARACTER_SET, Dialect, Key, build_keys, private_tag
 from pacslite.dicom.attributes import LEVELS, Level, Returned, of_level
 from pacslite.dicom.document import PrivateTag
+from pacslite.dicom.indexed_attributes import indexed_attributes
 from pacslite.dicom.uids import clean_uid
 from pacslite.dicomweb import multipart_related, native_xml
 from pacslite.dicomweb.media_types import DICOM_JSON, DICOM_XML, METADATA_OFFERS, acceptable, choose
@@ -80,7 +81,17 @@ def _query(pacs: Pacs, parameters: Parameters, level: Level, shown: tuple[Level,
     limit = settings.query_default_limit if parameters.limit is None else min(parameters.limit, settings.query_max_limit)
     keys = build_keys(parameters.terms, Dialect(options=replace(parameters.options, ignore_case=settings.match_ignore_case)))
     public, private = _fields(parameters, level, shown)
-    return query.Query(level, (*parents, *keys), public, limit, parameters.offset, private)
+    return query.Query(
+        level,
+        (*parents, *keys),
+        public,
+        limit,
+        parameters.offset,
+        private,
+        order=parameters.order,
+        indexed=indexed_attributes(settings.index_attributes),
+        max_documents=settings.max_search_documents,
+    )
 
 
 def _fields(parameters: Parameters, level: Level, shown: tuple[Level, ...]) -> tuple[tuple[int, ...], tuple[PrivateTag, ...]]:

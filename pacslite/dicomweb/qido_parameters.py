@@ -6,12 +6,15 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pacslite.core.query_keys import Path, name_of, path_of
+from pacslite.core.query_keys import Path, name_of, path_of, tag_of
 from pacslite.dicom.matching import PLAIN, Options
 from pacslite.errors import InvalidQuery
 
-_NOT_ATTRIBUTES = frozenset({"limit", "offset", "fuzzymatching", "emptyvaluematching", "multiplevaluematching", "accept", "charset"})
+_NOT_ATTRIBUTES = frozenset(
+    {"limit", "offset", "orderby", "fuzzymatching", "emptyvaluematching", "multiplevaluematching", "accept", "charset"}
+)
 _OPTIONS = {"fuzzy": "fuzzymatching", "empty": "emptyvaluematching", "multiple": "multiplevaluematching"}
+_MOST_TO_ORDER_BY = 4
 # More digits than any catalog has rows; keeps the numbers within the databases' 64 bits.
 _WHOLE = re.compile(r"\d{1,15}")
 
@@ -25,6 +28,7 @@ class Parameters:
     include_all: bool = False
     limit: int | None = None
     offset: int = 0
+    order: tuple[tuple[int, bool], ...] = ()
     options: Options = PLAIN
 
 
@@ -52,6 +56,7 @@ def parse_parameters(query: Iterable[tuple[str, str]]) -> Parameters:
         include_all,
         _whole(control, "limit"),
         _whole(control, "offset") or 0,
+        _order(control.get("orderby", "")),
         Options(**{option: _switch(control, name) for option, name in _OPTIONS.items()}),
     )
 
@@ -73,6 +78,14 @@ def _whole(control: dict[str, str], name: str) -> int | None:
     if not _WHOLE.fullmatch(text) or not text.isascii():
         raise InvalidQuery(f"{name} is not a whole number of 0 or more")
     return int(text)
+
+
+def _order(text: str) -> tuple[tuple[int, bool], ...]:
+    """Our own `orderby=StudyDate,-PatientName`: attributes, each descending behind a minus sign."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if len(names) > _MOST_TO_ORDER_BY:
+        raise InvalidQuery(f"orderby: more than {_MOST_TO_ORDER_BY} attributes")
+    return tuple((tag_of(name.removeprefix("-")), name.startswith("-")) for name in names)
 
 
 def _switch(control: dict[str, str], name: str) -> bool:

@@ -9,6 +9,7 @@ from pacslite.core import query
 from pacslite.core.query_keys import PRIVATE_GROUP, Dialect, Key, build_keys, private_tag
 from pacslite.dicom.attributes import BY_TAG, LEVELS, UNIQUE_KEYS, Level
 from pacslite.dicom.document import PrivateTag
+from pacslite.dicom.indexed_attributes import IndexedAttributes, indexed_attributes
 from pacslite.dicom.matching import Options, SequenceMatch
 from pacslite.dimse import commands, pdus
 from pacslite.dimse.associations import Association, Request
@@ -20,7 +21,8 @@ from pacslite.dimse.identifiers import QUERY_RETRIEVE_LEVEL, Identifier, decode_
 _PAGE_ROWS = 500
 _FIRST_SEND_BYTES, _SEND_BYTES = 2048, 64 * 1024
 _LAST_OF_DATA_SET = 2
-_IDENTIFIER_MISMATCH = 0xA900
+# PS3.4 C.4.1.1.4: does not match the SOP class; matching reached the response limit.
+_IDENTIFIER_MISMATCH, _LIMIT_REACHED = 0xA900, 0xB001
 # What tells how to search or is answered by us: never matched, and not looked for in the catalog.
 _CONTROL = frozenset({QUERY_RETRIEVE_LEVEL, 0x00080053, RETRIEVE_AE_TITLE, INSTANCE_AVAILABILITY})
 _FIRST_DATA_SET_TAG = 0x00080000
@@ -51,7 +53,7 @@ def serve(association: Association, request: Request) -> None:
         association.respond(request, _IDENTIFIER_MISMATCH, wrong[1], (wrong[0],))
         return
     options = Options(association.settings.match_ignore_case, context.fuzzy_names, context.empty_values, context.multiple_values)
-    search = _search(identifier, context, options)
+    search = _search(identifier, context, options, indexed_attributes(association.settings.index_attributes))
     _answer(association, request, identifier, search)
 
 
@@ -72,19 +74,19 @@ def check_level(identifier: Identifier, context: Context) -> tuple[int, str] | N
     return None
 
 
-def _search(identifier: Identifier, context: Context, options: Options) -> _Search:
+def _search(identifier: Identifier, context: Context, options: Options, indexed: IndexedAttributes) -> _Search:
     level = Level(identifier.level)
     terms = [(path, text) for path, text in identifier.terms if not _is_control(path[0]) and path[0] != _TIMEZONE_OFFSET_FROM_UTC]
     dialect = Dialect(combine_date_time=context.combined_date_time, lenient=True, options=options)
     keys = build_keys(terms, dialect)
-    usable = tuple(key for key in keys if _can_match(key, level))
+    usable = tuple(key for key in keys if _can_match(key, level, indexed))
     creators = {path[0]: text for path, text in terms if len(path) == 1}
     asked = [tag for tag in identifier.asked if not _is_control(tag)]
     private = {tag: found for tag in asked if (found := private_tag(tag, creators))}
     fields = tuple(tag for tag in asked if not tag & PRIVATE_GROUP)
     if context.abstract_syntax in PATIENT_ROOT and UNIQUE_KEYS[Level.PATIENT].tag not in fields:
         fields = (*fields, UNIQUE_KEYS[Level.PATIENT].tag)
-    unsupported = len(usable) < len(keys) or _left_out(terms, keys) or any(not _can_return(tag, level, private) for tag in asked)
+    unsupported = len(usable) < len(keys) or _left_out(terms, keys) or any(not _can_return(tag, level, private, indexed) for tag in asked)
     return _Search(level, usable, fields, private, commands.PENDING_WARNING if unsupported else commands.PENDING)
 
 
@@ -93,17 +95,17 @@ def _is_control(tag: int) -> bool:
     return tag in _CONTROL or tag < _FIRST_DATA_SET_TAG
 
 
-def _can_match(key: Key, level: Level) -> bool:
+def _can_match(key: Key, level: Level, indexed: IndexedAttributes) -> bool:
     """Whether the engine matches the key at this level: what has no column only at its own level and below."""
     if not isinstance(key.tag, int):
         return True
     if key.tag in BY_TAG and not isinstance(key.match, SequenceMatch):
         return True
-    return _not_below(key.tag, level)
+    return _not_below(key.tag, level, indexed)
 
 
-def _not_below(tag: int, level: Level) -> bool:
-    return LEVELS.index(query.level_of(tag)) <= LEVELS.index(level)
+def _not_below(tag: int, level: Level, indexed: IndexedAttributes) -> bool:
+    return LEVELS.index(query.level_of(tag, indexed)) <= LEVELS.index(level)
 
 
 def _left_out(terms: Iterable[tuple[tuple[int, ...], str]], keys: tuple[Key, ...]) -> bool:
@@ -113,30 +115,41 @@ def _left_out(terms: Iterable[tuple[tuple[int, ...], str]], keys: tuple[Key, ...
     return len(asked) > len(known)
 
 
-def _can_return(tag: int, level: Level, private: dict[int, PrivateTag]) -> bool:
+def _can_return(tag: int, level: Level, private: dict[int, PrivateTag], indexed: IndexedAttributes) -> bool:
     if tag & PRIVATE_GROUP:
         return tag in private or 0x10 <= tag & 0xFFFF <= 0xFF
-    return _not_below(tag, level)
+    return _not_below(tag, level, indexed)
 
 
 def _answer(association: Association, request: Request, identifier: Identifier, search: _Search) -> None:
     """Send the matches page by page; no transaction is open while sending."""
     answerer = Answerer(identifier, str(search.level), request.context.transfer_syntax, association.settings.aet)
-    fields = tuple(tag for tag in search.fields if _not_below(tag, search.level))
+    indexed = indexed_attributes(association.settings.index_attributes)
+    fields = tuple(tag for tag in search.fields if _not_below(tag, search.level, indexed))
     private_fields = tuple(dict.fromkeys(search.private.values()))
     messages = _Messages(association, request, search.status)
-    seen: set[object] = set()
-    offset, remaining = 0, 1
-    while remaining:
-        asked = query.Query(search.level, search.keys, fields, _PAGE_ROWS, offset, private_fields, count_remaining=False)
+    settings, left = association.settings, association.settings.find_max_matches
+    cursor: query.Cursor | None = query.BEGIN
+    while cursor is not None and left > 0:
+        asked = query.Query(
+            search.level,
+            search.keys,
+            fields,
+            min(_PAGE_ROWS, left),
+            private_fields=private_fields,
+            count_remaining=False,
+            indexed=indexed,
+            max_documents=settings.max_search_documents,
+            cursor=cursor,
+        )
         page = query.find(association.pacs.catalog, asked)
-        offset, remaining = offset + len(page.rows), page.remaining
-        for batch in _batches(messages, answerer, search, page, seen):
+        cursor, left = page.cursor, left - len(page.rows)
+        for batch in _batches(messages, answerer, search, page):
             if association.cancelled():
                 association.respond(request, commands.CANCELLED)
                 return
             association.send(batch)
-    association.respond(request, commands.SUCCESS)
+    association.respond(request, commands.SUCCESS if cursor is None else _LIMIT_REACHED)
 
 
 class _Messages:
@@ -160,14 +173,11 @@ class _Messages:
         return len(self._head) + size + pdus.PDV_HEADER.size
 
 
-def _batches(messages: _Messages, answerer: Answerer, search: _Search, page: query.Page, seen: set[object]) -> Iterable[bytes]:
+def _batches(messages: _Messages, answerer: Answerer, search: _Search, page: query.Page) -> Iterable[bytes]:
     """Pending responses, some at once for one send: the first ones soon, so that the peer works while we do."""
     gathered: list[bytes] = []
     size, enough = 0, _FIRST_SEND_BYTES
-    for row, data_set in zip(page.rows, answerer.answers(page, search.private), strict=True):
-        if row[0] in seen:
-            continue
-        seen.add(row[0])
+    for data_set in answerer.answers(page, search.private):
         size += messages.append(gathered, data_set)
         if size >= enough:
             yield b"".join(gathered)

@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import zlib
 from collections.abc import Iterator
-from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +17,7 @@ from pydicom.sequence import Sequence
 from pynetdicom import AE, build_context
 from pynetdicom import pdu_primitives as primitives
 from pynetdicom.dsutils import decode, encode
+from sqlalchemy import text
 
 from pacslite.catalog.database import Catalog
 from pacslite.core import query
@@ -359,16 +359,65 @@ def test_many_matches_come_in_pages_each_once(listener: Listener) -> None:
     assert len({match.StudyInstanceUID for match in matches}) == len(matches) == STUDIES
 
 
-def test_a_row_pushed_onto_the_next_page_by_a_newcomer_comes_once(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_newcomers_and_deletions_between_pages_neither_repeat_nor_hide_a_match(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checklist 36: pages go on behind the last row, not at a number of rows."""
     real = query.find
 
-    def shifted(catalog: Catalog, asked: query.Query) -> query.Page:
-        begin = max(0, asked.offset - 1) if asked.offset else 0
-        return real(catalog, replace(asked, offset=begin))
+    def busy(catalog: Catalog, asked: query.Query) -> query.Page:
+        if asked.cursor and asked.cursor.after:
+            # What would be the newcomer before the next page, or a row less before it, by offset.
+            catalog.write(lambda conn: conn.execute(text("UPDATE study SET study_date_normal = '20990101' WHERE pk = 5")))
+        return real(catalog, asked)
 
-    monkeypatch.setattr(find.query, "find", shifted)
-    matches = found(listener, identifier(PatientID="MANY"))
-    assert len({match.StudyInstanceUID for match in matches}) == len(matches)
+    monkeypatch.setattr(find.query, "find", busy)
+    matches = [match.StudyInstanceUID for match in found(listener, identifier(PatientID="MANY"))]
+    listener.server._pacs.catalog.write(lambda conn: conn.execute(text("UPDATE study SET study_date_normal = '20200101' WHERE pk = 5")))
+    assert len(set(matches)) == len(matches) == STUDIES - 1
+
+
+@pytest.mark.parametrize(("limit", "status", "count"), [(700, 0xB001, 700), (STUDIES, commands.SUCCESS, STUDIES)])
+def test_matches_past_the_limit_end_with_b001(tmp_path: Path, catalog: Catalog, limit: int, status: int, count: int) -> None:
+    """Checklist 124: the response limit is told by B001 (PS3.4 C.4.1.1.4); all matches within it by 0000."""
+    pacs = SimpleNamespace(**vars(sink_pacs(tmp_path, find_max_matches=limit)), catalog=catalog)
+    with listening(pacs) as running:
+        matches, final = ask(running, identifier(PatientID="MANY"))
+    assert (final.number(commands.STATUS), len(matches)) == (status, count)
+
+
+def test_a_search_in_too_many_documents_is_refused_a700_naming_a_key(tmp_path: Path, catalog: Catalog) -> None:
+    """Checklist 124: A700 when the search would be too wide."""
+    pacs = SimpleNamespace(**vars(sink_pacs(tmp_path, max_search_documents=2)), catalog=catalog)
+    with listening(pacs) as running:
+        matches, final = ask(running, identifier(MilitaryRank="x"))
+        assert (matches, final.number(commands.STATUS)) == ([], 0xA700)
+        assert b"PatientID" in final.values[commands.ERROR_COMMENT]
+        assert found(running, identifier(MilitaryRank="x", PatientID="D1")) == []
+
+
+def matching(model: str, options: bytes) -> primitives.SOPClassExtendedNegotiation:
+    item = primitives.SOPClassExtendedNegotiation()
+    item.sop_class_uid, item.service_class_application_information = model, options
+    return item
+
+
+@pytest.mark.parametrize(
+    ("options", "keys", "uids"),
+    [
+        (b"\0\0\1", {"PatientName": "john doe"}, ["1.2.1"]),
+        (b"\0\0\1", {"PatientName": "mueler"}, ["1.2.2"]),
+        (b"\0\0\1", {"PatientName": "山田 taro", "SpecificCharacterSet": "ISO_IR 192"}, ["1.2.3"]),
+        (b"\0\0\0", {"PatientName": "john doe"}, []),
+        (b"\0\0\0\0\0\1", {"StudyID": '""', "PatientID": "D1"}, ["1.2.1"]),
+        (b"\0\0\0\0\0\0", {"StudyID": '""', "PatientID": "D1"}, []),
+        (b"\0\0\0\0\0\0\1", {"ModalitiesInStudy": ["CT", "SR"]}, ["1.2.1"]),
+        (b"\0\0\0\0\0\0\1", {"ModalitiesInStudy": ["CT", "MR"]}, []),
+        (b"\0\0\0\0\0\0\0", {"ModalitiesInStudy": ["SR", "XX"]}, ["1.2.1"]),
+    ],
+)
+def test_kinds_of_matching_are_done_when_negotiated(listener: Listener, options: bytes, keys: dict[str, Any], uids: list[str]) -> None:
+    """Checklist 70: fuzzy names, empty values and multiple values are granted and done (P4 C.5.1.1)."""
+    matches = found(listener, identifier(**keys), user=[matching(STUDY_ROOT_FIND, options)])
+    assert [match.StudyInstanceUID for match in matches] == uids
 
 
 def test_a_cancel_ends_the_search_with_fe00_and_the_association_goes_on(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,6 @@ import pytest
 from werkzeug.test import Client, TestResponse
 
 from pacslite.catalog.database import Catalog
-from pacslite.core import query as core_query
 from pacslite.dicomweb import qido
 from pacslite.settings import load
 from pacslite.web import app
@@ -21,7 +20,7 @@ from tests.support.catalog_rows import Loader, json_of
 from tests.support.databases import postgres
 
 __all__ = ["postgres"]
-ROOT = "http://pacs.test/dicom-web"
+ROOT = "http://localhost/dicom-web"
 CT_CLASS, SR_CLASS = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.88.11"
 STUDIES = 12
 
@@ -100,7 +99,7 @@ def _client(catalog: Catalog, **settings: Any) -> Client:
 
 def get(site: Client, path: str, accept: str | None = "application/dicom+json", **headers: str) -> TestResponse:
     headers = {"Accept": accept} | headers if accept else headers
-    return site.get("/dicom-web" + path, headers=headers, base_url="http://pacs.test")
+    return site.get("/dicom-web" + path, headers=headers, base_url="http://localhost")
 
 
 def found(site: Client, path: str) -> list[dict[str, Any]]:
@@ -210,6 +209,20 @@ def test_studies_come_newest_first_and_unknown_dates_last(site: Client) -> None:
     assert uids(site, "/studies") == [*(f"1.2.{n}" for n in range(STUDIES, 2, -1)), "1.2.1", "1.2.2"]
 
 
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [
+        ("StudyDate&PatientID=PID-1*", ["1.2.1", "1.2.10", "1.2.11", "1.2.12"]),
+        ("-PatientID&PatientID=PID-1*", ["1.2.12", "1.2.11", "1.2.10", "1.2.1"]),
+        ("ModalitiesInStudy,-StudyDate&PatientID=PID-1*", ["1.2.1", "1.2.12", "1.2.11", "1.2.10"]),
+        ("00100010&limit=2&offset=1", ["1.2.1", "1.2.10"]),
+    ],
+)
+def test_studies_come_in_the_order_asked_for(site: Client, order: str, expected: list[str]) -> None:
+    """Checklist 36: `orderby`, a common extension, keeps a whole order: the same request has the same answer."""
+    assert uids(site, "/studies?orderby=" + order) == expected
+
+
 def test_series_and_instances_come_by_their_numbers(site: Client) -> None:
     assert uids(site, "/studies/1.2.1/series", "0020000E") == ["1.2.1.3", "1.2.1.2", "1.2.1.1"]
     assert uids(site, "/studies/1.2.1/series/1.2.1.1/instances", "00080018") == ["1.2.1.1.1", "1.2.1.1.0", "1.2.1.1.2"]
@@ -273,6 +286,11 @@ def test_no_match_is_204_without_a_body(site: Client, path: str) -> None:
         ("/studies?PatientID=a%00b", "PatientID"),
         ("/studies?00291208=P0", "00290012"),
         ("/studies?SliceThickness=1", "SliceThickness"),
+        ("/studies?orderby=Nonsense", "Nonsense"),
+        ("/studies?orderby=SliceThickness", "SliceThickness"),
+        ("/studies?orderby=Modality", "Modality"),
+        ("/studies?orderby=NumberOfPatientRelatedStudies", "NumberOfPatientRelatedStudies"),
+        ("/studies?orderby=StudyDate&orderby=PatientID", "orderby"),
         ("/studies?TimezoneOffsetFromUTC=5", "TimezoneOffsetFromUTC"),
         ("/studies?EncapsulatedDocument=a", "EncapsulatedDocument"),
         ("/studies/1.2.x/series", "1.2.x"),
@@ -369,12 +387,14 @@ def test_pages_of_a_search_in_documents(site: Client) -> None:
     assert uids(site, "/studies/1.2.1/instances?AdditionalPatientHistory=History*&limit=3&offset=3", "00080018") == ["1.2.1.1.2"]
 
 
-def test_a_search_in_too_many_documents_is_refused_with_advice(site: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(core_query, "MAX_DOCUMENTS", 4)
-    reply = get(site, "/studies?AdditionalPatientHistory=x")
+def test_a_search_in_too_many_documents_is_refused_with_advice(catalog: Catalog) -> None:
+    """Checklist 26: too broad a search is 413 and names the keys to add (10.6.3.1)."""
+    bounded = _client(catalog, max_search_documents=4)
+    reply = get(bounded, "/studies?AdditionalPatientHistory=x")
     assert reply.status_code == 413
     assert "AdditionalPatientHistory" in reply.get_json()["detail"]
-    assert get(site, "/studies?AdditionalPatientHistory=x&PatientID=PID-1").status_code == 204
+    assert "PatientID" in reply.get_json()["detail"]
+    assert get(bounded, "/studies?AdditionalPatientHistory=x&PatientID=PID-1").status_code == 204
 
 
 @pytest.mark.parametrize(
@@ -527,6 +547,6 @@ def test_urls_are_those_of_the_public_address(site: Client, catalog: Catalog) ->
 
 
 def test_head_is_get_without_a_body(site: Client) -> None:
-    reply = site.head("/dicom-web/studies", base_url="http://pacs.test")
+    reply = site.head("/dicom-web/studies", base_url="http://localhost")
     assert (reply.status_code, reply.data) == (200, b"")
     assert reply.headers["Content-Length"] == str(len(get(site, "/studies").data))
