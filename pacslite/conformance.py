@@ -103,6 +103,11 @@ instance.
   before it and goes along, or after it and stays. Bytes are erased after `removal_grace_s`; until then
   `POST /api/v1/studies/{study}/undelete` (and `.../series/{series}/undelete`, `.../instances/{instance}/undelete`) brings back
   what was deleted, with all versions.
+  Above 200 instances that is 202 and a job.
+- Storage commitment (PS3.18 13): `POST /commitment-requests/{transactionUID}` with ReferencedSOPSequence as `application/dicom+json` or
+  `dicom+xml` is 200 with the result, or 202 after 2 seconds; `GET` of the same is 200, or 202 while it is awaited, 404 when it is not
+  known (results are kept for `job_retention_days`). 409 when the Transaction UID stands for other instances; the same request again is the
+  same transaction. What is committed, and the Failure Reasons, are as over DIMSE.
 - STOW-RS: 200 when all instances are stored, 202 when some are, 409 when none is, with FailureReason per instance (below); 507 or
   503 when it is the server that could store none. Bodies are `application/dicom`, or metadata as `application/dicom+json` (an
   array) or `dicom+xml` (one part per instance, no document type) with bulk data by Content-Location, absolute or relative to

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from pacslite.app import Pacs
     from pacslite.core.jobs import Handler, Runner
 
-KINDS: dict[str, str] = {}
+KINDS: dict[str, str] = {
+    "dicomweb.commitment": "pacslite.core.commitment_requests:HANDLER",
+    "studies.undelete": "pacslite.core.restoration_job:HANDLER",
+}
 """Where the handler of a kind is: module and name."""
 
 

@@ -6,9 +6,11 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pacslite.admin.jobs import JobView, accepted
+from pacslite.core import restoration_job
 from pacslite.core.archive import open_archive
 from pacslite.core.removal import Origin, Target, target_of
-from pacslite.core.restoration import undelete
+from pacslite.core.restoration import count, undelete
 from pacslite.core.retrieve import Resource, versions
 from pacslite.web.forms import rule
 from pacslite.web.messages import Reply, Request
@@ -48,6 +50,8 @@ def undelete_instance(pacs: Pacs, request: Request, study: str, series: str, ins
 def _undelete(pacs: Pacs, request: Request, *uids: str) -> Reply:
     target = target_of(*uids)
     origin = Origin("api", address=request.environ.get("REMOTE_ADDR", ""), actor=request.actor, request_id=request.request_id)
+    if count(pacs, target) > restoration_job.LARGE:
+        return accepted(request, restoration_job.queue(pacs, target, origin))
     done = undelete(pacs, target, origin)
     view = UndeletedView(done.instances, done.versions, done.arrived_anew, done.lost)
     about = {"action": f"{target.kind}.undelete", "object_id": target.lowest_uid, "address": origin.address, "outcome": "success"}
@@ -116,7 +120,7 @@ def _resource(target: Target) -> Resource:
     return Resource(target.study_instance_uid, target.series_instance_uid, target.sop_instance_uid)
 
 
-_SUMMARY = "Bring back a deleted {} whose bytes are not erased yet (removal_grace_s)"
+_SUMMARY = "Bring back a deleted {} whose bytes are not erased yet (removal_grace_s); a large one by a job"
 _SERIES = "/studies/{study}/series/{series}"
 
 OPERATIONS = (
@@ -144,7 +148,7 @@ OPERATIONS = (
         undelete_study,
         _SUMMARY.format("study"),
         "studies",
-        {200: UndeletedView},
+        {200: UndeletedView, 202: JobView},
         problems=(404, 410),
     ),
     Operation(
@@ -153,7 +157,7 @@ OPERATIONS = (
         undelete_series,
         _SUMMARY.format("series"),
         "studies",
-        {200: UndeletedView},
+        {200: UndeletedView, 202: JobView},
         problems=(404, 410),
     ),
     Operation(
@@ -162,7 +166,7 @@ OPERATIONS = (
         undelete_instance,
         _SUMMARY.format("instance"),
         "studies",
-        {200: UndeletedView},
+        {200: UndeletedView, 202: JobView},
         problems=(404, 410),
     ),
 )

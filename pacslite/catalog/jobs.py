@@ -95,8 +95,12 @@ def add(
     delay_s: float = 0,
     max_attempts: int = 5,
     unit: str = "",
+    uid: str = "",
 ) -> int:
-    """Queue a job; its number. While one of the same `dedupe_key` is queued or running, that one is meant."""
+    """Queue a job; its number. While one of the same `dedupe_key` is queued or running, that one is meant.
+
+    `uid` is its id where the caller has one that no other job has or had.
+    """
     if dedupe_key is not None:
         same = select(job.c.id).where(job.c.dedupe_key == dedupe_key, job.c.state.in_((QUEUED, RUNNING)))
         known: int | None = conn.execute(same).scalar()
@@ -104,7 +108,7 @@ def add(
             return known
     now = datetime.now(UTC)
     row = {
-        "uid": str(uuid.uuid4()),
+        "uid": uid or str(uuid.uuid4()),
         "kind": kind,
         "payload": json.dumps(payload, ensure_ascii=False),
         "actor": actor or None,

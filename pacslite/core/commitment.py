@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pacslite.catalog import inventory, jobs, retrieval
@@ -129,19 +130,32 @@ def check(catalog: Catalog, store: BlobStore, commitment: Commitment, go_on: Cal
 
     Raises Busy while the catalog is being rebuilt, StorageError when the storage fails and it is early days.
     """
+    held = _Hold(catalog, commitment, go_on)
+    return check_each(catalog, store, commitment.references, held, commitment.attempts <= _PATIENT_ATTEMPTS)
+
+
+def check_each(
+    catalog: Catalog, store: BlobStore, references: Sequence[Reference], go_on: Callable[[int], object], patient: bool
+) -> Verdict:
+    """The verdict on each instance; `go_on` is called between pieces with the number of instances done, and may raise.
+
+    Raises Busy while the catalog is being rebuilt, and StorageError when the storage fails and the caller is `patient`.
+    """
     with catalog.read() as conn:
         if inventory.is_rebuilding(conn):
             raise Busy("the catalog is being rebuilt")
-    held = _Hold(catalog, commitment, go_on)
     committed, failed = [], []
-    for number, reference in enumerate(commitment.references):
-        held.done = number
-        reason = _reason_against(catalog, store, reference, held, commitment.attempts <= _PATIENT_ATTEMPTS)
+    for number, reference in enumerate(references):
+        reason = _reason_against(catalog, store, reference, partial(_call, go_on, number), patient)
         if reason is None:
             committed.append(reference)
         else:
             failed.append((reference, reason))
     return Verdict(tuple(committed), tuple(failed))
+
+
+def _call(go_on: Callable[[int], object], done: int, _: object = None) -> None:
+    go_on(done)
 
 
 class _Hold:
@@ -150,16 +164,15 @@ class _Hold:
     def __init__(self, catalog: Catalog, commitment: Commitment, go_on: Callable[[], object]) -> None:
         self._catalog, self._commitment, self._go_on = catalog, commitment, go_on
         self._due = time.monotonic() + _RENEW_S
-        self.done = 0
 
-    def __call__(self, _: object = None) -> None:
+    def __call__(self, done: int) -> None:
         self._go_on()
         if time.monotonic() >= self._due:
-            hold(self._catalog, self._commitment, LEASE_S, self.done)
+            hold(self._catalog, self._commitment, LEASE_S, done)
             self._due = time.monotonic() + _RENEW_S
 
 
-def _reason_against(catalog: Catalog, store: BlobStore, reference: Reference, held: _Hold, patient: bool) -> int | None:
+def _reason_against(catalog: Catalog, store: BlobStore, reference: Reference, held: Callable[..., object], patient: bool) -> int | None:
     """The Failure Reason of one instance, None when it is safe."""
     items: list[ItemRow] | None = None
     while items != (items := _known(catalog, reference)):
@@ -185,7 +198,7 @@ def _known(catalog: Catalog, reference: Reference) -> list[ItemRow]:
         return retrieval.selected(conn, {Level.INSTANCE: reference.sop_instance_uid})
 
 
-def _fault(store: BlobStore, item: ItemRow, held: _Hold, patient: bool) -> str:
+def _fault(store: BlobStore, item: ItemRow, held: Callable[..., object], patient: bool) -> str:
     """What is wrong with the bytes, empty when nothing is; raises StorageError when `patient`."""
     if item.store_name != store.name:
         return f"the bytes are in the storage {item.store_name}, which is not the active one"

@@ -7,6 +7,7 @@ meanwhile stays as it is. Cut short, it goes on when it is asked for again.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -73,16 +74,32 @@ class _Version:
     blob: NewBlob
 
 
-def undelete(parts: Parts, target: Target, origin: Origin, now: datetime | None = None) -> Undeleted:
-    """Bring back what was deleted of a study, series or instance within the time of grace.
+def count(parts: Parts, target: Target, now: datetime | None = None) -> int:
+    """How many instances `undelete` would have to read; 0 also when there is nothing to bring back."""
+    return len(_by_instance(_kept(parts, target, now)[0]))
 
-    Nothing comes back, and that is told, where nothing is missing. Raises NotFound, and Gone when it is too late.
-    """
+
+def _kept(parts: Parts, target: Target, now: datetime | None) -> tuple[list[Kept], bool]:
+    """What can come back, and whether something of the target is there."""
     since = time_text((now or datetime.now(UTC)) - timedelta(seconds=parts.settings.removal_grace_s))
     prefix = RADIOLOGY + "/".join(target.uids.values()) + "/"
     with parts.catalog.read() as conn:
-        kept = deletions.kept_of(conn, target, since, prefix)
-        is_there = deletions.is_there(conn, target)
+        return deletions.kept_of(conn, target, since, prefix), deletions.is_there(conn, target)
+
+
+def undelete(
+    parts: Parts,
+    target: Target,
+    origin: Origin,
+    now: datetime | None = None,
+    go_on: Callable[[Undeleted, int, int], object] = lambda so_far, done, total: None,
+) -> Undeleted:
+    """Bring back what was deleted of a study, series or instance within the time of grace.
+
+    Nothing comes back, and that is told, where nothing is missing. `go_on` is told between batches what has come back so
+    far, and how many instances of how many were read; it may raise. Raises NotFound, and Gone when it is too late.
+    """
+    kept, is_there = _kept(parts, target, now)
     groups, total = _by_instance(kept), Undeleted()
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="undelete") as pool:
         for start in range(0, len(groups), _BATCH):
@@ -91,7 +108,8 @@ def undelete(parts: Parts, target: Target, origin: Origin, now: datetime | None 
             batch = [whole for group in found if (whole := [version for version in group if version is not None])]
             keys = {key for group in batch for version in group for key in version.arrival.keys}
             outcomes = parts.catalog.write(lambda conn, b=batch: [_restore(conn, group) for group in b], tuple(keys))  # type: ignore[misc]
-            total = _sum([total, Undeleted(lost=lost), *outcomes])
+            total = sum_of([total, Undeleted(lost=lost), *outcomes])
+            go_on(total, min(start + _BATCH, len(groups)), len(groups))
     if not total.versions and not is_there:
         raise absent(parts.catalog, target)
     return total
@@ -141,7 +159,8 @@ def _restore(conn: Connection, group: list[_Version]) -> Undeleted:
     return Undeleted(min(versions, 1), versions, 0, len(group) - versions)
 
 
-def _sum(outcomes: list[Undeleted]) -> Undeleted:
+def sum_of(outcomes: list[Undeleted]) -> Undeleted:
+    """All of them together."""
     return Undeleted(
         sum(one.instances for one in outcomes),
         sum(one.versions for one in outcomes),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pacslite.dicomweb import qido
 from pacslite.dicomweb.bulk_data import retrieve_all_bulk_data, retrieve_bulk_data, retrieve_pixel_data
+from pacslite.dicomweb.commitment import check_commitment, request_commitment
 from pacslite.dicomweb.delete import delete_resource
 from pacslite.dicomweb.metadata import retrieve_metadata
 from pacslite.dicomweb.representations import retrieve_resource
@@ -31,6 +32,8 @@ ROUTES = (
     Route("GET", f"{INSTANCE}/bulkdata/<path:bulk_path>", retrieve_bulk_data),
     *(Route("GET", f"{level}/bulkdata", retrieve_all_bulk_data) for level in (STUDY, SERIES, INSTANCE)),
     *(Route("GET", f"{level}/pixeldata", retrieve_pixel_data) for level in (STUDY, SERIES, INSTANCE)),
+    Route("POST", f"{ROOT}/commitment-requests/<transaction>", request_commitment),
+    Route("GET", f"{ROOT}/commitment-requests/<transaction>", check_commitment),
     Route("DELETE", STUDY, delete_resource),
     Route("DELETE", SERIES, delete_resource),
     Route("DELETE", INSTANCE, delete_resource),

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from pydicom.dataset import Dataset
 
+from pacslite import job_kinds
 from pacslite.catalog import changes
+from pacslite.core import jobs, restoration, restoration_job
 from pacslite.core.erasure import erase_doomed
 from pacslite.dimse import commands
 from tests.support.data_sets import CONTENT_TYPE, body, image, new_uid, part10
@@ -245,3 +247,36 @@ def test_undeleting_is_404_when_unknown_400_when_malformed_and_410_when_the_byte
     erase_doomed(pacs.catalog, pacs.store, grace_s=-1)
     status, problem = archive.undelete(study_path(ds))
     assert (status, problem["type"]) == (410, "gone")
+
+
+def test_a_large_study_is_undeleted_by_a_job(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    study, series = new_uid(), new_uid()
+    made = [image(study=study, series=series, number=number) for number in range(restoration_job.LARGE + 1)]
+    archive.store(*made)
+    path = f"/studies/{study}"
+    assert archive.delete(path).status == 204
+    pacs, stop = archive.listener.pacs, threading.Event()
+    answer = replace(archive.server, root="/api/v1").request("POST", path + "/undelete")
+    job = json.loads(answer.body)
+    assert (answer.status, job["kind"], job["state"]) == (202, "studies.undelete", "queued")
+    assert answer.headers["location"].endswith(f"/api/v1/jobs/{job['id']}")
+    again = replace(archive.server, root="/api/v1").request("POST", path + "/undelete")
+    assert json.loads(again.body)["id"] == job["id"]
+    # Stopped after the first batch, it goes on with the rest.
+    monkeypatch.setattr(restoration, "_BATCH", 150)
+    runner, write = job_kinds.runner(pacs, stop), jobs.Run.remember
+
+    def stopping(run: jobs.Run, **memo: Any) -> None:
+        write(run, **memo)
+        stop.set()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(jobs.Run, "remember", stopping)
+        assert runner.run_next()
+    assert len(archive.found(path + "/instances?limit=1000")) == 150
+    stop.clear()
+    assert runner.run_next()
+    found = json.loads(replace(archive.server, root="/api/v1").get(f"/jobs/{job['id']}").body)
+    assert (found["state"], found["progress"]["done"]) == ("succeeded", len(made))
+    assert found["result"] == {"instances": len(made), "versions": len(made), "arrived_anew": 0, "lost": 0}
+    assert len(archive.found(path + "/instances?limit=1000")) == len(made)
