@@ -194,6 +194,9 @@ class PduReader:
 
     def _receive(self) -> int:
         try:
+            # Many peers write the header of a PDU and its body one after the other and leave Nagle's algorithm on: the body
+            # then waits for our acknowledgement of the header, which the kernel would put off for 40 ms. Not lasting (tcp(7)).
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
             count = self._sock.recv_into(self._view[self._end :])
         except (BlockingIOError, TimeoutError):
             raise TimedOut("the peer stayed silent") from None

@@ -327,6 +327,26 @@ def test_stopping_cuts_a_store_that_outlasts_the_grace(tmp_path: Path) -> None:
         assert listener.server.associations == 0
 
 
+def test_what_comes_is_acknowledged_at_once_while_more_is_awaited() -> None:
+    """Peers that write a PDU in two parts with Nagle's algorithm on wait for that; the kernel alone would make it 40 ms each time."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as far:
+        near = server.accept()[0]
+        with near:
+            reader = pdus.PduReader(near, 16384, 20)
+            # An exchange to and fro is what makes the kernel put acknowledgements off.
+            for _ in range(3):
+                far.sendall(pdus.RELEASE_RQ_PDU)
+                assert reader.next()[0] == pdus.RELEASE_RQ
+                near.sendall(pdus.RELEASE_RP_PDU)
+                assert far.recv(64) == pdus.RELEASE_RP_PDU
+            near.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
+            waiting = threading.Thread(target=reader.next)
+            waiting.start()
+            until(lambda: near.getsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK) == 1)
+            far.sendall(pdus.RELEASE_RQ_PDU)
+            waiting.join()
+
+
 def test_two_listeners_share_one_port_and_get_the_connections_of_a_sender_in_turn(tmp_path: Path) -> None:
     with listening(sink_pacs(tmp_path / "a", dimse_processes=2)) as first:
         pacs = sink_pacs(tmp_path / "b", dimse_processes=2, dicom=first.address)
