@@ -119,14 +119,14 @@ def _pixels(data_set: DataSet, lookup: Lookup, spool: Spool, limits: Limits, sta
     if first.media_type in _CONVERTED:
         return _converted(_plain(parts, 0), spool, limits, stack)
     if first.default_syntax_uid or (named and named not in NATIVE and first.media_type == OCTET_STREAM):
-        found = frames_of(parts, _number(data_set, _NUMBER_OF_FRAMES))
+        found = frames_of(parts, _number(data_set, _NUMBER_OF_FRAMES), bool(first_text(data_set, _ROWS)))
         return _Pixels(encapsulated(found.frames), found.picture.transfer_syntax_uid, found.picture, found.frame_time_ms)
     if named == BIG_ENDIAN:
         raise UnsupportedTransferSyntax("pixels are sent little endian (PS3.18 8.7.3.3.1)")
     if first.media_type != OCTET_STREAM:
         raise UnsupportedTransferSyntax(f"pixels of type {first.media_type[:64]} are not taken")
     member = data_set[_PIXEL_DATA]
-    vr = "OW" if _number(data_set, _BITS_ALLOCATED) > 8 else "OB" if member.get("vr") != "OW" else "OW"
+    vr = member["vr"] if member.get("vr") in ("OB", "OW") else "OW" if _number(data_set, _BITS_ALLOCATED) > 8 else "OB"
     return _Pixels({vrs.PIXEL_DATA: element(vrs.PIXEL_DATA, vr, [_plain(parts, vrs.PIXEL_DATA)])}, EXPLICIT)
 
 

@@ -73,12 +73,23 @@ class Frames:
     frame_time_ms: float = 0.0
 
 
-def frames_of(parts: Sequence[BulkPart], number_of_frames: int) -> Frames:
-    """The frames in these parts: one in each, or several, or a video, in a single one; raises InstanceRefused leaves."""
+def frames_of(parts: Sequence[BulkPart], number_of_frames: int, described: bool) -> Frames:
+    """The frames in these parts: one in each, or several, or a video, in a single one; raises InstanceRefused leaves.
+
+    A code stream that cannot be understood is taken all the same when its part names a transfer syntax and the metadata
+    has `described` the pixels: what came over C-STORE comes over here too.
+    """
     first = parts[0]
+    moving: video.Video | None = None
+    picture: Picture | None = None
     with reading(first.extent) as read:
-        moving = video.describe(read, first.extent.length)
-        picture = moving.picture if moving else code_stream.describe(read)
+        try:
+            moving = video.describe(read, first.extent.length)
+            picture = moving.picture if moving else code_stream.describe(read)
+        except InvalidMetadata:
+            if not described or not is_uid(first.transfer_syntax_uid):
+                raise
+            picture = Picture(first.transfer_syntax_uid)
         syntax = _syntax(first, picture, read)
     if moving:
         if len(parts) > 1:
@@ -90,8 +101,8 @@ def frames_of(parts: Sequence[BulkPart], number_of_frames: int) -> Frames:
         extents = _split(extents[0])
     if number_of_frames and len(extents) != number_of_frames:
         raise InvalidMetadata(f"{len(extents)} frames came, Number of Frames (0028,0008) says {number_of_frames}")
-    described = Picture(syntax, *_description(picture), frames=len(extents))
-    return Frames(tuple(extents), described)
+    whole = Picture(syntax, *_description(picture), frames=len(extents))
+    return Frames(tuple(extents), whole)
 
 
 def _description(picture: Picture) -> tuple[int, int, int, int, bool, str]:
@@ -127,7 +138,7 @@ def _code_stream(part: BulkPart, first: Picture) -> Extent:
         return extent
     with reading(extent) as read:
         found = code_stream.describe(read)
-    if found is None:
+    if found is None or found.offset > extent.length:
         raise InvalidMetadata("a frame is no code stream")
     return Extent(extent.path, extent.offset + found.offset, min(found.length or extent.length, extent.length - found.offset))
 

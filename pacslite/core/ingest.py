@@ -266,6 +266,7 @@ def read_limits(settings: Settings, scratch: Path) -> Limits:
         max_depth=settings.max_sequence_depth,
         bulk_threshold_bytes=settings.bulk_threshold_bytes,
         max_inflated_bytes=settings.max_inflated_bytes,
+        reserve_bytes=settings.free_space_reserve_bytes,
         scratch=scratch,
         tags=EXTRACTED_TAGS | {REQUEST_ATTRIBUTES_SEQUENCE},
     )

@@ -342,5 +342,6 @@ def limits_of(settings: Settings, scratch: Path) -> Limits:
         max_depth=settings.max_sequence_depth,
         bulk_threshold_bytes=settings.bulk_threshold_bytes,
         max_inflated_bytes=settings.max_inflated_bytes,
+        reserve_bytes=settings.free_space_reserve_bytes,
         scratch=scratch,
     )

@@ -14,7 +14,7 @@ class Limits:
     `max_header_bytes` bounds what is read of the data set besides bulk values; `max_depth` the nesting of sequences and
     `max_elements` the number of elements and items; values of more than `bulk_threshold_bytes` become references to bulk
     data where PS3.18 10.4.3.3.2 allows it; `max_inflated_bytes` bounds a deflated data set, which is inflated into a
-    nameless file in `scratch`; `tags` are the top-level attributes wanted in `Instance.values` (sequences among them:
+    nameless file in `scratch`, where `reserve_bytes` stay free; `tags` are the top-level attributes wanted in `Instance.values` (sequences among them:
     kept in `Instance.header`).
     """
 
@@ -23,5 +23,6 @@ class Limits:
     max_elements: int = 2_000_000
     bulk_threshold_bytes: int = 4096
     max_inflated_bytes: int = 4 * 1024**3
+    reserve_bytes: int = 0
     scratch: Path = field(default_factory=lambda: Path(tempfile.gettempdir()))
     tags: frozenset[int] = frozenset()

@@ -24,6 +24,8 @@ ReadAt = Callable[[int, int], bytes]
 _FIRST_WINDOW = 32 * 1024
 _WINDOW = 128 * 1024
 _CHUNK = 256 * 1024
+# The room left on the disk is looked at again after so many bytes.
+_CHECKED_BYTES = 16 * 1024 * 1024
 
 
 class Source:
@@ -119,7 +121,7 @@ def _inflate_into(packed: Source, offset: int, plain: RawIOBase, bound: int) -> 
     first = packed.read(offset, _CHUNK)
     zlib_header = len(first) > 1 and first[0] & 0x0F == 8 and int.from_bytes(first[:2], "big") % 31 == 0
     machine = zlib.decompressobj(zlib.MAX_WBITS if zlib_header else -zlib.MAX_WBITS)
-    written = 0
+    written = checked = 0
     pending = first
     offset += len(first)
     while not machine.eof:
@@ -127,6 +129,9 @@ def _inflate_into(packed: Source, offset: int, plain: RawIOBase, bound: int) -> 
         written += len(data)
         if written > bound:
             raise DataSetTooLarge(f"the inflated data set is longer than {bound} bytes")
+        if written - checked >= _CHECKED_BYTES:
+            checked = written
+            _check_room(plain, packed.limits.reserve_bytes)
         _write_all(plain, data)
         pending = machine.unconsumed_tail
         if not pending and not machine.eof:
@@ -134,6 +139,12 @@ def _inflate_into(packed: Source, offset: int, plain: RawIOBase, bound: int) -> 
             offset += len(pending)
             if not pending and not data:
                 raise TruncatedDataSet("the deflated data set ends early")
+
+
+def _check_room(plain: RawIOBase, reserve_bytes: int) -> None:
+    found = os.fstatvfs(plain.fileno())
+    if reserve_bytes and found.f_bavail * found.f_frsize < reserve_bytes:
+        raise OutOfSpace("no room to inflate the data set")
 
 
 def _write_all(plain: RawIOBase, data: bytes) -> None:

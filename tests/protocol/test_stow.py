@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import json
+import shutil
 import socket
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -70,6 +73,21 @@ def test_an_instance_is_stored_and_comes_back_byte_for_byte(server: WebServer) -
     assert [study["0020000D"]["Value"] for study in json.loads(found.body)] == [[ds.StudyInstanceUID]]
 
 
+def test_a_new_resource_is_named_by_the_answer(server: WebServer) -> None:
+    """Checklist 110: Location and Content-Location when resources are new."""
+    study = new_uid()
+    one, two, three = image(study=study), image(study=study), image()
+    root = f"http://127.0.0.1:{server.port}/dicom-web"
+    first = post(server, body([part10(one)]))
+    assert first.headers["location"] == first.headers["content-location"] == root + path_of(one)
+    again = post(server, body([part10(one), part10(two)]))
+    assert again.headers["location"] == root + path_of(two)  # only that is new
+    assert "location" not in post(server, body([part10(one), part10(two)])).headers
+    both = post(server, body([part10(image(study=study)), part10(image(study=study))]))
+    assert both.headers["location"] == f"{root}/studies/{study}"
+    assert "location" not in post(server, body([part10(three), part10(image())])).headers  # no URL names both
+
+
 def test_many_parts_are_answered_in_their_order(server: WebServer) -> None:
     study, series = new_uid(), new_uid()
     sent = [image(study=study, series=series, number=n) for n in range(12)]
@@ -79,6 +97,7 @@ def test_many_parts_are_answered_in_their_order(server: WebServer) -> None:
 
 
 def test_the_same_instance_again_is_success_and_no_second_copy(server: WebServer) -> None:
+    """Checklist 115: the same again is success without a second copy."""
     file = part10(image())
     assert [post(server, body([file])).status for _ in range(2)] == [200, 200]
     stored = [path for path in (server.data / "storage").rglob("*.dcm") if path.read_bytes() == file]
@@ -92,6 +111,7 @@ def test_a_single_part_body_is_one_instance(server: WebServer) -> None:
 
 
 def test_chunked_bodies_are_taken(server: WebServer) -> None:
+    """Checklist 113, B15: chunked bodies store what they bring."""
     ds = image()
     whole = body([part10(ds)])
     pieces = (whole[at : at + 100] for at in range(0, len(whole), 100))
@@ -100,14 +120,30 @@ def test_chunked_bodies_are_taken(server: WebServer) -> None:
 
 
 def test_lf_only_lines_lower_case_headers_preamble_and_epilogue_are_taken(server: WebServer) -> None:
+    """Checklist 113: preamble, epilogue, lower-case headers and LF-only lines."""
     file = part10(image())
     content = b"preamble\n" + body([file], b"content-type: application/dicom\n", b"\n") + b"epilogue"
     assert post(server, content).status == 200
 
 
-def test_an_unquoted_type_and_boundary_are_taken(server: WebServer) -> None:
-    unquoted = f"multipart/related; type=application/dicom; boundary={BOUNDARY}"
-    assert post(server, body([part10(image())]), content_type=unquoted).status == 200
+@pytest.mark.parametrize(
+    ("type_text", "boundary"),
+    [
+        ("application/dicom", BOUNDARY),
+        ('"application/dicom"', f'"{BOUNDARY}"'),
+        ('"application/dicom"; transfer-syntax=1.2.840.10008.1.2.1', BOUNDARY),
+        ('"APPLICATION/DICOM"', '"' + "x" * 70 + '"'),
+        ('"application/dicom"', '"a b:(c)=d"'),
+    ],
+)
+def test_boundaries_and_types_of_every_legal_form_are_taken(server: WebServer, type_text: str, boundary: str) -> None:
+    """Checklist 20, B17: quoted and unquoted boundaries of up to 70 characters; CRLFCRLF and the like inside the data."""
+    ds = image()
+    block = ds.private_block(0x0099, "NASTY", create=True)
+    block.add_new(0x01, "OB", b"\r\n\r\n--" + boundary.strip('"').encode() + b"x\r\n--\r\n")
+    content = body([part10(ds)]).replace(b"--test-boundary", b"--" + boundary.strip('"').encode())
+    assert post(server, content, content_type=f"multipart/related; type={type_text}; boundary={boundary}").status == 200
+    assert server.get(path_of(ds), AS_STORED).body == part10(ds)
 
 
 @pytest.mark.parametrize("accept", [None, "*/*", DICOM_JSON, "application/json"])
@@ -130,6 +166,7 @@ def test_an_answer_that_is_not_acceptable_stores_nothing(server: WebServer) -> N
 
 
 def test_some_stored_is_202_and_says_which(server: WebServer) -> None:
+    """Checklist 104, 106, 107, 108, B16: 202, a reason for each failure, those without UIDs among Other Failures."""
     good, other = image(), image()
     answer = post(server, body([part10(other), b"no DICOM at all", part10(good)]), f"/studies/{good.StudyInstanceUID}")
     response = module(answer)
@@ -142,6 +179,7 @@ def test_some_stored_is_202_and_says_which(server: WebServer) -> None:
 
 
 def test_none_stored_is_409_with_reasons(server: WebServer) -> None:
+    """Checklist 104, 105, 107: 409 with reasons, RetrieveURL there and empty."""
     unreadable = post(server, body([b"no DICOM at all"]))
     assert (unreadable.status, set(module(unreadable))) == (409, {"00081190", "0008119A"})
     assert module(unreadable)["00081190"] == {"vr": "UR"}
@@ -194,6 +232,7 @@ def test_a_wrong_content_type_is_told_apart_from_a_malformed_one(server: WebServ
     [b"", b"--test-boundary--\r\n", b"no multipart body", b"--test-boundary\r\nA: b\r\n\r\n", body([b"x"])[:-20]],
 )
 def test_a_body_without_a_whole_part_is_400(server: WebServer, content: bytes) -> None:
+    """Checklist 104, B15: no part is an error."""
     assert post(server, content).status == 400
 
 
@@ -222,6 +261,7 @@ def test_a_malformed_study_in_the_url_is_400(server: WebServer) -> None:
 
 
 def test_too_large_a_body_is_413_by_its_length_or_when_it_is_reached(server: WebServer) -> None:
+    """Checklist B18: an explicit limit, held by the announced length and by what comes."""
     large = body([b"x" * (LIMIT + 1)])
     assert post(server, iter([large[:2_000_000], large[2_000_000:]])).status == 413
     assert post(server, large).status == 413
@@ -282,6 +322,60 @@ def test_one_connection_carries_many_requests_read_or_not(server: WebServer) -> 
             assert (answer.status, bool(answer.read())) == (status, True)
     finally:
         connection.close()
+
+
+def test_a_body_with_a_content_coding_is_415_whatever_it_inflates_to(server: WebServer) -> None:
+    """Checklist B41: forged gzip is not inflated at all."""
+    answer = post(server, gzip.compress(b"x" * 1_000_000), Content_Encoding="gzip")
+    assert (answer.status, answer.headers["content-type"]) == (415, "application/problem+json")
+    assert "application/dicom+json" in answer.headers["accept"]
+
+
+def test_nothing_is_taken_that_would_use_up_the_last_of_the_disk(tmp_path: Path) -> None:
+    free = shutil.disk_usage(tmp_path).free
+    with running(tmp_path / "data", free_space_reserve_bytes=str(free * 2)) as full:
+        for content in (body([part10(image())]), iter([body([part10(image())])])):
+            assert post(full, content).status == 507
+        assert list((full.data / "spool").iterdir()) == []
+    with running(tmp_path / "more", free_space_reserve_bytes=str(free - 4 * 1024**3), max_upload_bytes=str(2**60)) as room:
+        assert post(room, body([part10(image())])).status == 200
+        # Refused by its announced length, before anything of it has come.
+        with socket.create_connection(("127.0.0.1", room.port)) as connection:
+            head = f"POST /dicom-web/studies HTTP/1.1\r\nHost: h\r\nContent-Type: {CONTENT_TYPE}\r\nContent-Length: {free}\r\n\r\n"
+            connection.sendall(head.encode())
+            assert connection.recv(65536).startswith(b"HTTP/1.1 507")
+
+
+def test_another_class_in_the_file_meta_is_warned_of_when_warnings_are_wanted(tmp_path: Path) -> None:
+    """Checklist 107, 109: B007 and B000 with 202; nothing is coerced, so there is no Original Attributes Sequence."""
+    with running(tmp_path / "data", coercion_warnings="1") as warning:
+        ds = image()
+        file = part10(ds)
+        other = file[:400].replace(b"1.2.840.10008.5.1.4.1.1.7\0", b"1.2.840.10008.5.1.4.1.1.2\0", 1) + file[400:]
+        answer = post(warning, body([other]))
+        assert (answer.status, items(module(answer), "00081199")[0]["00081196"]) == (202, 0xB007)
+        few = image()
+        few.NumberOfFrames = 3
+        answer = post(warning, body([part10(few)]))
+        assert (answer.status, items(module(answer), "00081199")[0]["00081196"]) == (202, 0xB000)
+        assert b"OriginalAttributes" not in warning.get(path_of(few) + "/metadata", "multipart/related; type=application/dicom+xml").body
+
+
+def test_curl_stores_a_file_of_unknown_length(server: WebServer, tmp_path: Path) -> None:
+    """Checklist B15: what curl sends from a pipe, chunked."""
+    curl = shutil.which("curl")
+    if curl is None:
+        pytest.skip("curl is not installed")
+    ds = image()
+    command = [curl, "-sS", "-o", str(tmp_path / "answer"), "-w", "%{http_code}", "-H", f"Content-Type: {CONTENT_TYPE}"]
+    sent = subprocess.run(
+        [*command, "-H", "Transfer-Encoding: chunked", "--data-binary", "@-", f"{server.url}/studies"],
+        input=body([part10(ds)]),
+        capture_output=True,
+        check=True,
+    )
+    assert sent.stdout == b"200"
+    assert server.get(path_of(ds), AS_STORED).body == part10(ds)
 
 
 def test_a_request_behind_a_body_in_one_packet_is_answered(server: WebServer) -> None:
