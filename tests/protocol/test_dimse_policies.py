@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +39,7 @@ from tests.support.dimse import (
     uid_value,
     until,
 )
+from tests.support.processes import environment
 from tests.support.retrieval import get_rq, keep, keys, known, move_rq, retrieving
 
 COMMITMENT = "1.2.840.10008.1.20.1"
@@ -178,6 +181,50 @@ def test_a_catalog_out_of_reach_is_a_passing_refusal(tmp_path: Path) -> None:
     pacs.catalog = Catalog(f"sqlite:///{tmp_path}/missing/catalog.db")
     with listening(pacs) as running:
         assert answer_to(running, "TESTER") == (pdus.ASSOCIATE_RJ, bytes((2, 3, 1)))
+
+
+_ELSEWHERE = """
+import json, sys
+from pathlib import Path
+from pacslite import app
+from pacslite.settings import Address, Settings
+from tests.support.dimse import Peer, associate_rq, listening
+from pacslite.catalog.peers import Peer as KnownPeer
+from pacslite.core import peers
+
+def outcome(host):
+    with Peer(Address(host, running.address.port)) as peer:
+        peer.send(associate_rq(calling="MODALITY"))
+        kind, body = peer.pdu()
+        return [kind, *(body[1:] if kind == 3 else [])]
+
+pacs = app.build(Settings(data=Path(sys.argv[1]), dicom=Address("0.0.0.0", 0)))
+pacs.catalog.migrate()
+with listening(pacs) as running:
+    found = [outcome("127.0.0.1"), outcome("198.51.100.1")]
+    for host in ("198.51.100.1", "203.0.113.9"):
+        peers.put(pacs.catalog, KnownPeer("MODALITY", host, 104))
+        found += [outcome("127.0.0.1"), outcome("198.51.100.1")]
+pacs.close()
+print(json.dumps(found))
+"""
+
+
+def test_over_a_real_address_of_another_network(tmp_path: Path) -> None:
+    """Checklist 129: in a network of its own, where this machine has an address that is not loopback."""
+    apart = ["unshare", "-rn", "sh", "-c", 'ip link set lo up && ip addr add 198.51.100.1/32 dev lo && exec "$@"', "sh"]
+    if (
+        not shutil.which("unshare")
+        or not shutil.which("ip")
+        or subprocess.run([*apart, "true"], capture_output=True, check=False).returncode
+    ):
+        pytest.skip("no network namespaces here")
+    done = subprocess.run(
+        [*apart, sys.executable, "-c", _ELSEWHERE, str(tmp_path)], capture_output=True, text=True, env=environment(), check=False
+    )
+    assert done.returncode == 0, done.stderr
+    accepted, not_known = [pdus.ASSOCIATE_AC], [pdus.ASSOCIATE_RJ, 1, 1, 3]
+    assert json.loads(done.stdout) == [accepted, not_known, accepted, accepted, accepted, not_known]
 
 
 # The policy itself, for addresses that a test has no connections from
