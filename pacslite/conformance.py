@@ -81,7 +81,15 @@ Root `/dicom-web` (PS3.18). Searches: the six resources of table 10.6.1-1, as `a
 `POST /studies` and `/studies/{study}`. Retrieve: study, series, instance; metadata, bulk data and pixel data of each; frames. Delete: study, series,
 instance.
 
-- Without an Accept header the default of the resource is sent (`strict_accept` makes it 406).
+- Without an Accept header the default of the resource is sent (`strict_accept` makes it 406). Errors are application/problem+json, or
+  problem+xml, HTML or plain text for those who accept only that; where none fits JSON, in strict mode HTML.
+- Text is UTF-8; an Accept-Charset that cannot be met is 406, unknown names in it are ignored.
+- OPTIONS on every resource tells its methods (Allow); on the root OPTIONS and GET give the capabilities (8.9) as WADL, in XML or JSON.
+- ETag on all that is retrieved and found, strong except on multipart bodies; it changes with every version. Last-Modified on instances
+  and what is in them. If-None-Match, If-Modified-Since, If-Match (on GET and DELETE; there it names the ETag of the metadata), If-Range.
+- Ranges of single-part bodies (206, 416); several ranges in one request, and ranges of multipart bodies, are answered whole. 206 means
+  nothing else: a retrieve of which a part cannot be given is refused.
+- JSON of some length is compressed with gzip for those who take it. A body may be chunked, so that nothing needs 411.
 - Native transfer syntaxes are converted among each other; compressed ones are sent as stored or, when that is not accepted,
   refused with 406.
 - A retrieval is all or nothing: 406 when an instance cannot be given as asked, 500 naming the instances whose bytes are missing (a

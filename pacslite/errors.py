@@ -15,7 +15,9 @@
     │   └── FrameNotFound           the instance has fewer frames
     ├── Gone                        existed, was deleted
     ├── MethodNotAllowed            the resource has no such method (carries the allowed ones)
+    ├── Misdirected                 a request for a host that is not served here
     ├── Conflict                    the state of the resource forbids it
+    ├── PreconditionFailed          the caller's If-Match names another state than the present one
     ├── TooLarge                    over a limit for one request
     ├── RangeNotSatisfiable         no byte of the asked range exists
     ├── Unauthenticated             no valid credentials
@@ -122,8 +124,16 @@ class MethodNotAllowed(PacsliteError):
         self.allowed = allowed
 
 
+class Misdirected(PacsliteError):
+    """A request for a host that is not served here."""
+
+
 class Conflict(PacsliteError):
     """The state of the resource forbids it."""
+
+
+class PreconditionFailed(PacsliteError):
+    """The caller's If-Match names another state than the present one."""
 
 
 class TooLarge(PacsliteError):

@@ -12,6 +12,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -84,8 +85,7 @@ class Settings:
     public_url: str | None = _setting(None, "URL under which clients reach the server, with a path prefix if any.")
     trusted_proxies: tuple[str, ...] = _setting((), "Addresses and networks whose Forwarded and X-Forwarded-* headers are believed.")
     allowed_hosts: tuple[str, ...] = _setting(
-        (),
-        "Host names served beside loopback names and the one of public_url; `*` serves all. When not set, only a loopback address is checked.",
+        (), "Hosts served beside loopback names and that of public_url, `*` for all; when not set, a loopback address serves no others."
     )
     metrics_public: bool = _setting(False, "Whether /metrics needs no login.")
     analysis_services: dict[str, Any] = _setting({}, "JSON object {name: {url, timeout_s}} of analysis services.")
@@ -94,12 +94,8 @@ class Settings:
 
     web_processes: int = _setting(2, "Processes of the web role.", minimum=1)
     web_threads: int = _setting(8, "Threads of each web process.", minimum=1)
-    web_waiting: int = _setting(
-        64, "Request bodies for which each web process waits at once; one more is told to come again (503).", minimum=1
-    )
-    web_min_bytes_per_s: int = _setting(
-        1000, "Slowest a request body may come, once network_timeout_s was spent waiting for it.", minimum=0
-    )
+    web_waiting: int = _setting(64, "Bodies each web process waits for at once, half of them of one address; beyond it 503.", minimum=1)
+    web_min_bytes_per_s: int = _setting(1000, "Slowest a body may come, once network_timeout_s was spent waiting for it.", minimum=0)
     dimse_processes: int = _setting(2, "Processes of the DICOM listener.", minimum=1)
     max_associations: int = _setting(100, "Associations held at once by each DICOM process.", minimum=1)
     max_pdu_bytes: int = _setting(131072, "Largest P-DATA PDU received, offered in the negotiation.", minimum=4096)
@@ -292,6 +288,15 @@ def load(file: Path | None = None, environment: Mapping[str, str] | None = None,
 def _checked(settings: Settings) -> Settings:
     if not re.fullmatch(r"[!-\[\]-~](?:[ -\[\]-~]{0,14}[!-\[\]-~])?", settings.aet):
         raise ConfigurationError(f"aet: {settings.aet!r} is not an AE title (1-16 characters of ISO 646, no backslash)")
+    if settings.public_url and not re.fullmatch(
+        r"https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?(?:/[A-Za-z0-9._~-]+)*/?", settings.public_url
+    ):
+        raise ConfigurationError(f"public_url: {settings.public_url!r} is not http(s)://HOST[:PORT][/PREFIX]")
+    for one in settings.trusted_proxies:
+        try:
+            ip_network(one, strict=False)
+        except ValueError:
+            raise ConfigurationError(f"trusted_proxies: {one!r} is neither an address nor a network (10.0.0.0/8)") from None
     if settings.storage == "s3" and not settings.s3_bucket:
         raise ConfigurationError("s3_bucket: the S3 storage needs a bucket")
     if settings.dicom_tls and not settings.dicom_tls_certificate:

@@ -40,20 +40,22 @@ class Logger(gunicorn.glogging.Logger):  # type: ignore[misc]
 
 def options(settings: Settings) -> dict[str, Any]:
     """Gunicorn's settings for these settings."""
-    from pacslite.web.gunicorn_worker import worker_class
+    from pacslite.web.gunicorn_worker import MOST_LINE_BYTES, worker_class
+    from pacslite.web.threads import Patience
 
+    patience = Patience(settings.web_waiting, settings.network_timeout_s, settings.web_min_bytes_per_s)
     return {
         "bind": [settings.http.text],
         "workers": settings.web_processes,
         "threads": settings.web_threads,
-        "worker_class": worker_class(settings.network_timeout_s),
+        "worker_class": worker_class(patience),
         # Threads, locks and connections do not survive a fork: each worker builds its own.
         "preload_app": False,
         "sendfile": True,
         "timeout": _WORKER_SILENCE_S,
         "graceful_timeout": _GRACE_S,
         "keepalive": _KEEPALIVE_S,
-        "limit_request_line": 8190,
+        "limit_request_line": MOST_LINE_BYTES,
         "worker_tmp_dir": _SHARED_MEMORY if os.path.isdir(_SHARED_MEMORY) else None,
         "control_socket_disable": True,
         "forwarded_allow_ips": ",".join(settings.trusted_proxies),

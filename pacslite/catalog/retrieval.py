@@ -32,6 +32,7 @@ class ItemRow(NamedTuple):
     store_name: str
     size_bytes: int
     sha256: str
+    created_at: str = ""
 
 
 class DocumentRow(NamedTuple):
@@ -73,6 +74,7 @@ _ITEM = (
     blob.c.store_name,
     blob.c.size_bytes,
     blob.c.sha256,
+    version.c.created_at,
 )
 _UNIQUE = {
     Level.PATIENT: patient.c.identity_id,

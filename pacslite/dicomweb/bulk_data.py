@@ -31,7 +31,7 @@ from pacslite.dicomweb.resource import instance_url, requested, suffix
 from pacslite.dicomweb.wado import frame_parts, headers, multipart, one_body, retrieve_frames
 from pacslite.errors import FrameNotFound, NotAcceptable, NotFound
 from pacslite.web.messages import Reply, Request
-from pacslite.web.replies import names_etag
+from pacslite.web.replies import http_date, names_etag
 
 if TYPE_CHECKING:
     from pacslite.app import Pacs
@@ -116,7 +116,7 @@ def _one_value(request: Request, resource: Resource, value: BulkData, offer: Off
     location = _location(request, resource, value)
     if not offer.multipart:
         kind = OCTET_STREAM if offer.name == OCTET_STREAM else offer.name
-        named = ("Content-Type", kind), ("Content-Location", location)
+        named = ("Content-Type", kind), ("Content-Location", location), ("Last-Modified", http_date(value.item.created_at))
         return Reply(200, headers(etag, *named), one_body([retrieve.read_small(piece) for piece in value.pieces]))
     return multipart([OutgoingPart(content_type(offer), value.pieces, location)], offer.name, headers("W/" + etag))
 

@@ -24,6 +24,7 @@ from pacslite.dicomweb import native_xml
 from pacslite.dicomweb.media_types import DICOM_JSON, DICOM_XML, METADATA_OFFERS, acceptable, choose
 from pacslite.dicomweb.resource import requested
 from pacslite.errors import NotAcceptable, NotFound
+from pacslite.web.encodings import tag_of_gzip, takes_gzip
 from pacslite.web.messages import Reply, Request
 from pacslite.web.replies import names_etag
 
@@ -43,7 +44,7 @@ def retrieve_metadata(pacs: Pacs, request: Request, study: str, series: str | No
     offer = choose(accepted, METADATA_OFFERS)
     if offer is None:
         raise NotAcceptable("Metadata is application/dicom+json, or multipart/related of application/dicom+xml.")
-    variant = "xml" if offer.name == DICOM_XML else "json.gz" if resource.sop_instance_uid is None and _takes_gzip(request) else "json"
+    variant = "xml" if offer.name == DICOM_XML else "json.gz" if resource.sop_instance_uid is None and takes_gzip(request) else "json"
     digest = _digest(pacs, request, resource, variant)
     headers = [
         ("Content-Type", _content_type(variant, digest)),
@@ -58,12 +59,11 @@ def retrieve_metadata(pacs: Pacs, request: Request, study: str, series: str | No
     return Reply(200, headers, _body(pacs, request, resource, variant, digest))
 
 
-def _takes_gzip(request: Request) -> bool:
-    for member in (request.header("Accept-Encoding") or "").split(","):
-        coding, _, parameters = member.partition(";")
-        if coding.strip().lower() == "gzip":
-            return parameters.replace(" ", "").lower() not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
-    return False
+def etags(pacs: Pacs, request: Request, study: str, series: str | None = None, instance: str | None = None) -> tuple[str, ...]:
+    """The ETags of the metadata in all its forms as it is now; raises NotFound, Gone."""
+    resource = requested(request, study, series, instance)
+    named = [f'"{_digest(pacs, request, resource, variant)[:32]}"' for variant in ("json", "json.gz", "xml")]
+    return (*named, tag_of_gzip(named[0]))
 
 
 def _digest(pacs: Pacs, request: Request, resource: Resource, variant: str) -> str:

@@ -19,12 +19,14 @@ from pacslite.dicomweb.qido_json import INSTANCE_AVAILABILITY, RETRIEVE_URL, enc
 from pacslite.dicomweb.qido_parameters import Parameters, parse_parameters
 from pacslite.errors import NotAcceptable
 from pacslite.web.messages import Reply, Request, Route
+from pacslite.web.replies import tag_of
 
 if TYPE_CHECKING:
     from pacslite.app import Pacs
 
 _DEFAULTS = {level: tuple(a.tag for a in of_level(level) if a.returned is not Returned.ASKED) for level in LEVELS}
 # Answered whatever is asked, or never: all text is UTF-8 (8.7.3.5.3).
+_KEPT = [("Cache-Control", "private, no-cache"), ("Vary", "Accept")]
 _MADE_HERE = frozenset({RETRIEVE_URL, INSTANCE_AVAILABILITY, SPECIFIC_CHARACTER_SET})
 
 
@@ -112,4 +114,5 @@ def _reply(objects: list[str], headers: list[tuple[str, str]], media_type: str) 
         reply = multipart_related.encode(parts, DICOM_XML)
         reply.headers += headers
         return reply
-    return Reply(200, [("Content-Type", DICOM_JSON), *headers], ("[" + ",".join(objects) + "]").encode())
+    body = ("[" + ",".join(objects) + "]").encode()
+    return Reply(200, [("Content-Type", DICOM_JSON), ("ETag", tag_of(body)), *_KEPT, *headers], body)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pacslite.dicomweb import qido
+from pacslite.dicomweb import capabilities, qido
 from pacslite.dicomweb.bulk_data import retrieve_all_bulk_data, retrieve_bulk_data, retrieve_pixel_data
 from pacslite.dicomweb.commitment import check_commitment, request_commitment
 from pacslite.dicomweb.delete import delete_resource
@@ -38,3 +38,4 @@ ROUTES = (
     Route("DELETE", SERIES, delete_resource),
     Route("DELETE", INSTANCE, delete_resource),
 )
+ROUTES = (*ROUTES, *capabilities.routes(ROOT, ROUTES))

@@ -31,7 +31,7 @@ from pacslite.dicomweb.multipart_related import OutgoingPart
 from pacslite.dicomweb.resource import instance_url, requested, suffix
 from pacslite.errors import InvalidFrameNumber, NotAcceptable
 from pacslite.web.messages import Body, Headers, Reply, Request, Segment, SegmentsBody
-from pacslite.web.replies import names_etag
+from pacslite.web.replies import http_date, names_etag
 
 if TYPE_CHECKING:
     from pacslite.app import Pacs
@@ -55,7 +55,8 @@ def retrieve_instances(pacs: Pacs, request: Request, study: str, series: str | N
     syntaxes = "|".join(f"{item.sha256}{offer.transfer_syntax}" for item, offer in zip(items, chosen, strict=True))
     etag = hashlib.sha256(f"{syntaxes}|{request.dicomweb_url}".encode()).hexdigest()[:32]
     if not chosen[0].multipart:
-        of_one = headers(f'"{etag}"', ("Content-Type", content_type(chosen[0])))
+        changed = ("Last-Modified", http_date(items[0].created_at))
+        of_one = headers(f'"{etag}"', ("Content-Type", content_type(chosen[0])), changed)
         return Reply(200, of_one, _instance_body(pacs, items[0], chosen[0]))
     if names_etag(request.header("If-None-Match"), f'W/"{etag}"'):
         return Reply(200, headers(f'W/"{etag}"'))
@@ -80,15 +81,16 @@ def retrieve_frames(pacs: Pacs, request: Request, study: str, series: str, insta
     if offer is None:
         raise NotAcceptable(f"The frames cannot be given in an acceptable media type and transfer syntax. {_ARCHIVE_SYNTAX}")
     named = frame_list if len(frame_list) <= 32 else hashlib.sha256(frame_list.encode()).hexdigest()[:32]
-    etag = f'"{image.item.sha256[:32]}-{named}"'
+    etag = f'"{image.item.sha256[:32]}-{named}-{offer.transfer_syntax}"'
+    changed = ("Last-Modified", http_date(image.item.created_at))
     limits = retrieve.limits_of(pacs.settings, pacs.spool.directory)
     if not offer.multipart and len(numbers) > 1:
-        return Reply(200, headers(etag, ("Content-Type", content_type(offer))), frames.packed(pacs.store, image, numbers, limits))
+        return Reply(200, headers(etag, ("Content-Type", content_type(offer)), changed), frames.packed(pacs.store, image, numbers, limits))
     pieces = [frames.frame(pacs.store, image, number, limits) for number in numbers]
     if not offer.multipart:
-        return Reply(200, headers(etag, ("Content-Type", content_type(offer))), one_body(pieces[0]))
+        return Reply(200, headers(etag, ("Content-Type", content_type(offer)), changed), one_body(pieces[0]))
     parts = frame_parts(request, resource, image.item, offer, zip(numbers, pieces, strict=True))
-    return multipart(list(parts), offer.name, headers("W/" + etag))
+    return multipart(list(parts), offer.name, headers("W/" + etag, changed))
 
 
 def frame_parts(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import html
 import json
-import re
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
@@ -17,6 +16,7 @@ from urllib.parse import quote, urlsplit
 from pacslite.errors import NotFound
 from pacslite.ui import viewer_package
 from pacslite.ui.viewer_package import Installed, ViewerFile
+from pacslite.web.encodings import takes_gzip
 from pacslite.web.messages import FileBody, Headers, Reply, Request, Route
 
 if TYPE_CHECKING:
@@ -175,20 +175,11 @@ def _file(request: Request, path: Path, found: ViewerFile) -> Reply:
     ]
     if found.gzip_bytes is not None:
         headers.append(("Vary", "Accept-Encoding"))
-        if accepts_gzip(request.header("Accept-Encoding") or ""):
+        if takes_gzip(request):
             path, size, etag = path.with_name(path.name + ".gz"), found.gzip_bytes, etag + "-gz"
             headers.append(("Content-Encoding", "gzip"))
     headers.append(("ETag", f'"{etag}"'))
     return Reply(200, headers, FileBody(path, 0, size))
-
-
-def accepts_gzip(header: str) -> bool:
-    """Whether an Accept-Encoding header takes gzip (RFC 9110 12.5.3)."""
-    weights: dict[str, bool] = {}
-    for item in header.lower().split(","):
-        coding, _, parameter = item.partition(";")
-        weights[coding.strip()] = re.fullmatch(r"\s*q=0(\.0*)?\s*", parameter) is None
-    return weights.get("gzip", weights.get("*", False))
 
 
 ROUTES = (

@@ -11,7 +11,6 @@ from werkzeug.exceptions import HTTPException
 from pacslite.logs import bound
 from pacslite.web.front import Front, WsgiApplication
 from pacslite.web.messages import Handler, Reply, Route
-from pacslite.web.problems import http_problem, problem
 from pacslite.web.replies import send
 from pacslite.web.site import Hook, Site
 
@@ -37,7 +36,12 @@ def create_flask(site: Site, routes: Iterable[Route], blueprints: Iterable[Bluep
 
     @app.before_request
     def preflight() -> Response | None:
+        if request.method != "OPTIONS":
+            return None
         reply = site.preflight(site.request(request.environ))
+        if reply is None and request.url_rule is not None and not request.url_rule.endpoint.startswith("OPTIONS "):
+            allowed = app.create_url_adapter(request).allowed_methods()  # type: ignore[union-attr]
+            reply = Reply(204, [("Allow", ", ".join(sorted(allowed)))])
         return None if reply is None else _response(reply)
 
     @app.after_request
@@ -52,9 +56,9 @@ def create_flask(site: Site, routes: Iterable[Route], blueprints: Iterable[Bluep
 
     @app.errorhandler(Exception)
     def of_others(error: Exception) -> Response:
-        request_id = site.request(request.environ).request_id
-        with bound(request_id=request_id):
-            return _response(problem(error, request_id))
+        ours = site.request(request.environ)
+        with bound(request_id=ours.request_id):
+            return _response(site.problem(ours, error))
 
     return app
 
@@ -81,7 +85,7 @@ def _response(reply: Reply) -> Response:
 
 def _of_http(error: HTTPException, site: Site) -> Reply:
     status = error.code or 500
-    reply = http_problem(status, _DETAILS.get(status, error.description or ""), site.request(request.environ).request_id)
+    reply = site.http_problem(site.request(request.environ), status, _DETAILS.get(status, error.description or ""))
     allowed = getattr(error, "valid_methods", None)
     if status == 405 and allowed:
         reply.headers.append(("Allow", ", ".join(sorted(allowed))))

@@ -1,28 +1,42 @@
 """Gunicorn's threaded worker, with a bound on waits for clients, and our words for what never reaches the application.
 
-A request holds a thread until its body is there and its answer is gone; without a bound, as many uploads that broke off
-without a word as there are threads end the service. Gunicorn answers a malformed request by a page that repeats its line or
-header, and logs the same. A URL may carry the name of a patient, and every answer of ours is a problem with a request id.
+A connection gets a thread when the head of a request has come, and while its body is waited for another thread works in its place
+(`web.threads`); so clients who stop in the middle end nothing. Gunicorn answers a malformed request by a page that repeats its
+line or header, and logs the same. A URL may carry the name of a patient, and every answer of ours is a problem with a request id.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import re
+import select
 import socket
 import struct
+import time
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
 from gunicorn import util
 from gunicorn.http import errors
-from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.workers.gthread import _DEFER, ThreadWorker
 
+from pacslite.errors import Busy
 from pacslite.web.problems import http_problem
 from pacslite.web.replies import with_length
+from pacslite.web.threads import Patience, Threads, gave_up
 
 _log = logging.getLogger(__name__)
+
+MOST_LINE_BYTES = 8190
+MOST_HEAD_BYTES = 64 * 1024
+_COMMON_HEAD_BYTES = 4096
+# A connection just made has its request with it, or a moment later; other waits are the poller's.
+_FIRST_WAIT_MS = 5
+_LINGER_MS = 2000
+_MOST_DRAINED_BYTES = 4 * 1024 * 1024
+_HEAD_END = re.compile(rb"\n\r?\n")
 
 # The first class that fits counts; text of the request itself is never repeated.
 _REFUSALS: tuple[tuple[type[Exception], int, str], ...] = (
@@ -38,14 +52,58 @@ _REFUSALS: tuple[tuple[type[Exception], int, str], ...] = (
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
-    """The worker of the web role; a client may stay silent, or refuse to be sent to, for `silence_s`."""
+    """The worker of the web role; a client may stay silent, or refuse to be sent to, for `patience.silence_s`."""
 
-    silence_s = 60
+    patience = Patience(64, 60, 1000)
+
+    def get_thread_pool(self) -> Threads:
+        """Threads that can wait for clients without being missed."""
+        return Threads(self.cfg.threads, self.patience)
 
     def handle(self, conn: Any) -> Any:
-        """Serves what has come on a connection."""
-        _bound_waits(conn.sock, self.silence_s)
-        return super().handle(conn)
+        """Serves what has come on a connection, once the head of a request is there: until then it holds no thread."""
+        try:
+            if not _has_head(conn, self.patience.silence_s):
+                return _DEFER
+        except _TooSlow:
+            return False
+        except errors.LimitRequestHeaders as error:
+            self.handle_error(None, conn.sock, conn.client, error)
+            self._linger(conn)
+            return False
+        _bound_waits(conn.sock, self.patience.silence_s)
+        goes_on = super().handle(conn)
+        if not goes_on:
+            self._linger(conn)
+        return goes_on
+
+    def _keepalive_after(self, conn: Any, keepalive: bool) -> bool:
+        """Whether the connection carries another request: not when the rest of this one was given up."""
+        given_up = gave_up()
+        return bool(super()._keepalive_after(conn, keepalive and not given_up))
+
+    def _linger(self, conn: Any) -> None:
+        """Lets the client read the answer before the connection is closed (RFC 9112 9.6).
+
+        Gunicorn does that in its main thread, where a client that does not close keeps all others waiting for 2 s. After this it
+        finds the end at once.
+        """
+        address = conn.client[0] if isinstance(conn.client, tuple) else ""
+        with suppress(OSError):
+            conn.sock.shutdown(socket.SHUT_WR)
+            try:
+                with self.tpool.waiting(address):
+                    _drain(conn.sock, _LINGER_MS)
+            except Busy:
+                _drain(conn.sock, _FIRST_WAIT_MS)
+        with suppress(OSError):
+            conn.sock.shutdown(socket.SHUT_RD)
+
+    def finish_request(self, conn: Any, fs: Any) -> None:
+        """Goes on with a connection whose thread is done, in the main thread."""
+        super().finish_request(conn, fs)
+        if not fs.cancelled() and fs.exception() is None and fs.result() is _DEFER:
+            conn.timeout = time.monotonic() + self.patience.silence_s
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
         """Answers, and logs, a request that could not be read, or that nobody answered."""
@@ -63,9 +121,73 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             util.write_nonblock(client, _wire(status, detail, request_id))
 
 
-def worker_class(silence_s: int) -> type[Worker]:
+def worker_class(patience: Patience) -> type[Worker]:
     """The worker for these settings; gunicorn makes the objects."""
-    return type("Worker", (Worker,), {"silence_s": silence_s})
+    return type("Worker", (Worker,), {"patience": patience})
+
+
+class _TooSlow(Exception):
+    """The head of a request took too long."""
+
+
+def _has_head(conn: Any, silence_s: int) -> bool:
+    """Whether gunicorn can read the head of a request without a wait; else more of it has to come first.
+
+    Raises LimitRequestHeaders, and _TooSlow for one that comes drop by drop. What has come stays in the socket (MSG_PEEK), which then
+    is readable only when there is more than that (SO_RCVLOWAT).
+    """
+    ahead = conn.parser.unreader.buf.getvalue() if conn.parser is not None else b""
+    seen: int | None = getattr(conn, "head_seen", None)
+    data = _peeked(conn.sock, _COMMON_HEAD_BYTES, _FIRST_WAIT_MS if seen is None and not ahead else 0)
+    if data is not None and len(data) == _COMMON_HEAD_BYTES and not _HEAD_END.search(ahead + data):
+        data = _peeked(conn.sock, MOST_HEAD_BYTES, 0)
+    come = ahead + (data or b"")
+    has_ended = data is not None and len(data) in (0, seen)
+    if has_ended or _HEAD_END.search(come) or _is_line_too_long(come):
+        if seen is not None:
+            conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+            conn.head_seen = None
+        return True
+    if len(come) >= MOST_HEAD_BYTES:
+        raise errors.LimitRequestHeaders("too many bytes")
+    if seen is None:
+        conn.head_since = time.monotonic()
+    elif time.monotonic() - conn.head_since > silence_s:
+        raise _TooSlow
+    conn.head_seen = len(data or b"")
+    conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, conn.head_seen + 1)
+    return False
+
+
+def _peeked(sock: socket.socket, size: int, wait_ms: int) -> bytes | None:
+    """What has come, up to `size` bytes, and stays there; none at the end, None when nothing has come yet."""
+    for _ in range(2 if wait_ms else 1):
+        try:
+            return sock.recv(size, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            if wait_ms:
+                poll = select.poll()
+                poll.register(sock, select.POLLIN)
+                poll.poll(wait_ms)
+        except OSError:
+            return b""  # gunicorn meets the same error
+    return None
+
+
+def _drain(sock: socket.socket, most_ms: int) -> None:
+    """Throws away what comes until the client closes, for a while."""
+    deadline, left = time.monotonic() + most_ms / 1000, _MOST_DRAINED_BYTES
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    while left > 0 and poll.poll(max(0, (deadline - time.monotonic()) * 1000)):
+        data = sock.recv(min(left, MOST_HEAD_BYTES), socket.MSG_DONTWAIT)
+        if not data:
+            return
+        left -= len(data)
+
+
+def _is_line_too_long(data: bytes) -> bool:
+    return len(data) > MOST_LINE_BYTES + 2 and b"\n" not in data[: MOST_LINE_BYTES + 2]
 
 
 def _bound_waits(sock: socket.socket, silence_s: int) -> None:

@@ -13,8 +13,9 @@ from typing import Any
 
 from gunicorn.http.errors import ParseException
 
-from pacslite.errors import BadRequest, TooLarge
+from pacslite.errors import BadRequest, Busy, TooLarge
 from pacslite.web.messages import BodyStream
+from pacslite.web.threads import Wait
 
 _RECEIVE_BYTES = 256 * 1024
 _DRAINED_BYTES = 8 * 1024 * 1024
@@ -24,24 +25,32 @@ _DRAIN_SILENCE_S = 2  # the body is refused already, perhaps for a silence
 class _SocketBody:
     """A body of known length: what gunicorn has read ahead, then the socket. `read` gives what has arrived."""
 
-    def __init__(self, reader: Any) -> None:
+    def __init__(self, reader: Any, address: str) -> None:
+        self._wait = Wait(address)
         self._reader = reader
         self._unreader = reader.unreader
         self._socket: socket.socket = reader.unreader.sock
 
     def read(self, size: int = -1, /) -> bytes:
-        """At least one byte unless the body ends here; OSError when the client is gone."""
+        """At least one byte unless the body ends here; OSError when the client is gone or slow, Busy when too many are waited for."""
         wanted = min(self._reader.length, _RECEIVE_BYTES if size < 0 else min(size, _RECEIVE_BYTES))
         if wanted <= 0:
             return b""
         ahead: bytes = self._unreader.take_buffered()
-        data = ahead[:wanted] if ahead else self._socket.recv(wanted)
+        data = ahead[:wanted] if ahead else self._receive(wanted)
         if len(ahead) > wanted:
             # More of the body, or the next request of the connection; gunicorn keeps it.
             self._unreader.unread(ahead[wanted:])
         # Gunicorn drains by this number what the application leaves unread.
         self._reader.length -= len(data)
+        self._wait.received_bytes += len(data)
         return data
+
+    def _receive(self, wanted: int) -> bytes:
+        try:
+            return self._socket.recv(wanted, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return self._wait.receive(lambda: self._socket.recv(wanted))
 
     def hurry(self, silence_s: int) -> None:
         """Waits no longer than this for each piece, until the next request of the connection."""
@@ -51,15 +60,17 @@ class _SocketBody:
 class _ForeignBody:
     """A body by the reader of the server; malformed chunks are an OSError too, as is a client that is gone."""
 
-    def __init__(self, body: Any) -> None:
+    def __init__(self, body: Any, address: str) -> None:
         self._body = body
+        self._wait = Wait(address)
 
     def read(self, size: int = -1, /) -> bytes:
         """At most `size` bytes; none where the body ends."""
         try:
-            data: bytes = self._body.read(size)
+            data = self._wait.receive(lambda: self._body.read(size))
         except ParseException as error:
             raise OSError(f"malformed chunks: {error}") from None
+        self._wait.received_bytes += len(data)
         return data
 
 
@@ -77,8 +88,8 @@ def drain(environ: dict[str, Any]) -> None:
     try:
         while stream.read(_RECEIVE_BYTES):
             pass
-    except OSError:
-        return  # the client has gone; whoever writes the answer will notice
+    except (OSError, Busy):
+        return  # the client has gone, or will be told not to go on; whoever writes the answer will notice
 
 
 def arriving_body(environ: dict[str, Any]) -> BodyStream:
@@ -87,8 +98,8 @@ def arriving_body(environ: dict[str, Any]) -> BodyStream:
     reader: Any = getattr(body, "reader", None)
     known = reader is not None and (type(reader).__module__, type(reader).__name__) == ("gunicorn.http.body", "LengthReader")
     if known and body.buf.tell() == 0 and isinstance(getattr(reader.unreader, "sock", None), socket.socket):
-        return _SocketBody(reader)
-    return _ForeignBody(body)
+        return _SocketBody(reader, environ.get("REMOTE_ADDR", ""))
+    return _ForeignBody(body, environ.get("REMOTE_ADDR", ""))
 
 
 def whole_body(environ: dict[str, Any], max_bytes: int) -> bytes:

@@ -6,31 +6,17 @@ renders one. Nothing here knows Flask: the adapters are `web.app` (Flask) and `w
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
 from pacslite.core.content import FileBody as FileBody
 from pacslite.core.content import StreamBody as StreamBody
 from pacslite.errors import BadRequest
+from pacslite.web.addresses import base_url, client_address
 
 Headers = list[tuple[str, str]]
-
-_HOST = re.compile(r"[A-Za-z0-9._-]+(?::\d{1,5})?|\[[0-9A-Fa-f:.]+\](?::\d{1,5})?")
-_PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+)*")
-_FORWARDED_PAIR = re.compile(r'(proto|host)="?([^";,\s]+)"?')
-_LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
-_SIGNS_OF_A_PROXY = ("HTTP_FORWARDED", "HTTP_VIA", "HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_HOST", "HTTP_X_FORWARDED_PROTO")
-
-
-@lru_cache(maxsize=256)
-def _checked_url(scheme: str, host: str, prefix: str) -> str:
-    if scheme not in ("http", "https") or not _HOST.fullmatch(host) or not _PREFIX.fullmatch(prefix):
-        raise BadRequest("The Host header, or one that a proxy has set, is malformed.")
-    return f"{scheme}://{host}{prefix}"
 
 
 class BodyStream(Protocol):
@@ -108,37 +94,13 @@ class Request:
         Safe to write into JSON and headers as it is; raises BadRequest for a Host that is none.
         """
         if self._base_url is None:
-            self._base_url = self.public_url.rstrip("/") if self.public_url else self._base_url_of_request()
+            self._base_url = base_url(self.environ, self.public_url, self._trusted_proxies)
         return self._base_url
 
-    def _base_url_of_request(self) -> str:
-        environ = self.environ
-        scheme: str = environ["wsgi.url_scheme"]
-        host = self._host()
-        prefix: str = environ.get("SCRIPT_NAME", "").rstrip("/")
-        if self._trusted_proxies and environ.get("REMOTE_ADDR") in self._trusted_proxies:
-            # The first of several is what the outermost proxy saw; Forwarded (RFC 7239) goes before the older headers.
-            forwarded = dict(_FORWARDED_PAIR.findall((self.header("Forwarded") or "").split(",")[0].lower()))
-            scheme = forwarded.get("proto") or (self.header("X-Forwarded-Proto") or scheme).split(",")[0].strip().lower()
-            host = forwarded.get("host") or (self.header("X-Forwarded-Host") or host).split(",")[0].strip()
-            prefix = (self.header("X-Forwarded-Prefix") or prefix).split(",")[0].strip().rstrip("/")
-        return _checked_url(scheme, host, prefix)
-
-    def _host(self) -> str:
-        """The Host header; with our port where a client has forgotten it.
-
-        dicomweb-client sends `Host: 127.0.0.1` to any port (RFC 9110 7.2 wants the port), and could not follow the URLs made from
-        that. Only the address that was called is completed, and nothing that has come through a proxy, whose port may be another.
-        """
-        environ = self.environ
-        host: str = environ.get("HTTP_HOST", "")
-        called, port = environ.get("SERVER_NAME", ""), environ.get("SERVER_PORT", "80")
-        if not host:
-            return f"[{called}]:{port}" if ":" in called else f"{called}:{port}"
-        is_ours = host in _LOOPBACK_NAMES or host.strip("[]") == called
-        if not is_ours or port == "80" or environ["wsgi.url_scheme"] != "http" or any(name in environ for name in _SIGNS_OF_A_PROXY):
-            return host
-        return f"{host}:{port}"
+    @property
+    def address(self) -> str:
+        """Address of the caller, as a trusted proxy tells it."""
+        return client_address(self.environ, self._trusted_proxies)
 
     @property
     def dicomweb_url(self) -> str:

@@ -7,16 +7,19 @@ less than reading and writing half a megabyte; holding TCP_CORK over the pieces 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from functools import partial
+from datetime import datetime
+from email.utils import formatdate, parsedate_to_datetime
+from functools import lru_cache, partial
 from http import HTTPStatus
 from typing import Any, BinaryIO
 
-from pacslite.errors import BlobMissing, RangeNotSatisfiable
+from pacslite.errors import BlobMissing, PreconditionFailed, RangeNotSatisfiable
 from pacslite.web.messages import Body, FileBody, Headers, Reply, Request, Segment, SegmentsBody, StreamBody
 
 PIECE_BYTES = 512 * 1024
@@ -38,28 +41,67 @@ _KEPT_IN_304 = frozenset(
     }
 )
 _ETAG = re.compile(r'(?:W/)?("[^"]*")')
+_STRONG_ETAG = re.compile(r'(?<!W/)"[^"]*"')
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 
 
 def conditional(request: Request, reply: Reply) -> Reply:
-    """304 when the caller has what the reply's ETag names, 206 for a range of a single-part body; else the reply.
+    """304 when the caller has what the reply's ETag or Last-Modified names, 206 for a range of a single-part body; else the reply.
 
-    Raises RangeNotSatisfiable. Several ranges in one request are answered whole, as RFC 9110 14.2 allows.
+    Raises RangeNotSatisfiable, and PreconditionFailed for an If-Match that names something else. Several ranges in one request
+    are answered whole, as RFC 9110 14.2 allows.
     """
-    etag = reply.header("ETag")
-    if etag is not None and names_etag(request.header("If-None-Match"), etag):
-        return Reply(304, [(name, value) for name, value in reply.headers if name.lower() in _KEPT_IN_304])
+    etag, changed = reply.header("ETag"), reply.header("Last-Modified")
+    if reply.status == 200 and (etag is not None or changed is not None):
+        if etag is not None and request.header("If-Match") is not None:
+            check_if_match(request, etag)
+        if _is_known(request, etag, changed):
+            return Reply(304, [(name, value) for name, value in reply.headers if name.lower() in _KEPT_IN_304])
     size = _rangeable(reply.body)
     if size is None or reply.status != 200:
         return reply
     reply.headers.append(("Accept-Ranges", "bytes"))
     asked, only_if = request.header("Range"), request.header("If-Range")
-    # If-Range compares strongly (RFC 9110 13.1.5); without a match the whole is sent.
-    if asked is None or (only_if is not None and (etag is None or only_if.strip() != etag)):
+    # If-Range compares strongly (RFC 9110 13.1.5), dates too; without a match the whole is sent.
+    if asked is None or (only_if is not None and only_if.strip() not in (etag, changed)):
         return reply
     return _ranged(asked, reply, size)
+
+
+def _is_known(request: Request, etag: str | None, changed: str | None) -> bool:
+    """Whether the caller has this already; If-None-Match goes before If-Modified-Since (RFC 9110 13.2.2)."""
+    names = request.header("If-None-Match")
+    if names is not None:
+        return etag is not None and names_etag(names, etag)
+    since = request.header("If-Modified-Since")
+    if since is None or changed is None:
+        return False
+    before, now = _seconds(since), _seconds(changed)
+    return before is not None and now is not None and now <= before
+
+
+def check_if_match(request: Request, *etags: str) -> None:
+    """Raises PreconditionFailed unless If-Match is absent or names one of the ETags (none: there is nothing) by strong comparison."""
+    header = request.header("If-Match")
+    if header is None:
+        return
+    if not etags or (header.strip() != "*" and not set(etags) & set(_STRONG_ETAG.findall(header))):
+        raise PreconditionFailed("The resource is not, or no longer, what If-Match names.")
+
+
+@lru_cache(maxsize=1024)
+def http_date(text: str) -> str:
+    """A time of RFC 3339 as Last-Modified has it, which knows no fractions."""
+    return formatdate(int(datetime.fromisoformat(text).timestamp()), usegmt=True)
+
+
+def _seconds(text: str) -> float | None:
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None
 
 
 def _rangeable(body: Body) -> int | None:
@@ -246,3 +288,8 @@ def _raw_socket(environ: Environ) -> socket.socket | None:
     if type(sock) is not socket.socket or environ.get("SERVER_PROTOCOL") != "HTTP/1.1" or not hasattr(os, "sendfile"):
         return None
     return sock if sock.family in (socket.AF_INET, socket.AF_INET6) and sock.gettimeout() is None else None
+
+
+def tag_of(body: bytes) -> str:
+    """A strong ETag of a body in memory: the same bytes, the same tag."""
+    return f'"{hashlib.blake2b(body, digest_size=16).hexdigest()}"'

@@ -8,15 +8,17 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pacslite.errors import PacsliteError
 from pacslite.logs import bound
 from pacslite.settings import Settings
+from pacslite.web.addresses import HostCheck, host_check
+from pacslite.web.encodings import check_charset, compressed, is_compressible, tag_of_gzip, takes_gzip
 from pacslite.web.incoming import drain
 from pacslite.web.messages import Handler, Headers, Reply, Request
-from pacslite.web.problems import problem
+from pacslite.web.problems import accepted_form, http_problem, problem
 from pacslite.web.replies import Environ, StartResponse, conditional, send
 
 Hook = Callable[[Any, Request], None]
@@ -27,9 +29,11 @@ _EXPOSED = (
     "Upload-Offset, Upload-Length, Upload-Expires, Upload-Metadata, Tus-Resumable, Tus-Version, Tus-Extension, Tus-Max-Size"
 )
 _ALLOWED_HEADERS = (
-    "Accept, Authorization, Content-Type, If-Match, If-None-Match, If-Range, Range, X-Request-ID, "
-    "Upload-Offset, Upload-Length, Upload-Metadata, Upload-Concat, Upload-Checksum, Tus-Resumable"
+    "Accept, Authorization, Cache-Control, Content-Type, If-Match, If-Modified-Since, If-None-Match, If-Range, If-Unmodified-Since, "
+    "Range, X-Requested-With, X-Request-ID, "
+    "Upload-Offset, Upload-Length, Upload-Defer-Length, Upload-Metadata, Upload-Concat, Upload-Checksum, Tus-Resumable"
 )
+_PREFLIGHT_VARY = "Access-Control-Request-Method, Access-Control-Request-Headers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,10 @@ class Site:
     pacs: Any
     settings: Settings
     before: tuple[Hook, ...] = ()
+    _check_host: HostCheck | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_check_host", host_check(self.settings))
 
     def request(self, environ: Environ) -> Request:
         """The request of this environment; the same object for the same environment."""
@@ -57,14 +65,25 @@ class Site:
     def answer(self, request: Request, handler: Handler, arguments: Mapping[str, str]) -> Reply:
         """What the handler replies, or the problem it ended in; never raises."""
         try:
-            for hook in self.before:
-                hook(self.pacs, request)
+            if self._check_host is not None:
+                self._check_host(request.environ)
+            if request.method != "OPTIONS":  # what there is, anybody may ask (PS3.18 8.9, Fetch 3.2)
+                for hook in self.before:
+                    hook(self.pacs, request)
             reply = handler(self.pacs, request, **arguments)
-            return conditional(request, reply) if request.method in ("GET", "HEAD") else reply
+            return _finished(request, reply) if request.method in ("GET", "HEAD") else reply
         except Exception as error:  # noqa: BLE001 - the edge: whatever it is becomes an answer
             if request.method not in ("GET", "HEAD"):
                 drain(request.environ)
-            return problem(error, request.request_id)
+            return self.problem(request, error)
+
+    def problem(self, request: Request, error: Exception) -> Reply:
+        """The answer to a request that ended in this error."""
+        return accepted_form(problem(error, request.request_id), request, self.settings.strict_accept)
+
+    def http_problem(self, request: Request, status: int, detail: str) -> Reply:
+        """The answer to a request that never reached a handler."""
+        return accepted_form(http_problem(status, detail, request.request_id), request, self.settings.strict_accept)
 
     def respond(self, environ: Environ, start_response: StartResponse, handler: Handler, arguments: Mapping[str, str]) -> Iterable[bytes]:
         """The whole way: answer, common headers, body."""
@@ -75,7 +94,7 @@ class Site:
             try:
                 return send(reply, environ, start_response)
             except PacsliteError as error:
-                reply = problem(error, request.request_id)
+                reply = self.problem(request, error)
                 reply.headers += self.common_headers(request, reply.headers)
                 return send(reply, environ, start_response)
 
@@ -101,12 +120,31 @@ class Site:
         if request.method != "OPTIONS" or not request.header("Access-Control-Request-Method"):
             return None
         if request.header("Origin") not in self.settings.cors_origins:
-            return Reply(204)
+            return Reply(204, [("Vary", _PREFLIGHT_VARY)])
         return Reply(
             204,
             [
+                ("Vary", _PREFLIGHT_VARY),
                 ("Access-Control-Allow-Methods", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
                 ("Access-Control-Allow-Headers", _ALLOWED_HEADERS),
                 ("Access-Control-Max-Age", "7200"),
             ],
         )
+
+
+def _finished(request: Request, reply: Reply) -> Reply:
+    """The reply after what HTTP adds to every answer: compression, conditions, ranges."""
+    check_charset(request, reply)
+    if not is_compressible(reply):
+        return conditional(request, reply)
+    reply.headers.append(("Vary", "Accept-Encoding"))
+    # A range is of the plain bytes.
+    if request.header("Range") is not None or not takes_gzip(request):
+        return conditional(request, reply)
+    reply.headers = [(name, tag_of_gzip(value) if name == "ETag" else value) for name, value in reply.headers]
+    reply.headers.append(("Content-Encoding", "gzip"))
+    answered = conditional(request, reply)
+    if answered is reply:
+        assert isinstance(reply.body, bytes)
+        reply.body = compressed(reply.body)
+    return answered

@@ -266,26 +266,26 @@ def test_a_url_that_does_not_agree_with_the_data_set(site: Site) -> None:
 )
 @pytest.mark.parametrize("content_type", [CONTENT_TYPE, "application/dicom"])
 def test_malformed_chunks_are_400(site: Site, content_type: str, chunks: bytes) -> None:
-    head = f"POST /dicom-web/studies HTTP/1.1\nHost: h\nContent-Type: {content_type}\nTransfer-Encoding: chunked\n\n"
+    head = f"POST /dicom-web/studies HTTP/1.1\nHost: localhost\nContent-Type: {content_type}\nTransfer-Encoding: chunked\n\n"
     assert site.raw(head, chunks).startswith(b"HTTP/1.1 400 ")
 
 
 @pytest.mark.parametrize("chunks", [b"zz\r\nabc", b"5\r\nab"])
 def test_malformed_chunks_of_a_form_are_400(site: Site, chunks: bytes) -> None:
-    head = "POST /api/v1/peers HTTP/1.1\nHost: h\nContent-Type: application/json\nTransfer-Encoding: chunked\n\n"
+    head = "POST /api/v1/peers HTTP/1.1\nHost: localhost\nContent-Type: application/json\nTransfer-Encoding: chunked\n\n"
     assert site.raw(head, chunks).startswith(b"HTTP/1.1 400 ")
 
 
 @pytest.mark.parametrize(
     "head",
     [
-        "POST /dicom-web/studies HTTP/1.1\nHost: h\nContent-Length: -1\n\n",
-        "POST /dicom-web/studies HTTP/1.1\nHost: h\nContent-Length: abc\n\n",
-        "POST /dicom-web/studies HTTP/1.1\nHost: h\nContent-Length: 5\nTransfer-Encoding: chunked\n\n",
-        "POST /dicom-web/studies HTTP/1.1\nHost: h\nContent-Length: 5\nContent-Length: 6\n\n",
+        "POST /dicom-web/studies HTTP/1.1\nHost: localhost\nContent-Length: -1\n\n",
+        "POST /dicom-web/studies HTTP/1.1\nHost: localhost\nContent-Length: abc\n\n",
+        "POST /dicom-web/studies HTTP/1.1\nHost: localhost\nContent-Length: 5\nTransfer-Encoding: chunked\n\n",
+        "POST /dicom-web/studies HTTP/1.1\nHost: localhost\nContent-Length: 5\nContent-Length: 6\n\n",
         'GET /dicom-web/studies HTTP/1.1\nHost: a"b<c>\n\n',
         "GET /dicom-web/studies HTTP/1.1\nX: " + "y" * 100_000 + "\n\n",
-        "GET  HTTP/1.1\nHost: h\n\n",
+        "GET  HTTP/1.1\nHost: localhost\n\n",
         "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     ],
 )

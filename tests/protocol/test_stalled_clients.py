@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import select
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +14,11 @@ import pytest
 from tests.support.processes import Server, serving, until
 
 THREADS = 2
+HEAD = b"POST /%s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/%s\r\nContent-Length: %d\r\n\r\n"
 STOPPED = {
-    "a header": b"GET /dicom-web/studies HTTP/1.1\r\nHost: h\r\nX-A: ",
-    "an upload": b"POST /dicom-web/studies HTTP/1.1\r\nHost: h\r\nContent-Type: application/dicom\r\nContent-Length: 100000000\r\n\r\nabc",
-    "a form": b"POST /api/v1/peers HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{",
+    "a header": b"GET /dicom-web/studies HTTP/1.1\r\nHost: localhost\r\nX-A: ",
+    "an upload": HEAD % (b"dicom-web/studies", b"dicom", 100_000_000) + b"abc",
+    "a form": HEAD % (b"api/v1/peers", b"json", 100) + b"{",
 }
 
 
@@ -53,3 +55,76 @@ def test_a_form_that_announces_too_much_is_refused_at_once(server: Server) -> No
     with socket.create_connection(server.ready["http"].split(":"), timeout=30) as connection:
         connection.sendall(STOPPED["a form"].replace(b"100\r", b"99999999999999999999999\r"))
         assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
+
+
+@pytest.fixture(scope="module")
+def patient_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One that waits long, so that what it does meanwhile shows."""
+    settings = {"PACSLITE_WEB_THREADS": "2", "PACSLITE_WEB_WAITING": "8", "PACSLITE_NETWORK_TIMEOUT_S": "600"}
+    with serving(tmp_path_factory.mktemp("patient") / "data", "--dimse-processes", "1", "--web-processes", "1", **settings) as it:
+        yield it
+
+
+def _connected(server: Server, begun: bytes) -> socket.socket:
+    connection = socket.create_connection(server.ready["http"].split(":"), timeout=30)
+    connection.sendall(begun)
+    return connection
+
+
+@pytest.mark.parametrize("begun", [STOPPED["an upload"], STOPPED["a form"]], ids=["uploads", "forms"])
+def test_uploads_that_stall_hold_nobody_up_and_are_bounded(patient_server: Server, begun: bytes) -> None:
+    with contextlib.ExitStack() as stack:
+        stalled = [stack.enter_context(_connected(patient_server, begun)) for _ in range(12)]
+        # Four of one address may wait; the others are told so at once.
+        refused: list[socket.socket] = []
+        while len(refused) < 8:
+            refused += select.select([one for one in stalled if one not in refused], [], [], 30)[0]
+        for one in refused:
+            answer = one.recv(65536)
+            assert answer.startswith(b"HTTP/1.1 503 ")
+            assert b"\r\nRetry-After: " in answer
+        assert _health(patient_server) == "ready"
+        # A quick upload that never waits is served, too.
+        whole = _connected(patient_server, HEAD % (b"api/v1/peers", b"none", 2) + b"{}")
+        stack.enter_context(whole)
+        assert whole.recv(65536).startswith(b"HTTP/1.1 415 ")
+        assert not select.select([one for one in stalled if one not in refused], [], [], 0)[0]
+    # Those who waited are gone, and others may wait again.
+    assert until(lambda: _waits(patient_server), 25, "a place to wait was free")
+    assert not list((Path(patient_server.data) / "spool").glob("*.dcm"))
+
+
+def _waits(server: Server) -> bool:
+    with _connected(server, STOPPED["a form"]) as one:
+        if select.select([one], [], [], 0.2)[0]:
+            return False
+        one.sendall(b"}" * 99)
+        return one.recv(65536).startswith(b"HTTP/1.1 400 ")
+
+
+def test_heads_that_stall_hold_no_thread(patient_server: Server) -> None:
+    with contextlib.ExitStack() as stack:
+        heads = [stack.enter_context(_connected(patient_server, STOPPED["a header"])) for _ in range(40)]
+        heads += [stack.enter_context(_connected(patient_server, b"")) for _ in range(40)]
+        assert _health(patient_server) == "ready"
+        for piece in (b"v", b"\r\n", b"Connection: close\r\n\r", b"\n"):  # the rest of a head in small pieces
+            heads[0].sendall(piece)
+        assert heads[0].recv(65536).startswith(b"HTTP/1.1 204 ")
+
+
+def test_a_head_that_never_ends_is_431(patient_server: Server) -> None:
+    with _connected(patient_server, b"GET / HTTP/1.1\r\nHost: localhost\r\n") as connection:
+        with contextlib.suppress(OSError):
+            for number in range(2000):
+                connection.sendall(b"X-%d: %s\r\n" % (number, b"x" * 90))
+        assert connection.recv(65536).startswith(b"HTTP/1.1 431 ")
+
+
+def test_a_body_that_comes_by_drops_is_given_up(tmp_path: Path) -> None:
+    settings = {"PACSLITE_NETWORK_TIMEOUT_S": "1", "PACSLITE_WEB_MIN_BYTES_PER_S": "100000"}
+    with serving(tmp_path / "data", "--dimse-processes", "1", "--web-processes", "1", **settings) as server:
+        with _connected(server, STOPPED["an upload"]) as connection:
+            while not select.select([connection], [], [], 0.05)[0]:
+                connection.sendall(b"x")
+            assert connection.recv(65536).startswith(b"HTTP/1.1 400 ")
+        assert not list((Path(server.data) / "spool").glob("*.dcm"))

@@ -274,7 +274,9 @@ def test_too_many_parts_are_413(server: WebServer) -> None:
 def test_a_client_that_vanishes_leaves_nothing(server: WebServer) -> None:
     content = body([part10(image())])
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
-        head = f"POST /dicom-web/studies HTTP/1.1\r\nHost: h\r\nContent-Type: {CONTENT_TYPE}\r\nContent-Length: {len(content)}\r\n\r\n"
+        head = (
+            f"POST /dicom-web/studies HTTP/1.1\r\nHost: localhost\r\nContent-Type: {CONTENT_TYPE}\r\nContent-Length: {len(content)}\r\n\r\n"
+        )
         connection.sendall(head.encode() + content[:-100])
         connection.shutdown(socket.SHUT_WR)
         while connection.recv(65536):
@@ -341,7 +343,7 @@ def test_nothing_is_taken_that_would_use_up_the_last_of_the_disk(tmp_path: Path)
         assert post(room, body([part10(image())])).status == 200
         # Refused by its announced length, before anything of it has come.
         with socket.create_connection(("127.0.0.1", room.port)) as connection:
-            head = f"POST /dicom-web/studies HTTP/1.1\r\nHost: h\r\nContent-Type: {CONTENT_TYPE}\r\nContent-Length: {free}\r\n\r\n"
+            head = f"POST /dicom-web/studies HTTP/1.1\r\nHost: localhost\r\nContent-Type: {CONTENT_TYPE}\r\nContent-Length: {free}\r\n\r\n"
             connection.sendall(head.encode())
             assert connection.recv(65536).startswith(b"HTTP/1.1 507")
 
@@ -380,8 +382,8 @@ def test_curl_stores_a_file_of_unknown_length(server: WebServer, tmp_path: Path)
 
 def test_a_request_behind_a_body_in_one_packet_is_answered(server: WebServer) -> None:
     content = body([part10(image())])
-    head = f"POST /dicom-web/studies HTTP/1.1\r\nHost: h\r\nContent-Type: {CONTENT_TYPE}\r\nContent-Length: {len(content)}\r\n\r\n"
-    following = b"GET /dicom-web/nothing HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
+    head = f"POST /dicom-web/studies HTTP/1.1\r\nHost: localhost\r\nContent-Type: {CONTENT_TYPE}\r\nContent-Length: {len(content)}\r\n\r\n"
+    following = b"GET /dicom-web/nothing HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.sendall(head.encode() + content + following)
         received = b""

@@ -10,6 +10,7 @@ from werkzeug.test import Client
 from pacslite.settings import load
 from pacslite.ui import viewer, viewer_package
 from pacslite.web import app
+from pacslite.web.encodings import accepts_gzip
 from tests.support.viewer_tarball import FILES, SCRIPT, UNTOUCHED, tarball, trust
 
 
@@ -157,4 +158,4 @@ def test_a_viewer_installed_later_is_served_without_a_restart(tmp_path: Path, mo
     [("gzip", True), ("*", True), ("", False), ("gzip;q=0, *", False), ("GZIP; q=0.5", True), ("br", False), ("*;q=0.000", False)],
 )
 def test_accept_encoding_is_read_as_rfc_9110_says(header: str, taken: bool) -> None:
-    assert viewer.accepts_gzip(header) is taken
+    assert accepts_gzip(header) is taken
