@@ -14,16 +14,28 @@ from functools import lru_cache
 from sqlalchemy import Connection
 
 from pacslite.catalog.models import TABLE_OF_LEVEL
-from pacslite.catalog.search_conditions import FLAVOURS, SQLITE, Flavour, Sql, condition, conjunction, indexed_condition
+from pacslite.catalog.search_conditions import (
+    FLAVOURS,
+    SQLITE,
+    Flavour,
+    Sql,
+    condition,
+    conjunction,
+    indexed_condition,
+    is_anchored,
+    scan_of,
+)
 from pacslite.catalog.search_order import OrderBy, after, terms_of
 from pacslite.dicom.attributes import LEVELS, SEQUENCE_ITEMS, Attribute, Level, Source
-from pacslite.dicom.matching import Match, Name, SequenceMatch, Single
+from pacslite.dicom.matching import Match, Name, SequenceMatch
 
 ITEM_SEPARATOR, VALUE_SEPARATOR = "\x1e", "\x1f"
 """Between the items of a sequence column, and between the values of one item in the order of `SEQUENCE_ITEMS`."""
 
 # Rows asked for by number at once; far below the parameters a statement may have.
 _BATCH = 500
+# Rows that are looked up first when a pattern without a known begin fits no more.
+_FEW = 2000
 _TABLES = {level: TABLE_OF_LEVEL[level].name for level in LEVELS}
 # Levels above, whose columns the order needs.
 _ORDERED_BY: dict[Level, frozenset[Level]] = {level: frozenset() for level in LEVELS} | {Level.INSTANCE: frozenset({Level.SERIES})}
@@ -88,7 +100,7 @@ def find(connection: Connection, search: Search) -> Found:
     if search.limit == 0:
         return Found([], 0)
     flavour = FLAVOURS[connection.dialect.name]
-    where = _where(search, flavour)
+    where = _where(connection, search, flavour)
     rows = _fetch(connection, _page_statement(search, where, flavour), (*where.parameters, search.limit + 1, search.offset))
     if search.after is not None:
         return _page_with_place(rows, search)
@@ -113,7 +125,7 @@ def _page_with_place(rows: list[Row], search: Search) -> Found:
 def numbers(connection: Connection, search: Search) -> list[int]:
     """The numbers of the rows that fit, in order, no more than the limit."""
     flavour = FLAVOURS[connection.dialect.name]
-    where, order = _where(search, flavour), _order_sql(search)
+    where, order = _where(connection, search, flavour), _order_sql(search)
     source = _joined(search.level, where.tables | search.ordered_by, where.by_patient)
     sql = f"SELECT {_TABLES[search.level]}.pk FROM {source}{where.sql} ORDER BY {order} LIMIT {flavour.mark}"
     return [_integer(row[0]) for row in _fetch(connection, sql, (*where.parameters, search.limit))]
@@ -172,17 +184,30 @@ class _Where:
     by_patient: bool
 
 
-def _where(search: Search, flavour: Flavour) -> _Where:
+def _where(connection: Connection, search: Search, flavour: Flavour) -> _Where:
+    """Conditions of the search.
+
+    SQLite has no statistics here: without help it reads all studies for an alternative of three indexed columns, and walks
+    through them by date for a pattern that few or none fit (0.8 s of 100,000, against 0.02 s).
+    """
     own = LEVELS.index(search.level)
     parts: list[Sql] = []
     below: list[tuple[Attribute, Match]] = []
     tables: set[Level] = set()
+    by_patient = False
     for attribute, match in search.conditions:
         if LEVELS.index(attribute.level) > own:
             below.append((attribute, match))
         else:
             tables.add(attribute.level)
-            parts.append(_one(attribute, match, flavour))
+            scan = scan_of(attribute, _TABLES[attribute.level], match, flavour) if flavour is SQLITE else None
+            is_few = scan is not None and _is_few(connection, scan)
+            if scan is not None and is_few:
+                parts.append((f"{_TABLES[attribute.level]}.pk IN ({scan[0]})", scan[1]))
+            else:
+                parts.append(_one(attribute, match, flavour))
+            anchored = isinstance(match, Name) and is_anchored(match)
+            by_patient |= flavour is SQLITE and own > 0 and attribute.level is Level.PATIENT and (is_few or anchored)
     if below:
         parts.append(_below(search.level, below, flavour))
     if search.after:
@@ -191,16 +216,13 @@ def _where(search: Search, flavour: Flavour) -> _Where:
     if not parts:
         return _Where("", (), frozenset(), by_patient=False)
     sql, parameters = " AND ".join(sql for sql, _ in parts), tuple(p for _, ps in parts for p in ps)
-    # SQLite takes an alternative of three indexed columns for dear and reads all studies instead; PostgreSQL has statistics.
-    by_patient = flavour is SQLITE and own > 0 and any(a.level is Level.PATIENT and _is_narrow(m) for a, m in search.conditions)
     return _Where(" WHERE " + sql, parameters, frozenset(tables), by_patient)
 
 
-def _is_narrow(match: Match) -> bool:
-    """Whether a name is looked up in its indexes: some group has to be, or to start with, something known."""
-    if not isinstance(match, Name):
-        return False
-    return any(all(isinstance(one, Single) or one.pattern[0] not in "*?" for one in part.alternatives) for part in match.parts)
+def _is_few(connection: Connection, scan: Sql) -> bool:
+    """Whether a pattern fits so few rows that they are worth looking up first; frequent ones end this soon."""
+    counted = _fetch(connection, f"SELECT COUNT(*) FROM ({scan[0]} LIMIT {_FEW + 1})", scan[1])
+    return _integer(counted[0][0]) <= _FEW
 
 
 def _one(attribute: Attribute, match: Match, flavour: Flavour) -> Sql:

@@ -137,6 +137,34 @@ def indexed_condition(attribute: Attribute, match: Match, flavour: Flavour) -> S
     return f"{table}.pk IN (SELECT x.{owner} FROM {values} AS x WHERE x.name = {flavour.mark} AND {sql})", (attribute.hex, *parameters)
 
 
+def scan_of(attribute: Attribute, table: str, match: Match, flavour: Flavour) -> Sql | None:
+    """The numbers of the rows that fit a pattern without a known begin, read from the indexes alone; None for other matches."""
+    if not attribute.indexed or attribute.source is not Source.ELEMENT or is_multiple(attribute.tag):
+        return None
+    columns = [f"{table}.{name}" for name in attribute.match_columns]
+    if isinstance(match, Wildcard) and attribute.vr != "PN" and match.pattern[0] in "*?":
+        found = [text_condition(columns[0], match, flavour)]
+    elif isinstance(match, Name) and len(match.parts) == 1 and not is_anchored(match):
+        part = match.parts[0]
+        shown = [(i, column) for i, column in enumerate(columns) if part.group in (None, i)]
+        found = [_group_condition(i, column, one, flavour) for i, column in shown for one in part.alternatives]
+    else:
+        return None
+    sql = " UNION ALL ".join(f"SELECT {table}.pk FROM {table} WHERE {sql}" for sql, _ in found)
+    return sql, tuple(p for _, parameters in found for p in parameters)
+
+
+def is_anchored(match: Name) -> bool:
+    """Whether a name is looked up in its indexes: some group has to be, or to start with, something known."""
+    return any(all(isinstance(one, Single) or one.pattern[0] not in "*?" for one in part.alternatives) for part in match.parts)
+
+
+def _group_condition(group: int, column: str, match: Single | Wildcard, flavour: Flavour) -> Sql:
+    sql, parameters = text_condition(column, match, flavour)
+    # Groups after the first are indexed where they are not empty.
+    return (f"({column} <> '' AND {sql})" if group else sql), parameters
+
+
 def word_key(tag: int) -> str:
     """Under which name the words of a person name are indexed."""
     return f"{tag:08X}~"
@@ -304,8 +332,10 @@ def _name(columns: list[str], attribute: Attribute, match: Name, flavour: Flavou
         for i, column in enumerate(columns):
             if part.group in (None, i):
                 for one in part.alternatives:
-                    sql, parameters = _any_value(column, one, flavour) if multiple else text_condition(column, one, flavour)
-                    # Groups after the first are indexed where they are not empty.
-                    alternatives.append((f"({column} <> '' AND {sql})" if i else sql, parameters))
+                    if multiple:
+                        sql, parameters = _any_value(column, one, flavour)
+                        alternatives.append((f"({column} <> '' AND {sql})" if i else sql, parameters))
+                    else:
+                        alternatives.append(_group_condition(i, column, one, flavour))
         parts.append(conjunction(alternatives, " OR "))
     return conjunction(parts)
