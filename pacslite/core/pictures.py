@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 # Of one frame; what is above has to be sent as pixels or compressed.
 _MOST_PIXELS = 40_000_000
 _IMAGE_MODES = {"1": "L", "L": "L", "LA": "L", "I;16": "I;16", "P": "RGB", "PA": "RGB", "RGB": "RGB", "RGBA": "RGB"}
+# What the library raises for damage, as the case may be.
+_BROKEN = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, struct.error)
 _WRITE_BYTES = 1024 * 1024
 # Bounds the memory of a process, whatever the number of its threads.
 _one_at_a_time = threading.Lock()
@@ -41,12 +44,15 @@ def decode(read: Read, size: int, max_bytes: int) -> Decoded:
         raise InvalidMetadata("a PNG of 16 bits in colour or with transparency is not taken; send its pixels as octets")
     try:
         image = Image.open(io.BufferedReader(_Region(read, size)), formats=("PNG", "GIF"))
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except (UnidentifiedImageError, Image.DecompressionBombError, *_BROKEN):
         raise InvalidMetadata("the bulk data is no PNG or GIF") from None
     mode = "RGB" if image.format == "GIF" else _IMAGE_MODES.get(image.mode, "")
     if not mode:
         raise InvalidMetadata(f"a picture of mode {image.mode} is not taken")
-    frames = int(getattr(image, "n_frames", 1))
+    try:
+        frames = int(getattr(image, "n_frames", 1))
+    except _BROKEN:
+        raise InvalidMetadata("the picture is broken") from None
     samples, bits = (3 if mode == "RGB" else 1), (16 if mode == "I;16" else 8)
     if image.width * image.height > _MOST_PIXELS or image.width * image.height * samples * bits // 8 * frames > max_bytes:
         raise DataSetTooLarge(f"a frame of more than {_MOST_PIXELS} pixels, or more than {max_bytes} bytes of them")
@@ -60,10 +66,9 @@ def _pixels(image: Image, mode: str, frames: int) -> Iterator[bytes]:
         for number in range(frames):
             try:
                 image.seek(number)
-                frame = _opaque(image, mode)
-            except (OSError, ValueError, SyntaxError, EOFError):
+                raw = memoryview(_opaque(image, mode).tobytes())
+            except _BROKEN:
                 raise InvalidMetadata("the picture is broken") from None
-            raw = memoryview(frame.tobytes())
             for at in range(0, len(raw), _WRITE_BYTES):
                 yield bytes(raw[at : at + _WRITE_BYTES])
 
