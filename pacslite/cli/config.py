@@ -33,6 +33,10 @@ def check(config_file: str | None, data: str | None, as_json: bool) -> None:
 
     settings = load(config_file, data)
     listeners.check_loopback(settings)
+    if settings.dicom_tls is not None:
+        from pacslite.dimse import tls
+
+        tls.incoming(settings)
     app.prepare_directories(settings)
     app.build_store(settings).check()
     catalog = app.build_catalog(settings)
