@@ -16,6 +16,7 @@ from typing import Any
 from pacslite.core.query import Page, item_values
 from pacslite.dicom.attributes import LEVELS, SEQUENCE_ITEMS, UNIQUE_KEYS, Attribute, Level, Returned
 from pacslite.dicom.document import Document, PrivateTag, private_element, tag_key
+from pacslite.dicomweb.media_types import EXPLICIT_LE, instance_offers
 
 Encoder = Callable[[object], str]
 
@@ -23,6 +24,7 @@ _NUMBER_VRS = frozenset({"DS", "FD", "FL", "IS", "SL", "SS", "SV", "UL", "US", "
 # What JSON takes as a number as it stands; other spellings (leading zeros, plus signs) are sent as strings (F.2.3.1).
 _JSON_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?")
 _MODALITIES_IN_STUDY = 0x00080061
+_AVAILABLE_TRANSFER_SYNTAX_UID = 0x00083002
 RETRIEVE_URL, INSTANCE_AVAILABILITY = 0x00081190, 0x00080056
 _ONLINE = '"00080056":{"vr":"CS","Value":["ONLINE"]}'
 _PATH = {Level.STUDY: "/studies/", Level.SERIES: "/series/", Level.INSTANCE: "/instances/"}
@@ -101,10 +103,23 @@ def _sequence_encoder(attribute: Attribute) -> Encoder:
 
 
 @lru_cache(maxsize=512)
+def _available(stored: str) -> tuple[str, ...]:
+    """The transfer syntaxes in which an instance can be asked for by name: as stored, and what is sent by default.
+
+    Others can be made of most instances, but not of each, and only what retrieval delivers is listed (10.6.3.3.3).
+    """
+    offers = instance_offers(stored, single_part=False)
+    return tuple(dict.fromkeys(uid for o in offers if o.nameable and (uid := o.transfer_syntax) in (stored, EXPLICIT_LE)))
+
+
+@lru_cache(maxsize=512)
 def encoder_of(attribute: Attribute) -> Encoder:
     """The encoder of a column. What is answered only when it is known is left out when empty."""
     if attribute.vr == "SQ":
         return _sequence_encoder(attribute)
+    if attribute.tag == _AVAILABLE_TRANSFER_SYNTAX_UID:
+        encode = _element_encoder(attribute.tag, "UI", omit_empty=True)
+        return lambda stored: encode("\\".join(_available(stored)) if isinstance(stored, str) else None)
     return _element_encoder(attribute.tag, attribute.vr, omit_empty=attribute.returned is Returned.KNOWN)
 
 

@@ -310,14 +310,18 @@ class Association:
         *,
         counters: Mapping[int, int] = _NO_COUNTERS,
         data_set: bytes | None = None,
+        before: bytes = b"",
     ) -> None:
-        """Send a final response, after what is left of the request's own data set has been read."""
+        """Send a final response, after what is left of the request's own data set has been read.
+
+        `before` are PDUs that go out with it: one send wakes the peer once.
+        """
         for _ in self.fragments():
             pass
         name = f"{request.command.field:04X}:{status:04X}"
         self.answered[name] = self.answered.get(name, 0) + 1
         command = commands.encode_response(request.command, status, comment, offending, counters=counters, data_set=data_set is not None)
-        self.send(pdus.encode_message(request.context.id, command, data_set, self._peer_max_pdu))
+        self.send(before + pdus.encode_message(request.context.id, command, data_set, self._peer_max_pdu))
 
     def report(self, request: Request, counters: Mapping[int, int]) -> None:
         """Send a pending response that tells of sub-operations (PS3.7 9.3.3.2, 9.3.4.2)."""

@@ -130,6 +130,7 @@ def _answer(association: Association, request: Request, identifier: Identifier, 
     messages = _Messages(association, request, search.status)
     settings, left = association.settings, association.settings.find_max_matches
     cursor: query.Cursor | None = query.BEGIN
+    held = b""  # the last responses go out with the final one
     while cursor is not None and left > 0:
         asked = query.Query(
             search.level,
@@ -148,8 +149,13 @@ def _answer(association: Association, request: Request, identifier: Identifier, 
             if association.cancelled():
                 association.respond(request, commands.CANCELLED)
                 return
-            association.send(batch)
-    association.respond(request, commands.SUCCESS if cursor is None else _LIMIT_REACHED)
+            if held:
+                association.send(held)
+            held = batch
+        if cursor is not None:
+            association.send(held)
+            held = b""
+    association.respond(request, commands.SUCCESS if cursor is None else _LIMIT_REACHED, before=held)
 
 
 class _Messages:

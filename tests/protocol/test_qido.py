@@ -13,7 +13,9 @@ import pytest
 from werkzeug.test import Client, TestResponse
 
 from pacslite.catalog.database import Catalog
-from pacslite.dicomweb import qido
+from pacslite.dicom.attributes import BY_KEYWORD
+from pacslite.dicomweb import qido, qido_json
+from pacslite.dicomweb.media_types import acceptable, choose, instance_offers
 from pacslite.settings import load
 from pacslite.web import app
 from tests.support.catalog_rows import Loader, json_of
@@ -171,6 +173,28 @@ def test_a_series_answer_holds_table_10_6_3_4(site: Client) -> None:
             },
         }
     ]
+
+
+@pytest.mark.parametrize(
+    ("stored", "listed"),
+    [
+        ("1.2.840.10008.1.2", ["1.2.840.10008.1.2.1"]),
+        ("1.2.840.10008.1.2.2", ["1.2.840.10008.1.2.1"]),
+        ("1.2.840.10008.1.2.1", ["1.2.840.10008.1.2.1"]),
+        ("1.2.840.10008.1.2.4.102", ["1.2.840.10008.1.2.4.102"]),
+        ("1.2.840.10008.1.2.4.50", ["1.2.840.10008.1.2.4.50"]),
+    ],
+)
+def test_only_transfer_syntaxes_that_retrieval_takes_are_listed(stored: str, listed: list[str]) -> None:
+    """Checklist 59: AvailableTransferSyntaxUID lists what WADO-RS sends when asked for it (10.6.3.3.3)."""
+    cell = qido_json.encoder_of(BY_KEYWORD["AvailableTransferSyntaxUID"])(stored)
+    found: list[str] = json.loads("{" + cell + "}")["00083002"]["Value"]
+    assert set(found) >= set(listed)
+    for uid in found:
+        accepted = acceptable(f'multipart/related; type="application/dicom"; transfer-syntax={uid}')
+        assert choose(accepted, instance_offers(stored, False)) is not None
+    hidden = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.2"}
+    assert not hidden & set(found), "these never appear in answers (8.7.3.4)"
 
 
 def test_an_instance_answer_holds_table_10_6_3_5(site: Client) -> None:
