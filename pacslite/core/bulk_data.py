@@ -13,11 +13,12 @@ from pacslite.catalog.database import Catalog
 from pacslite.core import retrieve
 from pacslite.core.content import FileBody, StreamBody
 from pacslite.core.retrieve import PIECE_BYTES, Item, Resource
-from pacslite.dicom.bulk import BulkValue, find_bulk, find_each
+from pacslite.dicom.bulk import BulkValue, find_each, is_path
 from pacslite.dicom.data_set import open_data_set
+from pacslite.dicom.frame_index import FrameIndex
 from pacslite.dicom.limits import Limits
 from pacslite.dicom.values import swapped
-from pacslite.errors import FrameNotFound, NotFound, TruncatedDataSet
+from pacslite.errors import FrameNotFound, InstanceRefused, NotFound, TruncatedDataSet
 from pacslite.storage.blob_store import BlobStore
 
 PIXEL_DATA = "7FE00010"
@@ -71,42 +72,72 @@ def each(catalog: Catalog, store: BlobStore, item: Item, wanted: frozenset[str] 
         paths = tuple(path for path in paths if path in wanted)
     if not paths:
         return []
-    if paths == (PIXEL_DATA,) and (pixels := _by_index(catalog, store, item)) is not None:
-        return [pixels]
-    with retrieve.local_copy(store, item, limits.scratch) as file:
-        values = find_each(file, frozenset(paths), limits)
-    found = ((path, values[path]) for path in paths if path in values)
-    return [_bulk_data(store, item, path, value, media_type, limits) for path, value in found if value.vr in _BULK_VRS]
+    index = _index(catalog, item)
+    known = {PIXEL_DATA: _by_index(store, item, index)} if index is not None and PIXEL_DATA in paths else {}
+    others = frozenset(path for path in paths if known.get(path) is None)
+    values = _values(store, item, others, index, limits) if others else {}
+    found = (known.get(path) or _of_value(store, item, path, values.get(path), media_type, limits) for path in paths)
+    return [value for value in found if value is not None]
 
 
-def _by_index(catalog: Catalog, store: BlobStore, item: Item) -> BulkData | None:
-    """Native pixel data where the catalog knows its place, so that no file has to be read for it."""
+def _index(catalog: Catalog, item: Item) -> FrameIndex | None:
     resource = Resource(item.study_instance_uid, item.series_instance_uid, item.sop_instance_uid, item.version_number)
     try:
-        index = retrieve.plan_frames(catalog, resource).index
+        return retrieve.plan_frames(catalog, resource).index
     except FrameNotFound:
         return None
-    if index.inflated or not index.frame_bits:
+
+
+def _by_index(store: BlobStore, item: Item, index: FrameIndex) -> BulkData | None:
+    """Pixel data where the catalog knows its place, so that no file has to be read for it."""
+    if index.inflated:
         return None
+    if index.encapsulated:
+        return BulkData(item, PIXEL_DATA, (), None, True)
     if index.swap_bytes:
         return BulkData(item, PIXEL_DATA, (retrieve.swapped_extent(store, item, index.offset, index.length, index.swap_bytes),), None)
     return BulkData(item, PIXEL_DATA, (retrieve.extent(store, item, index.offset, index.length),), None)
 
 
+def _values(store: BlobStore, item: Item, paths: frozenset[str], index: FrameIndex | None, limits: Limits) -> dict[str, BulkValue]:
+    """Where the values lie. Of an image in a distant store only what lies before the pixels is fetched, as long as that is enough."""
+    before = 0
+    if index is not None and not index.inflated:
+        before = min(index.offsets) if index.offsets else index.offset
+    if 0 < before < item.size_bytes and store.local_path(item.storage_key) is None:
+        with retrieve.local_copy(store, item, limits.scratch, before) as file:
+            try:
+                found = find_each(file, paths, limits)
+            except InstanceRefused:  # it ends early, after all
+                found = {}
+        if len(found) == len(paths):
+            return found
+    with retrieve.local_copy(store, item, limits.scratch) as file:
+        return find_each(file, paths, limits)
+
+
 def find(catalog: Catalog, store: BlobStore, resource: Resource, bulk_path: str, limits: Limits) -> BulkData:
     """The value that a BulkDataURI of the instance names; raises NotFound, Gone."""
     item = retrieve.plan(catalog, resource)[0]
+    wanted = bulk_path.upper()
+    if not is_path(wanted):
+        raise NotFound("There is no such bulk data.")
+    index = _index(catalog, item)
     # Float pixel data has an index of frames as well.
-    if bulk_path.upper() == PIXEL_DATA and PIXEL_DATA in named(catalog, item)[0]:
-        pixels = _by_index(catalog, store, item)
+    if wanted == PIXEL_DATA and index is not None and not index.encapsulated and PIXEL_DATA in named(catalog, item)[0]:
+        pixels = _by_index(store, item, index)
         if pixels is not None:
             return pixels
-    with retrieve.local_copy(store, item, limits.scratch) as path:
-        value = find_bulk(path, bulk_path, limits)
-    if value.vr not in _BULK_VRS:
+    value = _values(store, item, frozenset((wanted,)), index, limits).get(wanted)
+    media_type = _media_type(_document(catalog, resource)) if wanted == _ENCAPSULATED_DOCUMENT else None
+    found = _of_value(store, item, bulk_path, value, media_type, limits)
+    if found is None:
         raise NotFound("There is no such bulk data.")
-    media_type = _media_type(_document(catalog, resource)) if bulk_path == _ENCAPSULATED_DOCUMENT else None
-    return _bulk_data(store, item, bulk_path, value, media_type, limits)
+    return found
+
+
+def _of_value(store: BlobStore, item: Item, path: str, value: BulkValue | None, media_type: str | None, limits: Limits) -> BulkData | None:
+    return _bulk_data(store, item, path, value, media_type, limits) if value is not None and value.vr in _BULK_VRS else None
 
 
 def _bulk_data(store: BlobStore, item: Item, path: str, value: BulkValue, media_type: str | None, limits: Limits) -> BulkData:

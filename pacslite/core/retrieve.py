@@ -320,8 +320,11 @@ def read_small(body: FileBody | StreamBody) -> bytes | FileBody | StreamBody:
 
 
 @contextmanager
-def local_copy(store: BlobStore, item: Item, scratch: Path) -> Iterator[Path]:
-    """The stored file as a file on this machine, copied when it is elsewhere; for work that has to go back and forth in it."""
+def local_copy(store: BlobStore, item: Item, scratch: Path, length: int | None = None) -> Iterator[Path]:
+    """The stored file as a file on this machine, copied when it is elsewhere; for work that has to go back and forth in it.
+
+    With `length` a copy may end there.
+    """
     path = store.local_path(item.storage_key)
     if path is not None:
         if not path.exists():
@@ -329,7 +332,7 @@ def local_copy(store: BlobStore, item: Item, scratch: Path) -> Iterator[Path]:
         yield path
         return
     with tempfile.NamedTemporaryFile(dir=scratch, prefix="retrieve-") as copy:
-        for piece in _read(store, item.storage_key, 0, item.size_bytes):
+        for piece in _read(store, item.storage_key, 0, item.size_bytes if length is None else length):
             copy.write(piece)
         copy.flush()
         yield Path(copy.name)

@@ -37,6 +37,11 @@ class BulkValue:
         return sum(length for _, length in self.segments)
 
 
+def is_path(text: str) -> bool:
+    """Whether the text has the form of a path."""
+    return _PATH.fullmatch(text) is not None
+
+
 def find_bulk(file: Path | BinaryIO, bulk_path: str, limits: Limits) -> BulkValue:
     """The value at `TAG` or `TAG/item/TAG...` (items from 1); raises NotFound, and InstanceRefused leaves."""
     if not _PATH.fullmatch(bulk_path):

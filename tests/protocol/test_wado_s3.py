@@ -9,12 +9,14 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian
 
 from pacslite.storage.s3 import S3Options, S3Store
 from tests.support.data_sets import CONTENT_TYPE, body, image, new_uid, part10
 from tests.support.http import WebServer, running
 from tests.support.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, S3Server, serve_s3
+from tests.support.wado import parts
 
 PIXELS = np.random.default_rng(3).integers(0, 65536, (2, 300, 400), dtype=np.uint16)
 STUDY, SERIES = new_uid(), new_uid()
@@ -106,3 +108,21 @@ def test_an_archive_of_objects_is_whole_and_goes_on_where_it_broke_off(server: W
     for begin in (0, 1000, len(whole.body) // 2, len(whole.body) - 30):
         rest = server.get(f"/studies/{STUDY}", "application/zip", Range=f"bytes={begin}-", If_Range=whole.headers["etag"])
         assert (rest.status, rest.body) == (206, whole.body[begin:])
+
+
+def test_bulk_data_before_and_inside_sequences_of_an_object_is_found(server: WebServer) -> None:
+    """Checklist 84, 92: values before the pixels, where only the head of the object is fetched, and values behind them."""
+    for syntax in (ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian):
+        ds, table = image(PIXELS), Dataset()
+        table.LUTData = list(range(4000))
+        table["LUTData"].VR = "US"
+        ds.ModalityLUTSequence = [table]
+        ds.DataSetTrailingPadding = b"\1\2" * 2000
+        assert server.request("POST", "/studies", body([part10(ds, syntax)]), {"Content-Type": CONTENT_TYPE}).status == 200
+        path = f"/studies/{ds.StudyInstanceUID}/series/{ds.SeriesInstanceUID}/instances/{ds.SOPInstanceUID}"
+        values = {"00283000/1/00283006": np.arange(4000, dtype="<u2").tobytes(), "7FE00010": PIXELS.tobytes(), "FFFCFFFC": b"\1\2" * 2000}
+        for name, value in values.items():
+            assert server.get(f"{path}/bulkdata/{name}", "*/*").body == value
+        answer = server.get(f"{path}/bulkdata", 'multipart/related; type="application/octet-stream"')
+        assert [data for _, data in parts(answer)] == list(values.values())
+        assert server.get(f"{path}/bulkdata/00283000/2/00283006", "*/*").status == 404
