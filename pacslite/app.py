@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from pacslite.catalog.database import Catalog
     from pacslite.catalog.peers import Peer
+    from pacslite.codec.processes import CodecProcesses
+    from pacslite.core.conversion import Conversions
     from pacslite.core.ingest import Ingest
     from pacslite.settings import Settings
     from pacslite.storage.blob_store import BlobStore
@@ -33,6 +35,8 @@ class Pacs:
     store: BlobStore
     spool: Spool
     ingest: Ingest
+    codecs: CodecProcesses
+    conversions: Conversions
 
     def send_echo(self, peer: Peer) -> None:
         """Sends a C-ECHO to the peer; raises PeerError."""
@@ -41,7 +45,8 @@ class Pacs:
         peers.echo(peer, self.settings.aet, security=self.settings)
 
     def close(self) -> None:
-        """Lets go of the connections to the catalog."""
+        """Lets go of the connections to the catalog, and of the codec processes."""
+        self.codecs.close()
         self.catalog.close()
 
 
@@ -93,7 +98,11 @@ def migrate(settings: Settings) -> None:
 
 def build(settings: Settings) -> Pacs:
     """Everything of one process, on existing directories or new ones. Call it after forking, never before."""
+    from pacslite.codec.processes import CodecProcesses
+    from pacslite.core.conversion import Conversions
     from pacslite.core.ingest import Ingest
+    from pacslite.core.result_cache import ResultCache
+    from pacslite.core.retrieve import limits_of
     from pacslite.dicom.indexed_attributes import indexed_attributes
     from pacslite.storage.spool import Spool
 
@@ -104,7 +113,10 @@ def build(settings: Settings) -> Pacs:
         build_store(settings),
         Spool(settings.spool_directory, settings.free_space_reserve_bytes),
     )
-    return Pacs(settings, catalog, store, spool, Ingest(settings, catalog, store, spool))
+    codecs = CodecProcesses(settings.codec_processes, settings.codec_timeout_s)
+    results = ResultCache(settings.cache_directory / "transcoded", settings.transcoded_cache_bytes)
+    conversions = Conversions(store, limits_of(settings, spool.directory), codecs, results)
+    return Pacs(settings, catalog, store, spool, Ingest(settings, catalog, store, spool), codecs, conversions)
 
 
 def routes() -> list[Route]:

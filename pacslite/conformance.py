@@ -24,9 +24,9 @@ pacslite accepts associations (SCP) for:
 | Storage Commitment | Push Model, 1.2.840.10008.1.20.1 | explicit and implicit VR little endian |
 
 It requests associations for Verification (SCU), to report as SCP of Storage Commitment, and for Storage (SCU) to carry out C-MOVE: one
-presentation context for each SOP class and transfer syntax of what is sent, for native ones explicit and implicit VR little endian
-beside it. More than 128 contexts are spread over several associations, one after the other; `move_associations` sends a large
-C-MOVE over several at once.
+presentation context for each SOP class and transfer syntax of what is sent, with explicit and implicit VR little endian beside it where
+we can make them (all but video and rare syntaxes). More than 128 contexts are spread over several associations, one after the other;
+`move_associations` sends a large C-MOVE over several at once.
 
 - The called AE title must be ours (`PACSLITE_AET`), else the association is rejected with source 1, reason 7;
   `called_aet_policy = "any"` takes all.
@@ -39,9 +39,9 @@ C-MOVE over several at once.
 - The same instance again is 0000H and changes nothing. Other content under a known UID is a new version (0000H), or, by `duplicate_policy`,
   refused with 0111H, or ignored with 0000H (`keep_first`).
 - Text is answered in a Specific Character Set that the caller can read, see PS3.3 C.12.1.1.2.
-- Retrieval sends the newest version of each instance, undecoded in the stored transfer syntax when the receiver accepted that, else, when
-  it is a native one, converted to another native one. A compressed instance whose syntax was not accepted, and one whose SOP class was not,
-  is a failed sub-operation.
+- Retrieval sends the newest version of each instance, undecoded in the stored transfer syntax when the receiver accepted that, else
+  transcoded (see below): to a native one when it accepted one, else to one without loss. An instance that cannot be decoded, or whose SOP
+  class was not accepted, is a failed sub-operation.
 - Where the requester of an association only receives (role selection for C-GET) and lists a native transfer syntax first, explicit VR
   little endian is chosen among the native ones it offers.
 - Identifiers of C-MOVE and C-GET hold unique keys; other keys are passed over, except IssuerOfPatientID beside PatientID. The level PATIENT
@@ -90,8 +90,9 @@ instance.
 - Ranges of single-part bodies (206, 416); several ranges in one request, and ranges of multipart bodies, are answered whole. 206 means
   nothing else: a retrieve of which a part cannot be given is refused.
 - JSON of some length is compressed with gzip for those who take it. A body may be chunked, so that nothing needs 411.
-- Native transfer syntaxes are converted among each other; compressed ones are sent as stored or, when that is not accepted,
-  refused with 406.
+- Without a transfer-syntax parameter instances are Explicit VR Little Endian; those stored with loss, as video, or in a syntax we do not
+  decode are sent as stored. Frames without one are the stored code stream if its media type is accepted, else decoded. Every other
+  syntax of the section Transcoding is made when asked for by its UID; 406 when these pixels cannot be decoded or written so.
 - A retrieval is all or nothing: 406 when an instance cannot be given as asked, 500 naming the instances whose bytes are missing (a
   distant store is asked before the answer begins), 413 above `max_retrieve_instances`; 206 is for byte ranges only.
 - `/bulkdata` of a study, series or instance has a part for each value that metadata names by BulkDataURI; the resource itself asked for as
@@ -128,6 +129,26 @@ instance.
 - Text of metadata is stored as UTF-8, group 0002 is left out. Nothing is coerced, so Original Attributes Sequence is never
   written. With `coercion_warnings` an instance has Warning Reason B007H when its file meta names another SOP class, B006H
   when elements were left out, B000H for other deviations; else none.
+
+## Transcoding
+
+From and to Implicit (DIMSE only) and Explicit VR Little Endian, Deflated, RLE, JPEG Baseline (.50), Extended (.51) and Lossless (.57, .70),
+JPEG-LS (.80, .81), JPEG 2000 (.90, .91) and HTJ2K (.201, .202, .203); from Explicit VR Big Endian too. MPEG, H.264, HEVC and others pass as
+they are.
+
+- Without loss are RLE (8, 16, 32 bits), JPEG Lossless, JPEG-LS, JPEG 2000 and HTJ2K (up to 16 bits allocated, 1 or 3 samples, signed or
+  not, palettes too). What stands in the words above Bits Stored is kept. Single bits and floats are native only.
+- A syntax with loss (.50, .51, .81, .91, .203) is only made of whole instances over DICOMweb, when its UID is asked for: the result is
+  another instance (PS3.3 C.7.6.1.1.5). It has a SOP Instance UID of its own, always the same for the same content; Image Type begins with
+  DERIVED; Lossy Image Compression, Ratio (of the first frame) and Method are set; Source Image Sequence names its source. Frames, C-GET
+  and C-MOVE have no place for that and get none.
+- What was stored with loss keeps UID and marks when it is decoded; a missing mark is added where the code stream shows a loss.
+- Photometric Interpretation fits the pixels: lossy JPEG in YCbCr becomes RGB natively, YBR_ICT and YBR_RCT become RGB, and YBR_FULL stays.
+  Lossy JPEG of RGB is YBR_FULL_422, JPEG 2000 and HTJ2K of RGB are YBR_RCT or YBR_ICT. Planar Configuration of a result is 0.
+- Each frame is one fragment behind a Basic Offset Table, behind an Extended Offset Table when that does not reach. Icons compressed as
+  their image are left out of the result. JPEG-LS is written in samples of 8 or 16 bits, JPEG Lossless with selection value 1.
+- A truncated code stream, one of another size than the image, a frame above 512 MiB, native pixels above 4 GiB, and an image with fewer
+  frames than it says are 406 over DICOMweb and failed sub-operations over DIMSE.
 
 ## Matching
 

@@ -155,6 +155,9 @@ class Settings:
     removal_grace_s: int = _setting(86400, "Time between a deletion and the erasure of bytes.", minimum=0)
     sweep_interval_s: int = _setting(3600, "Time between two sweeps of spool and storage.", minimum=1)
     cache_bytes: int = _setting(1024**3, "Bound of the files in <data>/cache.", minimum=0)
+    transcoded_cache_bytes: int = _setting(2 * 1024**3, "Bound of the files in <data>/cache/transcoded, in addition.", minimum=0)
+    codec_processes: int = _setting(2, "Codec processes of each web and DICOM process, started when needed.", minimum=1)
+    codec_timeout_s: int = _setting(60, "Time one frame may take to decode and encode, and a request waits for its turn.", minimum=1)
     busy_timeout_s: int = _setting(20, "Time a catalog write waits for its turn before it is Busy.", minimum=1)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import imagecodecs
 import numpy as np
 
 from pacslite.codec.codestreams import DEPTH_AT
-from pacslite.codec.pixels import PixelDescription, Pixels, decode_cells
+from pacslite.codec.pixels import PixelDescription, Pixels, decode_cells, refusal
 from pacslite.dicom.syntaxes import (
     ALL_HTJ2K,
     ALL_JPEG_2000,
@@ -19,7 +20,6 @@ from pacslite.dicom.syntaxes import (
     HTJ2K,
     HTJ2K_RPCL,
     JPEG_2000,
-    JPEG_BASELINE,
     JPEG_LOSSLESS,
     JPEG_LOSSLESS_SV1,
     JPEG_LS_NEAR,
@@ -28,8 +28,9 @@ from pacslite.dicom.syntaxes import (
 )
 from pacslite.errors import UndecodablePixels
 
-# How good the lossy ones are: visually without loss, at a tenth to a fifth of the native size.
-JPEG_QUALITY, NEAR, PEAK_SIGNAL_TO_NOISE_DB, STEP_OF_RANGE = 90, 2, {8: 45, 16: 60}, {8: 1 / 512, 16: 1 / 16384}
+# How good the lossy ones are. Noise and steps are measured by the range of the values in a frame, not by that of their words.
+JPEG_QUALITY, NEAR = 90, 2
+PEAK_SIGNAL_TO_NOISE_DB, STEP_OF_RANGE = {8: 45.0, 16: 60.0}, {8: 1 / 256, 16: 1 / 1024}
 _RLE_HEADER = struct.Struct("<16I")
 
 
@@ -46,24 +47,6 @@ def transcode_frame(encoded: bytes, description: PixelDescription, source_uid: s
     decoded = decode_cells(encoded, description, source_uid)
     frame = encode_frame(decoded.array, decoded.photometric_interpretation, description, target_uid)
     return frame.data, frame.photometric_interpretation
-
-
-def refusal(description: PixelDescription, target_uid: str) -> str:
-    """Why such frames cannot be written in a transfer syntax; empty when they can."""
-    bits = description.dtype.itemsize * 8
-    if target_uid in NATIVE:
-        return ""
-    if description.is_float or description.bits_allocated == 1 or (bits > 16 and target_uid != RLE):
-        return f"Pixels of {description.bits_allocated} bits{' (float)' * description.is_float} cannot be written as {target_uid}."
-    if description.samples_per_pixel == 4 and target_uid != RLE:
-        return f"Pixels of four samples cannot be written as {target_uid}."
-    if target_uid in DCT | {JPEG_LS_NEAR, JPEG_2000, HTJ2K} and description.photometric_interpretation == "PALETTE COLOR":
-        return "Indices into a palette do not stand any loss."
-    if target_uid in DCT and (description.signed or description.stored > (8 if target_uid == JPEG_BASELINE else 12)):
-        return f"Pixels of {description.stored} bits{', signed,' * description.signed} cannot be written as {target_uid}."
-    if target_uid in DCT and description.samples_per_pixel == 3 and description.stored > 8:
-        return f"Colours of {description.stored} bits cannot be written as {target_uid}."
-    return "" if target_uid in _ENCODERS else f"Nothing is written as {target_uid} here."
 
 
 def encode_frame(array: Pixels, photometric: str, description: PixelDescription, target_uid: str) -> EncodedFrame:
@@ -96,6 +79,11 @@ def _precision(array: Pixels, description: PixelDescription, lowest: int = 2) ->
     half = 1 << (stored - 1)
     fits = -half <= low and high < half if description.signed else high < 1 << stored
     return stored if fits and not description.shift else bits
+
+
+def _used_range(array: Pixels) -> int:
+    """How many steps lie between the lowest and the highest sample, both included."""
+    return int(array.max()) - int(array.min()) + 1
 
 
 def _pattern(array: Pixels, precision: int) -> Pixels:
@@ -154,7 +142,9 @@ def _jpeg_ls(array: Pixels, photometric: str, description: PixelDescription, uid
 
 def _jpeg_2000(array: Pixels, photometric: str, description: PixelDescription, uid: str) -> tuple[bytes, str]:
     precision, lossy, is_rgb = _precision(array, description), uid == JPEG_2000, photometric == "RGB"
-    level = PEAK_SIGNAL_TO_NOISE_DB[8 if precision <= 8 else 16] if lossy else 0
+    level = 0
+    if lossy:
+        level = round(PEAK_SIGNAL_TO_NOISE_DB[8 if precision <= 8 else 16] - 20 * math.log10(_used_range(array) / (1 << precision)))
     cells = _narrowed(array, precision)
     data = imagecodecs.jpeg2k_encode(
         cells, level, codecformat="j2k", reversible=not lossy, mct=is_rgb, planar=False, bitspersample=precision, numthreads=1
@@ -176,7 +166,7 @@ def _htj2k(array: Pixels, photometric: str, description: PixelDescription, uid: 
     if precision < bits and not description.signed:
         cells = (cells.astype("i4") - (1 << (precision - 1))).astype(f"i{bits // 8}")
     options: dict[str, Any] = {"rgb": is_rgb} if array.ndim == 3 else {}
-    level = STEP_OF_RANGE[8 if bits == 8 else 16] if lossy else None
+    level = STEP_OF_RANGE[8 if bits == 8 else 16] * _used_range(array) / (1 << bits) if lossy else None
     data = bytearray(imagecodecs.htj2k_encode(cells, level, reversible=not lossy, planar=False, tlm=uid == HTJ2K_RPCL, **options))
     if precision < bits:
         for component in range(description.samples_per_pixel):

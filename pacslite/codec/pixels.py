@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pacslite.dicom.syntaxes import DECODABLE, NATIVE
+from pacslite.dicom.syntaxes import DCT, DECODABLE, IRREVERSIBLE, JPEG_BASELINE, NATIVE, RLE
 from pacslite.errors import UndecodablePixels
 
-__all__ = ["DECODABLE", "DecodedFrame", "PixelDescription", "Pixels", "decode_cells", "decode_frame"]
+__all__ = ["DECODABLE", "DecodedFrame", "PixelDescription", "Pixels", "decode_cells", "decode_frame", "refusal"]
 
 Pixels = npt.NDArray[Any]
 
@@ -174,3 +174,21 @@ def _full_chroma(encoded: bytes | memoryview, description: PixelDescription) -> 
     full[..., 1] = np.repeat(pairs[..., 2], 2, axis=1)
     full[..., 2] = np.repeat(pairs[..., 3], 2, axis=1)
     return full
+
+
+def refusal(description: PixelDescription, target_uid: str) -> str:
+    """Why such frames cannot be written in a transfer syntax; empty when they can."""
+    bits = description.dtype.itemsize * 8
+    if target_uid in NATIVE:
+        return ""
+    if description.is_float or description.bits_allocated == 1 or (bits > 16 and target_uid != RLE):
+        return f"Pixels of {description.bits_allocated} bits{' (float)' * description.is_float} cannot be written as {target_uid}."
+    if description.samples_per_pixel == 4 and target_uid != RLE:
+        return f"Pixels of four samples cannot be written as {target_uid}."
+    if target_uid in IRREVERSIBLE and description.photometric_interpretation == "PALETTE COLOR":
+        return "Indices into a palette do not stand any loss."
+    if target_uid in DCT and (description.signed or description.stored > (8 if target_uid == JPEG_BASELINE else 12)):
+        return f"Pixels of {description.stored} bits{', signed,' * description.signed} cannot be written as {target_uid}."
+    if target_uid in DCT and description.samples_per_pixel == 3 and description.stored > 8:
+        return f"Colours of {description.stored} bits cannot be written as {target_uid}."
+    return "" if target_uid in DECODABLE else f"Nothing is written as {target_uid} here."

@@ -57,11 +57,11 @@ def _converted(file: DataSetFile, target_uid: str, with_meta: bool) -> Iterator[
         meta = file.meta
         if with_meta:
             yield encode_preamble_and_meta(meta.sop_class_uid, meta.sop_instance_uid, target_uid, meta.source_aet)
-        pieces = _gathered(_Writer(file, encoding_of(target_uid)).pieces())
-        yield from _deflated(pieces) if target_uid == DEFLATED else pieces
+        pieces = gathered(Writer(file, encoding_of(target_uid)).pieces())
+        yield from deflated(pieces) if target_uid == DEFLATED else pieces
 
 
-def _gathered(pieces: Iterator[bytes]) -> Iterator[bytes]:
+def gathered(pieces: Iterator[bytes]) -> Iterator[bytes]:
     """Small pieces joined, large ones passed on."""
     pending = bytearray()
     for piece in pieces:
@@ -73,7 +73,7 @@ def _gathered(pieces: Iterator[bytes]) -> Iterator[bytes]:
         yield bytes(pending)
 
 
-def _deflated(pieces: Iterator[bytes]) -> Iterator[bytes]:
+def deflated(pieces: Iterator[bytes]) -> Iterator[bytes]:
     machine = zlib.compressobj(wbits=-zlib.MAX_WBITS)
     written = 0
     for piece in pieces:
@@ -85,7 +85,7 @@ def _deflated(pieces: Iterator[bytes]) -> Iterator[bytes]:
     yield packed + b"\0" * ((written + len(packed)) & 1)  # PS3.5 A.5: padded to an even length
 
 
-class _Writer:
+class Writer:
     """Writes the tokens of a data set in another encoding."""
 
     def __init__(self, file: DataSetFile, target: Encoding) -> None:
@@ -101,20 +101,23 @@ class _Writer:
         file = self._file
         signed = _pixel_representation(file) if not file.encoding.explicit and self._target.explicit else None
         for token in Walk(file.source).tokens(file.position, file.encoding, signed):
-            match token.kind:
-                case Kind.VALUE:
-                    if token.head.tag & 0xFFFF:
-                        yield from self._value(token)
-                case Kind.SEQUENCE:
-                    yield self._head(token.head.tag, "SQ", vrs.UNDEFINED)
-                case Kind.ITEM:
-                    yield self._delimiter(_ITEM, vrs.UNDEFINED)
-                case Kind.ITEM_END:
-                    yield self._delimiter(_ITEM_END, 0)
-                case Kind.SEQUENCE_END:
-                    yield self._delimiter(_SEQUENCE_END, 0)
-                case Kind.FRAGMENTS:
-                    yield from self._fragments(token)
+            yield from self._token(token)
+
+    def _token(self, token: Token) -> Iterator[bytes]:
+        match token.kind:
+            case Kind.VALUE:
+                if token.head.tag & 0xFFFF:
+                    yield from self._value(token)
+            case Kind.SEQUENCE:
+                yield self._head(token.head.tag, "SQ", vrs.UNDEFINED)
+            case Kind.ITEM:
+                yield self._delimiter(_ITEM, vrs.UNDEFINED)
+            case Kind.ITEM_END:
+                yield self._delimiter(_ITEM_END, 0)
+            case Kind.SEQUENCE_END:
+                yield self._delimiter(_SEQUENCE_END, 0)
+            case Kind.FRAGMENTS:
+                yield from self._fragments(token)
 
     def _delimiter(self, element: int, length: int) -> bytes:
         return self._implicit_head.pack(0xFFFE, element, length)

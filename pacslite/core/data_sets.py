@@ -10,9 +10,10 @@ import os
 from collections.abc import Generator, Iterator, Sequence
 from typing import BinaryIO, Protocol
 
-from pacslite.codec.transfer_syntax import convert
-from pacslite.core.retrieve import IN_MEMORY_BYTES, PIECE_BYTES, Item, local_copy
-from pacslite.dicom.limits import Limits
+from pacslite.codec.transfer_syntax import can_convert
+from pacslite.core.content import FileBody, StreamBody
+from pacslite.core.conversion import Conversions
+from pacslite.core.retrieve import IN_MEMORY_BYTES, PIECE_BYTES, Item
 from pacslite.dicom.part10 import MAX_META_BYTES, parse_file_meta
 from pacslite.errors import BlobMissing, NotDicom, PacsliteError, StorageError
 from pacslite.storage.blob_store import BlobStore
@@ -44,7 +45,7 @@ class DataSet(Protocol):
         """Releases what is held."""
 
 
-def open_data_sets(store: BlobStore, wanted: Sequence[Wanted], limits: Limits) -> Iterator[tuple[Item, DataSet | PacsliteError]]:
+def open_data_sets(store: BlobStore, wanted: Sequence[Wanted], conversions: Conversions) -> Iterator[tuple[Item, DataSet | PacsliteError]]:
     """The data sets in order, each opened when its turn comes; in place of one that cannot be opened the reason.
 
     A distant store is asked for the next ones in advance: finish with one before taking the next.
@@ -52,20 +53,20 @@ def open_data_sets(store: BlobStore, wanted: Sequence[Wanted], limits: Limits) -
     as_stored = [item for item, target in wanted if target == item.transfer_syntax_uid]
     streams = iter(()) if store.kind == "filesystem" else _streams(store, as_stored)
     for item, target in wanted:
-        yield item, _open(store, item, target, limits, streams)
+        yield item, _open(store, item, target, conversions, streams)
 
 
 def _open(
-    store: BlobStore, item: Item, target: str, limits: Limits, streams: Iterator[BinaryIO | PacsliteError]
+    store: BlobStore, item: Item, target: str, conversions: Conversions, streams: Iterator[BinaryIO | PacsliteError]
 ) -> DataSet | PacsliteError:
     try:
         if target != item.transfer_syntax_uid:
-            return _converted(store, item, target, limits)
+            return _converted(conversions, item, target)
         path = store.local_path(item.storage_key)
         if path is not None:
             return _FileDataSet(os.fspath(path), item)
         stream = next(streams)
-        return stream if isinstance(stream, PacsliteError) else _PiecewiseDataSet(_without_meta(stream, item))
+        return stream if isinstance(stream, PacsliteError) else _PiecewiseDataSet(_without_meta(_read(stream, item.size_bytes)))
     except PacsliteError as error:
         return error
 
@@ -162,36 +163,51 @@ class _PiecewiseDataSet:
         self._pieces.close()
 
 
-def _without_meta(stream: BinaryIO, item: Item) -> Generator[bytes]:
-    """What comes behind the file meta information."""
-    left = item.size_bytes
-    head = b""
-    offset: int | None = None
+def _read(stream: BinaryIO, left: int) -> Iterator[bytes]:
     while left:
         piece = stream.read(min(left, PIECE_BYTES))
         if not piece:
             raise BlobMissing(_OTHER_LENGTH)
         left -= len(piece)
-        if offset is None:
-            head += piece
-            if left and len(head) < MAX_META_BYTES and parse_file_meta(head) is None:
-                continue
-            offset = _data_set_offset(head, not left)
-            piece, head = head[offset:], b""
         yield piece
 
 
-def _converted(store: BlobStore, item: Item, target: str, limits: Limits) -> _PiecewiseDataSet:
-    """In another native transfer syntax; a small one is made whole, so that what is wrong with it shows before it is sent."""
+def _without_meta(pieces: Iterator[bytes]) -> Generator[bytes]:
+    """What comes behind the file meta information."""
+    head, found = b"", False
+    for piece in pieces:
+        if found:
+            yield piece
+            continue
+        head += piece
+        meta = parse_file_meta(head)
+        if meta is not None or len(head) >= MAX_META_BYTES:
+            found = True
+            yield head[_data_set_offset(head, False) :]
+    if not found:
+        yield head[_data_set_offset(head, True) :]
 
-    def pieces() -> Generator[bytes]:
-        with local_copy(store, item, limits.scratch) as path, path.open("rb") as file:
-            yield from convert(file, target, limits, with_meta=False)
 
+def _converted(conversions: Conversions, item: Item, target: str) -> _PiecewiseDataSet:
+    """In another transfer syntax; a small one is made whole, so that what is wrong with it shows before it is sent."""
+    if not can_convert(item.transfer_syntax_uid, target):
+        return _PiecewiseDataSet(_without_meta(_pieces_of(conversions.instance(item, target))))
+    pieces = conversions.moved(item, target, with_meta=False)
     if item.size_bytes > IN_MEMORY_BYTES:
-        return _PiecewiseDataSet(pieces())
-    whole = b"".join(pieces())
+        return _PiecewiseDataSet(piece for piece in pieces)
+    whole = b"".join(pieces)
     return _PiecewiseDataSet(piece for piece in (whole,))
+
+
+def _pieces_of(body: bytes | FileBody | StreamBody) -> Iterator[bytes]:
+    if isinstance(body, bytes):
+        yield body
+    elif isinstance(body, StreamBody):
+        yield from body.chunks()
+    else:
+        with body.file or body.path.open("rb", buffering=0) as file:
+            file.seek(body.offset)
+            yield from _read(file, body.length)
 
 
 def _data_set_offset(head: bytes, whole: bool) -> int:

@@ -20,7 +20,7 @@ _RENEWED_AFTER_S = 60
 _STRIPES = 32
 
 
-def _boot() -> str:
+def boot_mark() -> str:
     """What changes when the machine starts anew; empty where the system does not say."""
     try:
         return _BOOT_ID.read_text().replace("-", "")[:12] + "-"
@@ -34,7 +34,7 @@ class FileCache:
     def __init__(self, directory: Path, max_bytes: int) -> None:
         self.directory = directory
         self._max_bytes = max_bytes
-        self._boot = _boot()
+        self._boot = boot_mark()
         # Made since the directory was last looked through; the first file looks through it.
         self._made_bytes = max_bytes
         # One thread makes a file, the others who want it wait; other files are not held up.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from pacslite.core import bulk_data, frames, retrieve
+from pacslite.core import bulk_data, retrieve
 from pacslite.core.bulk_data import PIXEL_DATA_PATHS, BulkData
 from pacslite.core.retrieve import Item, Resource
 from pacslite.dicom.data_set import NATIVE
@@ -28,7 +28,7 @@ from pacslite.dicomweb.media_types import (
 )
 from pacslite.dicomweb.multipart_related import OutgoingPart
 from pacslite.dicomweb.resource import instance_url, requested, suffix
-from pacslite.dicomweb.wado import frame_parts, headers, multipart, one_body, retrieve_frames
+from pacslite.dicomweb.wado import frame_parts, frame_pieces, headers, multipart, one_body, retrieve_frames
 from pacslite.errors import FrameNotFound, NotAcceptable, NotFound
 from pacslite.web.messages import Reply, Request
 from pacslite.web.replies import http_date, names_etag
@@ -72,10 +72,9 @@ def retrieve_pixel_data(pacs: Pacs, request: Request, study: str, series: str | 
     accepted = _accepted(pacs, request)
     if series is not None and instance is not None:
         item = retrieve.plan(pacs.catalog, resource)[0]
-        native = item.transfer_syntax_uid in NATIVE
         offer = choose(accepted, frame_offers(item.transfer_syntax_uid, True))
         if offer is not None and not offer.multipart:
-            if native:
+            if item.transfer_syntax_uid in NATIVE and offer.name == OCTET_STREAM:
                 return _one_value(request, resource, _only(bulk_data.each(*_of(pacs, item), PIXEL_DATA_PATHS, _limits(pacs))), offer)
             return retrieve_frames(pacs, request, study, series, instance, "1" if _has_one_frame(pacs, resource) else "1,2")
     return _several(pacs, request, resource, _Wanted(accepted, PIXEL_DATA_PATHS))
@@ -148,7 +147,7 @@ def _several(pacs: Pacs, request: Request, resource: Resource, wanted: _Wanted) 
 def _parts(pacs: Pacs, request: Request, resource: Resource, items: tuple[Item, ...], wanted: _Wanted) -> Iterator[OutgoingPart]:
     for item in items:
         for value in bulk_data.each(*_of(pacs, item), wanted.paths, _limits(pacs)):
-            if value.encapsulated and value.path == bulk_data.PIXEL_DATA:
+            if value.path == bulk_data.PIXEL_DATA and (value.encapsulated or choose(wanted.accepted, _OCTETS[1::2]) is None):
                 yield from _frames(pacs, request, resource, item, wanted.accepted)
                 continue
             offer = choose(wanted.accepted, bulk_offers(value.media_type or OCTET_STREAM)[1::2])
@@ -165,5 +164,5 @@ def _frames(pacs: Pacs, request: Request, resource: Resource, item: Item, accept
     except FrameNotFound:
         return
     numbers = range(1, image.index.number_of_frames + 1)
-    pieces = (frames.frame(pacs.store, image, number, _limits(pacs)) for number in numbers)
+    pieces = frame_pieces(pacs, named, image, offer, numbers)
     yield from frame_parts(request, resource, image.item, offer, zip(numbers, pieces, strict=True))

@@ -9,7 +9,9 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
+from pacslite.core.conversion import is_possible
 from pacslite.dicom.data_set import NATIVE
+from pacslite.dicom.syntaxes import DECODABLE
 from pacslite.errors import BadRequest, NotAcceptable
 
 DICOM = "application/dicom"
@@ -50,6 +52,8 @@ DEFAULT_SYNTAX: dict[str, str] = {
     "video/mp4": _JPEG + "102",
     "video/h265": _JPEG + "107",
 }
+# What can be made of other transfer syntaxes, in the order of PS3.18 Table 8.7.3-5.
+_MADE = tuple(sorted(DECODABLE - UNNAMEABLE, key=lambda uid: [int(part) for part in uid.split(".")]))
 _REVERSIBLE = frozenset({"1.2.840.10008.1.2.5"} | {_JPEG + n for n in ("57", "70", "80", "90", "92", "201", "202", "110")})
 
 _LEGACY = {
@@ -264,31 +268,47 @@ def instance_offers(stored: str, single_part: bool) -> tuple[Offer, ...]:
     """Whole instances (`application/dicom`); a single part only for one instance (10.4.4).
 
     Without a transfer-syntax parameter the answer is Explicit VR Little Endian (8.7.3.4). What is stored compressed
-    beyond repair is sent as stored; what is compressed reversibly must be asked for by its syntax, by
-    `transfer-syntax=*`, or by `*/*`, since nobody here decompresses it yet.
+    beyond repair is sent as stored. Others are made when they are asked for by their UID.
     """
     offers: list[Offer] = []
     for multipart in (True, False) if single_part else (True,):
         if stored in NATIVE:
             offers.append(Offer(DICOM, multipart, EXPLICIT_LE, stored=stored == EXPLICIT_LE))
-            if stored != DEFLATED_LE:
-                offers.append(Offer(DICOM, multipart, DEFLATED_LE, default=False, stored=False, explicit_only=True))
             if stored != EXPLICIT_LE:
                 offers.append(Offer(DICOM, multipart, stored, default=False, nameable=stored not in UNNAMEABLE, explicit_only=True))
+        elif stored in _REVERSIBLE and is_possible(stored, EXPLICIT_LE):
+            offers.append(Offer(DICOM, multipart, EXPLICIT_LE, stored=False))
+            offers.append(Offer(DICOM, multipart, stored, default=False, explicit_only=True))
         else:
             offers.append(Offer(DICOM, multipart, stored, default=stored not in _REVERSIBLE))
+        known = {offer.transfer_syntax for offer in offers if offer.multipart == multipart}
+        more = (uid for uid in _MADE if uid not in known and is_possible(stored, uid, may_lose=True))
+        offers.extend(Offer(DICOM, multipart, uid, default=False, stored=False, explicit_only=True) for uid in more)
     return tuple(offers)
 
 
 @lru_cache(maxsize=1024)
 def frame_offers(stored: str, single_part: bool) -> tuple[Offer, ...]:
-    """Frames: little endian octets when stored natively, else the stored code stream under its own media type."""
-    if stored in NATIVE:
-        name, syntax, default = OCTET_STREAM, EXPLICIT_LE, True
-    else:
-        name, syntax = MEDIA_TYPE_OF_SYNTAX.get(stored, OCTET_STREAM), stored
-        default = name != OCTET_STREAM and (DEFAULT_SYNTAX[name] == stored or stored not in _REVERSIBLE)
-    return tuple(Offer(name, multipart, syntax, default=default) for multipart in ((True, False) if single_part else (True,)))
+    """Frames: little endian octets when stored natively, else the stored code stream under its own media type.
+
+    Others are made when they are asked for, but for what would lose something: a frame carries no mark of that.
+    """
+    offers: list[Offer] = []
+    for multipart in (True, False) if single_part else (True,):
+        if stored in NATIVE:
+            offers.append(Offer(OCTET_STREAM, multipart, EXPLICIT_LE))
+        else:
+            name = MEDIA_TYPE_OF_SYNTAX.get(stored, OCTET_STREAM)
+            default = name != OCTET_STREAM and (DEFAULT_SYNTAX[name] == stored or stored not in _REVERSIBLE)
+            offers.append(Offer(name, multipart, stored, default=default))
+            if is_possible(stored, EXPLICIT_LE):
+                offers.append(Offer(OCTET_STREAM, multipart, EXPLICIT_LE, stored=False))
+        for uid in _MADE:
+            made = MEDIA_TYPE_OF_SYNTAX.get(uid)
+            if made is not None and uid != stored and is_possible(stored, uid):
+                default = DEFAULT_SYNTAX[made] == uid
+                offers.append(Offer(made, multipart, uid, default=default, stored=False, explicit_only=True))
+    return tuple(offers)
 
 
 @lru_cache(maxsize=1024)

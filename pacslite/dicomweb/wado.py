@@ -1,8 +1,4 @@
-"""WADO-RS (PS3.18 10.4): studies, series, instances and frames.
-
-A transfer syntax other than the stored one is made here only among the native ones; what would have to be decompressed or
-compressed is 406 until that can be done.
-"""
+"""WADO-RS (PS3.18 10.4): studies, series, instances and frames, as stored or in another transfer syntax."""
 
 from __future__ import annotations
 
@@ -10,16 +6,18 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING
 
-from pacslite.core import conversion, frames, retrieve
+from pacslite.core import frames, pixel_module, retrieve
 from pacslite.core.content import FileBody, StreamBody
 from pacslite.core.retrieve import Item, Piece, Resource
+from pacslite.dicom.data_set import NATIVE
 from pacslite.dicomweb import multipart_related
 from pacslite.dicomweb.media_types import (
     DICOM,
     EXPLICIT_LE,
+    OCTET_STREAM,
     Offer,
     acceptable,
     choose,
@@ -64,12 +62,26 @@ def retrieve_instances(pacs: Pacs, request: Request, study: str, series: str | N
     if all(item.transfer_syntax_uid == offer.transfer_syntax for item, offer in zip(items, chosen, strict=True)):
         bodies: Sequence[Segment] = retrieve.stored_each(pacs.store, items)
     else:
-        bodies = [_instance_body(pacs, item, offer) for item, offer in zip(items, chosen, strict=True)]
+        return _made_each(pacs, request, resource, zip(items, chosen, strict=True), headers(f'W/"{etag}"'))
     parts = [
         OutgoingPart(content_type(offer), (body,), instance_url(root, item) + suffix(resource, item.version_number))
         for item, offer, body in zip(items, chosen, bodies, strict=True)
     ]
     return multipart(parts, DICOM, headers(f'W/"{etag}"'))
+
+
+def _made_each(pacs: Pacs, request: Request, resource: Resource, chosen: Iterable[tuple[Item, Offer]], more: Headers) -> Reply:
+    """Instances of which some are made, each when its turn comes; the first one before the answer, whose status it may change."""
+
+    def parts() -> Iterator[OutgoingPart]:
+        for item, offer in chosen:
+            location = instance_url(request.dicomweb_url, item) + suffix(resource, item.version_number)
+            yield OutgoingPart(content_type(offer), (_instance_body(pacs, item, offer),), location)
+
+    each = parts()
+    reply = multipart_related.stream(chain((next(each),), each), DICOM)
+    reply.headers += more
+    return reply
 
 
 def retrieve_frames(pacs: Pacs, request: Request, study: str, series: str, instance: str, frame_list: str) -> Reply:
@@ -86,11 +98,36 @@ def retrieve_frames(pacs: Pacs, request: Request, study: str, series: str, insta
     limits = retrieve.limits_of(pacs.settings, pacs.spool.directory)
     if not offer.multipart and len(numbers) > 1:
         return Reply(200, headers(etag, ("Content-Type", content_type(offer)), changed), frames.packed(pacs.store, image, numbers, limits))
-    pieces = [frames.frame(pacs.store, image, number, limits) for number in numbers]
+    if len(numbers) > 1 and _is_made(image.item, offer):
+        made = frame_pieces(pacs, resource, image, offer, numbers)
+        each = frame_parts(request, resource, image.item, offer, zip(numbers, made, strict=True))
+        reply = multipart_related.stream(chain((next(each),), each), offer.name)
+        reply.headers += headers("W/" + etag, changed)
+        return reply
+    pieces = list(frame_pieces(pacs, resource, image, offer, numbers))
     if not offer.multipart:
         return Reply(200, headers(etag, ("Content-Type", content_type(offer)), changed), one_body(pieces[0]))
     parts = frame_parts(request, resource, image.item, offer, zip(numbers, pieces, strict=True))
     return multipart(list(parts), offer.name, headers("W/" + etag, changed))
+
+
+def frame_pieces(
+    pacs: Pacs, resource: Resource, image: retrieve.Frames, offer: Offer, numbers: Iterable[int]
+) -> Iterator[tuple[Piece, ...]]:
+    """The bytes of frames as they are offered, each when it is asked for."""
+    limits = retrieve.limits_of(pacs.settings, pacs.spool.directory)
+    if not _is_made(image.item, offer):
+        for number in numbers:
+            yield frames.frame(pacs.store, image, number, limits)
+        return
+    description = pixel_module.describe(pacs.catalog, resource, image.item)
+    for number in numbers:
+        yield (pacs.conversions.frame(image, description, number, offer.transfer_syntax or EXPLICIT_LE),)
+
+
+def _is_made(item: Item, offer: Offer) -> bool:
+    """Whether frames have to go through a codec."""
+    return offer.transfer_syntax != item.transfer_syntax_uid and not (item.transfer_syntax_uid in NATIVE and offer.name == OCTET_STREAM)
 
 
 def frame_parts(
@@ -114,25 +151,24 @@ def parse_frame_list(text: str) -> tuple[int, ...]:
 
 
 def _instance_offer(pacs: Pacs, request: Request, stored: str, single_part: bool) -> Offer | None:
-    query = tuple(request.arguments("accept"))
-    return _negotiated(request.header("Accept"), query, pacs.settings.strict_accept, instance_offers(stored, single_part))
+    return _negotiated(
+        request.header("Accept"), tuple(request.arguments("accept")), pacs.settings.strict_accept, stored, single_part, False
+    )
 
 
 def _frame_offer(pacs: Pacs, request: Request, stored: str, single_part: bool) -> Offer | None:
-    query = tuple(request.arguments("accept"))
-    return _negotiated(request.header("Accept"), query, pacs.settings.strict_accept, frame_offers(stored, single_part))
+    return _negotiated(request.header("Accept"), tuple(request.arguments("accept")), pacs.settings.strict_accept, stored, single_part, True)
 
 
 @lru_cache(maxsize=1024)
-def _negotiated(header: str | None, query: tuple[str, ...], strict: bool, offers: tuple[Offer, ...]) -> Offer | None:
-    return choose(acceptable(header, query, strict), offers)
+def _negotiated(header: str | None, query: tuple[str, ...], strict: bool, stored: str, single_part: bool, of_frames: bool) -> Offer | None:
+    return choose(acceptable(header, query, strict), (frame_offers if of_frames else instance_offers)(stored, single_part))
 
 
 def _instance_body(pacs: Pacs, item: Item, offer: Offer) -> bytes | FileBody | StreamBody:
     if offer.transfer_syntax == item.transfer_syntax_uid:
         return retrieve.stored(pacs.store, item)
-    limits = retrieve.limits_of(pacs.settings, pacs.spool.directory)
-    return conversion.converted(pacs.store, item, offer.transfer_syntax or EXPLICIT_LE, limits)
+    return pacs.conversions.instance(item, offer.transfer_syntax or EXPLICIT_LE)
 
 
 def one_body(pieces: Sequence[Segment]) -> Body:

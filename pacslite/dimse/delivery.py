@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 
-from pacslite.codec.transfer_syntax import can_convert
+from pacslite.core.conversion import is_possible
 from pacslite.core.retrieve import Item
 from pacslite.dicom.data_set import EXPLICIT, IMPLICIT
 from pacslite.dimse.pdus import AssociationEnded, TimedOut
@@ -102,9 +102,9 @@ class Delivery:
 
 
 def contexts_of(items: Sequence[Item]) -> dict[tuple[str, str], None]:
-    """SOP classes and transfer syntaxes to ask for: as stored, and for native ones those that everybody takes."""
+    """SOP classes and transfer syntaxes to ask for: as stored, and those that everybody takes, where we can make them."""
     stored: dict[tuple[str, str], None] = dict.fromkeys((item.sop_class_uid, item.transfer_syntax_uid) for item in items)
-    more = {(sop_class, target): None for sop_class, uid in stored for target in (EXPLICIT, IMPLICIT) if can_convert(uid, target)}
+    more = {(sop_class, target): None for sop_class, uid in stored for target in (EXPLICIT, IMPLICIT) if is_possible(uid, target)}
     return stored | more
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 
-from pacslite.core.ingest import read_limits
 from pacslite.dimse.associations import Association, Request
 from pacslite.dimse.contexts import Service
 from pacslite.dimse.retrieval import PENDING_S, finish, planned
@@ -34,6 +33,6 @@ def serve(association: Association, request: Request) -> None:
         return not cancelled
 
     pacs = association.pacs
-    supply = Supply(pacs.store, read_limits(pacs.settings, pacs.spool.directory))
+    supply = Supply(pacs.store, pacs.conversions)
     Transmission(association, accepted, supply, items, tally).run(goes_on)
     finish(association, request, total, [tally], cancelled)

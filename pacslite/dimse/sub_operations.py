@@ -1,6 +1,6 @@
 """C-STORE sub-operations of a C-MOVE or C-GET (PS3.4 C.4.2, C.4.3): instances over an association, counted.
 
-The data set goes out as it is stored when the receiver takes that transfer syntax, else in another native one. The next
+The data set goes out as it is stored when the receiver takes that transfer syntax, else in another one. The next
 instance is read while the receiver deals with the one before.
 """
 
@@ -11,18 +11,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from pacslite.codec.transfer_syntax import can_convert
+from pacslite.core.conversion import Conversions, is_possible
 from pacslite.core.data_sets import DataSet, open_data_sets
 from pacslite.core.retrieve import Item
-from pacslite.dicom.data_set import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT
-from pacslite.dicom.limits import Limits
+from pacslite.dicom.data_set import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, NATIVE
+from pacslite.dicom.syntaxes import REVERSIBLE
 from pacslite.dimse import commands
 from pacslite.dimse.pdus import AssociationEnded, Unfinished
 from pacslite.dimse.store_messages import StoreMessages
 from pacslite.errors import PacsliteError
 from pacslite.storage.blob_store import BlobStore
 
-_TARGETS = (EXPLICIT, IMPLICIT, BIG_ENDIAN, DEFLATED)
+# In this order, when the receiver does not take what is stored. Nothing is made that loses something: that would be another
+# instance (PS3.3 C.7.6.1.1.5) than the one the request names.
+_TARGETS = (EXPLICIT, IMPLICIT, BIG_ENDIAN, DEFLATED, *sorted(REVERSIBLE - NATIVE))
 _MOST = 0xFFFF
 # Warnings of the Storage Service (PS3.4 B.2.3) and general ones (PS3.7 annex C): B000 to BFFF, and these.
 _WARNINGS = frozenset({0x0001, 0x0107, 0x0116})
@@ -90,7 +92,7 @@ class Supply:
     """Where instances come from and on whose behalf: AE title and message id of a C-MOVE, None for a C-GET."""
 
     store: BlobStore
-    limits: Limits
+    conversions: Conversions
     originator: tuple[str, int] | None = None
 
 
@@ -122,7 +124,7 @@ class Transmission:
             else:
                 wanted.append((item, route[1]))
                 self.left.append(item)
-        self._opened = open_data_sets(supply.store, wanted, supply.limits)
+        self._opened = open_data_sets(supply.store, wanted, supply.conversions)
 
     def _route(self, accepted: Accepted, item: Item) -> tuple[int, str] | str:
         """Presentation context and transfer syntax for an item, or why there is none."""
@@ -199,6 +201,6 @@ def _route(syntaxes: Mapping[str, int], sop_class_uid: str, transfer_syntax_uid:
     if not syntaxes:
         return f"SOP class not accepted: {sop_class_uid}"
     for target in (transfer_syntax_uid, *_TARGETS):
-        if target in syntaxes and can_convert(transfer_syntax_uid, target):
+        if target in syntaxes and is_possible(transfer_syntax_uid, target):
             return syntaxes[target], target
     return f"transfer syntax not accepted: {transfer_syntax_uid}"

@@ -324,7 +324,7 @@ def test_more_classes_and_syntaxes_than_fit_an_association_are_spread_over_sever
     loads = list(loads_of(items))
     assert sorted(map(repr, items)) == sorted(repr(item) for load in loads for item in load)
     sizes = [len(contexts_of(load)) for load in loads]
-    assert (len(sizes), sum(sizes)) == (4, 450)
+    assert (len(sizes), sum(sizes)) == (6, 750)
     assert max(sizes) <= 128
     assert list(loads_of([])) == []
 
