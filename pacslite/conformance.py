@@ -78,8 +78,8 @@ we can make them (all but video and rare syntaxes). More than 128 contexts are s
 ## DICOMweb
 
 Root `/dicom-web` (PS3.18). Searches: the six resources of table 10.6.1-1, as `application/dicom+json` (default) or `dicom+xml`. Store:
-`POST /studies` and `/studies/{study}`. Retrieve: study, series, instance; metadata, bulk data and pixel data of each; frames. Delete: study, series,
-instance.
+`POST /studies` and `/studies/{study}`. Retrieve: study, series, instance; metadata, bulk data, pixel data, rendered, thumbnail of each;
+frames, also rendered and as thumbnails. Delete: study, series, instance.
 
 - Without an Accept header the default of the resource is sent (`strict_accept` makes it 406). Errors are application/problem+json, or
   problem+xml, HTML or plain text for those who accept only that; where none fits JSON, in strict mode HTML.
@@ -99,6 +99,17 @@ instance.
   `multipart/related; type="application/octet-stream"` is the same. `/pixeldata` has Pixel Data, Float and Double Float Pixel Data, not
   that of icons. Compressed pixel data is a part for each frame, a document has its own media type, other values are little endian octets.
 - Several native frames asked for as a single part follow each other without padding, single bits too.
+- Rendered: images as JPEG (default), PNG, GIF, WebP and JPEG 2000; as GIF a multi-frame image moves, else its representative or first frame
+  stands for it; several frames are parts, or a GIF. Grey values go through modality and VOI (a table before the first window) of the image
+  or the frame; without either, 8 bits as they are and more than 8 spread from the lowest to the highest value that is no padding.
+  PALETTE COLOR, RGB, YBR_FULL, YBR_FULL_422, YBR_ICT, YBR_RCT become RGB. Overlays, presentation states and supplemental palettes are
+  not applied, presentation states not rendered (406). Studies and series are multipart: a part for each instance that can be rendered
+  acceptably, a Warning for others. MPEG and H.26x come as stored, documents as their own type (HTML, SVG and scripts as octets),
+  reports as HTML (default), plain text or XML.
+- `annotation` (patient, technique), `quality`, `viewport`, `window`, `iccprofile` (no, yes, srgb, adobergb, rommrgb; JPEG, PNG and WebP
+  carry profiles; grey becomes RGB for one). What has more than `max_rendered_pixels` pixels is 413.
+- Thumbnails: one image of at most 256 by 256 pixels or the `viewport`: of a loop the middle frame, of a series the middle instance, of a
+  study that of the first series with pictures; for what has no picture an icon of its kind.
 - `application/zip` of a study, series or instance: the files as stored, uncompressed, under `DICOM/SEnnnnnn/IMnnnnnn`, with DICOMDIR
   (PS3.10 8, Explicit VR Little Endian, UTF-8 where needed; made-up values where a key of type 1 is missing). The same content is the
   same file, so it has an ETag and byte ranges. `GET /api/v1/studies/{study}/archive` is the same.

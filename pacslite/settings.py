@@ -151,6 +151,7 @@ class Settings:
     max_retrieve_instances: int = _setting(100_000, "Instances that one DICOMweb request may retrieve.", minimum=1)
     max_stow_metadata_bytes: int = _setting(16 * 1024**2, "Largest JSON or XML metadata of one STOW-RS body.", minimum=1024)
     free_space_reserve_bytes: int = _setting(256 * 1024**2, "Room on the disk of the spool that no instance may use up.", minimum=0)
+    max_rendered_pixels: int = _setting(50_000_000, "Pixels of the largest picture that is rendered, an animation's in all.", minimum=1)
     strict_accept: bool = _setting(False, "Whether a DICOMweb request without Accept is refused (406).")
     removal_grace_s: int = _setting(86400, "Time between a deletion and the erasure of bytes.", minimum=0)
     sweep_interval_s: int = _setting(3600, "Time between two sweeps of spool and storage.", minimum=1)

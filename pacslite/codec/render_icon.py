@@ -19,7 +19,7 @@ def icon(label: str) -> Picture:
     draw = ImageDraw.Draw(image)
     (_film if label == _VIDEO else _sheet)(draw)
     text = font(44 if len(label) < 5 else 30)
-    draw.text((_SIDE / 2, 186), label, font=text, fill=_INK, anchor="mm")
+    draw.text((_SIDE / 2, 174 if label == _VIDEO else 186), label, font=text, fill=_INK, anchor="mm")
     return np.asarray(image)
 
 
@@ -39,5 +39,4 @@ def _film(draw: ImageDraw.ImageDraw) -> None:
     for x in range(34, 232, 24):
         draw.rectangle((x, 48, x + 11, 59), fill=_GROUND)
         draw.rectangle((x, 208 - 11, x + 11, 208), fill=_GROUND)
-    draw.polygon([(104, 74), (104, 154), (172, 114)], fill=_INK)
-    draw.rectangle((60, 162, 196, 208), fill=_SHEET)
+    draw.polygon([(104, 68), (104, 148), (172, 108)], fill=_INK)

@@ -66,7 +66,7 @@ def fit(image: Image.Image, viewport: Viewport) -> Image.Image:
     scale = min(viewport.columns / (right - left), viewport.rows / (bottom - top))
     size = max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale))
     if size != image.size or (left, top, right, bottom) != (0.0, 0.0, image.width, image.height):
-        image = image.resize(size, Image.Resampling.BICUBIC, box=(left, top, right, bottom))
+        image = image.resize(size, Image.Resampling.BICUBIC, box=(left, top, right, bottom), reducing_gap=2.0)
     if width < 0:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if height < 0:

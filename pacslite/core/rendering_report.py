@@ -130,10 +130,12 @@ def _code(item: Document, key: str) -> str:
 
 
 def _unit(item: Document) -> str:
+    """The unit as UCUM writes it, else by its meaning; none for pure numbers."""
     for code in items_of(item.get("004008EA"))[:1]:
-        value = first(code, "00080100")
-        return "" if value == "1" else value if first(code, "00080102") == "UCUM" and value else _code(item, "004008EA")
-    return ""
+        if first(code, "00080102") == "UCUM":
+            unit = first(code, "00080100")
+            return "" if unit == "1" else unit
+    return _code(item, "004008EA")
 
 
 def _number(item: Document) -> str:

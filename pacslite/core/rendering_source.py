@@ -32,7 +32,8 @@ def document(catalog: Catalog, resource: Resource) -> Document:
         if row is None:
             raise NotFound("The instance was deleted a moment ago.")
         packed = row.json
-    found: Document = json.loads(zlib.decompress(packed).replace(b"\0", b""))
+    # Numbers keep their digits.
+    found: Document = json.loads(zlib.decompress(packed).replace(b"\0", b""), parse_float=str)
     return found
 
 

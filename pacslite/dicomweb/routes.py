@@ -7,6 +7,7 @@ from pacslite.dicomweb.bulk_data import retrieve_all_bulk_data, retrieve_bulk_da
 from pacslite.dicomweb.commitment import check_commitment, request_commitment
 from pacslite.dicomweb.delete import delete_resource
 from pacslite.dicomweb.metadata import retrieve_metadata
+from pacslite.dicomweb.rendered import render_frames, render_instance, render_series, thumbnail, thumbnail_of_frame
 from pacslite.dicomweb.representations import retrieve_resource
 from pacslite.dicomweb.stow import store_instances, store_instances_of_study
 from pacslite.dicomweb.wado import retrieve_frames
@@ -29,6 +30,12 @@ ROUTES = (
     Route("GET", f"{SERIES}/metadata", retrieve_metadata, hot=True),
     Route("GET", f"{INSTANCE}/metadata", retrieve_metadata, hot=True),
     Route("GET", f"{INSTANCE}/frames/<frame_list>", retrieve_frames, hot=True),
+    Route("GET", f"{STUDY}/rendered", render_series),
+    Route("GET", f"{SERIES}/rendered", render_series),
+    Route("GET", f"{INSTANCE}/rendered", render_instance, hot=True),
+    Route("GET", f"{INSTANCE}/frames/<frame_list>/rendered", render_frames, hot=True),
+    *(Route("GET", f"{level}/thumbnail", thumbnail, hot=True) for level in (STUDY, SERIES, INSTANCE)),
+    Route("GET", f"{INSTANCE}/frames/<frame_list>/thumbnail", thumbnail_of_frame, hot=True),
     Route("GET", f"{INSTANCE}/bulkdata/<path:bulk_path>", retrieve_bulk_data),
     *(Route("GET", f"{level}/bulkdata", retrieve_all_bulk_data) for level in (STUDY, SERIES, INSTANCE)),
     *(Route("GET", f"{level}/pixeldata", retrieve_pixel_data) for level in (STUDY, SERIES, INSTANCE)),
