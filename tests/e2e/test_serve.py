@@ -187,9 +187,8 @@ def test_a_taken_address_is_said_so(server: Server, tmp_path: Path, option: str)
     assert f"cannot listen on {taken}" in second.stderr
 
 
-@pytest.mark.parametrize("option", ["--http", "--dicom"])
-def test_an_address_that_others_reach_is_refused_until_there_are_accounts(tmp_path: Path, option: str) -> None:
-    refused = pacslite("serve", "--data", tmp_path / "data", option, "0.0.0.0:0")
+def test_a_web_address_that_others_reach_is_refused_until_there_are_accounts(tmp_path: Path) -> None:
+    refused = pacslite("serve", "--data", tmp_path / "data", "--http", "0.0.0.0:0")
     assert refused.returncode == 2
     assert "0.0.0.0:0" in refused.stderr
     assert not (tmp_path / "data").exists()
