@@ -60,21 +60,39 @@ _SEARCH = ("limit", "offset", "includefield", "fuzzymatching", "emptyvaluematchi
 _RENDERED_QUERY = ("accept", "annotation", "quality", "viewport", "window", "iccprofile")
 _PICTURES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 _PICTURES_OF_MANY = tuple(map(multipart, _PICTURES))
+_URI_QUERY = (
+    "requestType",
+    "studyUID",
+    "seriesUID",
+    "objectUID",
+    "contentType",
+    "charset",
+    "transferSyntax",
+    "annotation",
+    "rows",
+    "columns",
+    "region",
+    "windowCenter",
+    "windowWidth",
+    "frameNumber",
+    "imageQuality",
+    "version",
+)
 
 FACTS: dict[str, Facts] = {
     "describe_capabilities": Facts("Retrieve Capabilities", (WADL_XML, WADL_JSON), query=("accept",)),
     "search_studies": Facts("Search for Studies", _JSON_OR_XML, query=("accept", *_SEARCH), statuses=(200, 204)),
     "search_series": Facts("Search for Series", _JSON_OR_XML, query=("accept", *_SEARCH), statuses=(200, 204)),
     "search_instances": Facts("Search for Instances", _JSON_OR_XML, query=("accept", *_SEARCH), statuses=(200, 204)),
-    "retrieve_instances": Facts("Retrieve Instances", (multipart(DICOM), DICOM), query=("accept",)),
+    "retrieve_instances": Facts("Retrieve Instances", (multipart(DICOM), DICOM), query=("accept", "version")),
     "retrieve_resource": Facts(
-        "Retrieve Instances", (multipart(DICOM), DICOM, multipart(OCTET_STREAM), "application/zip"), query=("accept",)
+        "Retrieve Instances", (multipart(DICOM), DICOM, multipart(OCTET_STREAM), "application/zip"), query=("accept", "version")
     ),
-    "retrieve_metadata": Facts("Retrieve Metadata", _JSON_OR_XML, query=("accept",)),
-    "retrieve_frames": Facts("Retrieve Frames", (*map(multipart, _FRAMES), *_FRAMES), query=("accept",)),
-    "retrieve_bulk_data": Facts("Retrieve Bulk Data", _BULK, query=("accept",)),
-    "retrieve_all_bulk_data": Facts("Retrieve Bulk Data", (multipart(OCTET_STREAM),), query=("accept",)),
-    "retrieve_pixel_data": Facts("Retrieve Pixel Data", tuple(map(multipart, _FRAMES)), query=("accept",)),
+    "retrieve_metadata": Facts("Retrieve Metadata", _JSON_OR_XML, query=("accept", "version")),
+    "retrieve_frames": Facts("Retrieve Frames", (*map(multipart, _FRAMES), *_FRAMES), query=("accept", "version")),
+    "retrieve_bulk_data": Facts("Retrieve Bulk Data", _BULK, query=("accept", "version")),
+    "retrieve_all_bulk_data": Facts("Retrieve Bulk Data", (multipart(OCTET_STREAM),), query=("accept", "version")),
+    "retrieve_pixel_data": Facts("Retrieve Pixel Data", tuple(map(multipart, _FRAMES)), query=("accept", "version")),
     "store_instances": Facts(
         "Store Instances",
         (DICOM_JSON, DICOM_XML),
@@ -96,6 +114,7 @@ FACTS: dict[str, Facts] = {
     "thumbnail_of_frame": Facts("Retrieve Thumbnail", _PICTURES, query=("accept", "viewport")),
     "request_commitment": Facts("Request Storage Commitment", (DICOM_JSON, DICOM_XML), (DICOM_JSON,), statuses=(200, 202)),
     "check_commitment": Facts("Result Check of Storage Commitment", (DICOM_JSON, DICOM_XML), statuses=(200, 202)),
+    "retrieve_by_uri": Facts("Retrieve by URI (PS3.18 9)", (DICOM, "image/jpeg", "image/png", "image/gif"), query=_URI_QUERY),
     "delete_resource": Facts("Delete", statuses=(204,)),
 }
 

@@ -11,6 +11,7 @@ from pacslite.dicomweb.rendered import render_frames, render_instance, render_se
 from pacslite.dicomweb.representations import retrieve_resource
 from pacslite.dicomweb.stow import store_instances, store_instances_of_study
 from pacslite.dicomweb.wado import retrieve_frames
+from pacslite.dicomweb.wado_uri import retrieve_by_uri
 from pacslite.web.messages import Route
 
 ROOT = "/dicom-web"
@@ -39,6 +40,7 @@ ROUTES = (
     Route("GET", f"{INSTANCE}/bulkdata/<path:bulk_path>", retrieve_bulk_data),
     *(Route("GET", f"{level}/bulkdata", retrieve_all_bulk_data) for level in (STUDY, SERIES, INSTANCE)),
     *(Route("GET", f"{level}/pixeldata", retrieve_pixel_data) for level in (STUDY, SERIES, INSTANCE)),
+    Route("GET", f"{ROOT}/wado", retrieve_by_uri),
     Route("POST", f"{ROOT}/commitment-requests/<transaction>", request_commitment),
     Route("GET", f"{ROOT}/commitment-requests/<transaction>", check_commitment),
     Route("DELETE", STUDY, delete_resource),

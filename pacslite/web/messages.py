@@ -7,6 +7,7 @@ renders one. Nothing here knows Flask: the adapters are `web.app` (Flask) and `w
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import parse_qsl
@@ -80,6 +81,13 @@ class Request:
     def arguments(self, name: str) -> list[str]:
         """All values of one query parameter."""
         return [value for key, value in self.query if key == name]
+
+    def asking(self, accept: str, query_string: str) -> Request:
+        """The same request with another Accept header and query."""
+        inner = copy(self)
+        inner.environ = {**self.environ, "HTTP_ACCEPT": accept, "QUERY_STRING": query_string}
+        inner._query = None
+        return inner
 
     @property
     def content_length(self) -> int | None:
