@@ -123,7 +123,7 @@ def _can_return(tag: int, level: Level, private: dict[int, PrivateTag], indexed:
 
 def _answer(association: Association, request: Request, identifier: Identifier, search: _Search) -> None:
     """Send the matches page by page; no transaction is open while sending."""
-    answerer = Answerer(identifier, str(search.level), request.context.transfer_syntax, association.settings.aet)
+    answerer = Answerer(identifier, str(search.level), request.context.transfer_syntax, association.settings.aet, search.keys)
     indexed = indexed_attributes(association.settings.index_attributes)
     fields = tuple(tag for tag in search.fields if _not_below(tag, search.level, indexed))
     private_fields = tuple(dict.fromkeys(search.private.values()))

@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from pacslite.core.query import Page, item_values
+from pacslite.core.query_keys import Key
 from pacslite.dicom import vr
 from pacslite.dicom.attributes import SEQUENCE_ITEMS, Attribute
-from pacslite.dicom.document import Document, PrivateTag, private_element, tag_key
+from pacslite.dicom.document import Document, PrivateTag, fits, items_of, private_element, tag_key
 from pacslite.dicom.header import Encoding
+from pacslite.dicom.matching import SequenceMatch, matches
 from pacslite.dimse.answer_text import TextEncoder, text_encoder
 from pacslite.dimse.identifiers import QUERY_RETRIEVE_LEVEL, Identifier, encoding_of, is_deflated
 
@@ -103,8 +105,10 @@ class ElementWriter:
 class Answerer:
     """Turns the rows of one search into response identifiers."""
 
-    def __init__(self, identifier: Identifier, level: str, transfer_syntax: str, retrieve_aet: str) -> None:
+    def __init__(self, identifier: Identifier, level: str, transfer_syntax: str, retrieve_aet: str, keys: Iterable[Key] = ()) -> None:
         self._identifier = identifier
+        # Of a sequence that was matched only the items that fit are answered (PS3.4 C.2.2.2.6).
+        self._inside = {key.tag: key.match.keys for key in keys if isinstance(key.match, SequenceMatch)}
         self._writer = ElementWriter(encoding_of(transfer_syntax))
         self._deflated = is_deflated(transfer_syntax)
         self._fixed: list[Cell] = [
@@ -166,12 +170,16 @@ class Answerer:
         wanted = self._identifier.inside.get(attribute.tag)
         inner = sorted(SEQUENCE_ITEMS[attribute.tag], key=lambda a: a.tag)
         shown = [a for a in inner if not wanted or a.tag in wanted]
-        return [[(a.tag, a.vr, item[a.tag]) for a in shown] for item in item_values(attribute, value)]
+        keys = self._inside.get(attribute.tag, ())
+        items = [item for item in item_values(attribute, value) if all(matches(match, (item[tag],)) for tag, match in keys if tag in item)]
+        return [[(a.tag, a.vr, item[a.tag]) for a in shown] for item in items]
 
     def _from_document(self, document: Document, tag: int) -> Cell:
         element = document.get(tag_key(tag))
         if element is None:
             return tag, vr.VrContext().vr_of(tag, 0), ""
+        if tag in self._inside:
+            element = element | {"Value": [item for item in items_of(element) if fits(item, self._inside[tag])]}
         return _json_cell(tag, element, self._identifier.inside.get(tag))
 
     def _encode(self, cells: list[Cell]) -> bytes:

@@ -60,14 +60,21 @@ def fill(loader: Loader) -> None:
             NumberOfStudyRelatedInstances=2,
         )
         series = loader.series(
-            study, [("SPS1", "RP1")], SeriesInstanceUID=f"1.2.{number}.1", Modality="CT" if number == 1 else "MR", SeriesNumber="1"
+            study,
+            [("SPS1", "RP1"), ("SPS2", "RP2")],
+            SeriesInstanceUID=f"1.2.{number}.1",
+            Modality="CT" if number == 1 else "MR",
+            SeriesNumber="1",
         )
         for instance in (1, 2):
             document = json_of({"SOPInstanceUID": f"1.2.{number}.1.{instance}", "Rows": "512"})
             document["00180050"] = {"vr": "DS", "Value": [2.5]}
             document["00090010"] = {"vr": "LO", "Value": ["PACSLITE TEST"]}
             document["00091001"] = {"vr": "SH", "Value": [f"secret{number}"]}
-            document["00081140"] = {"vr": "SQ", "Value": [{"00081155": {"vr": "UI", "Value": ["1.9"]}, "00081150": {"vr": "UI"}}]}
+            document["00081140"] = {
+                "vr": "SQ",
+                "Value": [{"00081155": {"vr": "UI", "Value": [uid]}, "00081150": {"vr": "UI"}} for uid in ("1.9", "1.10")],
+            }
             loader.instance(
                 series,
                 document,
@@ -179,6 +186,7 @@ def test_a_match_has_the_asked_keys_empty_ones_too_the_level_and_where_it_can_be
     ],
 )
 def test_every_level_of_both_models_is_searched(listener: Listener, model: str, level: str, keys: dict[str, str], tags: list[str]) -> None:
+    """Checklist 124: matches are FF00, the final response 0000 without an identifier."""
     unique = {"PATIENT": "PatientID", "STUDY": "StudyInstanceUID", "SERIES": "SeriesInstanceUID", "IMAGE": "SOPInstanceUID"}[level]
     matches = found(listener, identifier(level, **keys), model)
     assert sorted(match[unique].value for match in matches) == tags
@@ -200,20 +208,23 @@ def test_every_level_of_both_models_is_searched(listener: Listener, model: str, 
     ],
 )
 def test_matching_is_that_of_the_shared_engine(listener: Listener, keys: dict[str, Any], uids: list[str]) -> None:
+    """Checklist 51, 61, 63, 65, 69, 71: the same matching as in QIDO-RS; UID lists by backslash."""
     assert sorted(match.StudyInstanceUID for match in found(listener, identifier(**keys))) == uids
 
 
 def test_a_sequence_key_matches_inside_one_item_and_is_returned(listener: Listener) -> None:
+    """Checklist 66: all keys of a sequence inside the same item."""
     item = Dataset()
     item.ScheduledProcedureStepID, item.RequestedProcedureID = "SPS1", "RP1"
     keys = identifier("SERIES", StudyInstanceUID="1.2.1", RequestAttributesSequence=Sequence([item]))
     (match,) = found(listener, keys)
-    assert match.RequestAttributesSequence[0].RequestedProcedureID == "RP1"
+    assert [one.RequestedProcedureID for one in match.RequestAttributesSequence] == ["RP1"], "only the items that fit (C.2.2.2.6)"
     item.RequestedProcedureID = "OTHER"
     assert found(listener, keys) == []
 
 
 def test_attributes_without_a_column_are_returned_from_the_stored_document(listener: Listener) -> None:
+    """Checklist B8: from the stored document; there is no storage here to read files from."""
     item = Dataset()
     item.ReferencedSOPInstanceUID = ""
     keys = identifier(
@@ -229,9 +240,11 @@ def test_attributes_without_a_column_are_returned_from_the_stored_document(liste
     (match,) = found(listener, keys)
     assert (match.SliceThickness, match.Rows) == (2.5, 512)
     assert match["WindowCenter"].is_empty
-    (reference,) = match.ReferencedImageSequence
-    assert reference.ReferencedSOPInstanceUID == "1.9"
-    assert "ReferencedSOPClassUID" not in reference
+    assert [reference.ReferencedSOPInstanceUID for reference in match.ReferencedImageSequence] == ["1.9", "1.10"]
+    assert "ReferencedSOPClassUID" not in match.ReferencedImageSequence[0]
+    item.ReferencedSOPInstanceUID = "1.10"
+    (match,) = found(listener, keys)
+    assert [reference.ReferencedSOPInstanceUID for reference in match.ReferencedImageSequence] == ["1.10"]
 
 
 def test_a_private_attribute_is_matched_and_returned_when_its_creator_is_given(listener: Listener) -> None:
@@ -243,6 +256,7 @@ def test_a_private_attribute_is_matched_and_returned_when_its_creator_is_given(l
 
 
 def test_private_tags_and_unknown_charsets_never_suppress_a_match(listener: Listener) -> None:
+    """Checklist 134: neither private tags without a creator nor unknown character sets."""
     keys = identifier(PatientID="D1", SeriesDescription="")
     keys.add_new(0x00091001, "LO", "no creator is given")
     keys.add_new(0x00111001, "OB", b"\x01\x02")
@@ -259,6 +273,7 @@ def test_private_tags_and_unknown_charsets_never_suppress_a_match(listener: List
 
 
 def test_ff01_tells_that_a_key_is_not_supported_and_ff00_that_all_are(listener: Listener) -> None:
+    """Checklist 124: FF01 when an optional key is not supported."""
     ((plain, _),), _ = ask(listener, identifier(PatientID="D1", StudyDescription=""))
     ((lower, match),), _ = ask(listener, identifier(PatientID="D1", SliceThickness=""))
     assert (plain, lower) == (commands.PENDING, commands.PENDING_WARNING)
@@ -281,6 +296,7 @@ def test_ff01_tells_that_a_key_is_not_supported_and_ff00_that_all_are(listener: 
 def test_a_missing_level_or_unique_key_is_answered_a900_naming_the_element(
     listener: Listener, model: str, level: str, keys: dict[str, Any], offending: int
 ) -> None:
+    """Checklist 124: A900 without level or unique keys."""
     matches, final = ask(listener, identifier(level, **keys), model)
     assert (matches, final.number(commands.STATUS)) == ([], 0xA900)
     raw = final.values[commands.OFFENDING_ELEMENT]
@@ -288,6 +304,7 @@ def test_a_missing_level_or_unique_key_is_answered_a900_naming_the_element(
 
 
 def test_relational_queries_need_no_keys_above_when_negotiated(listener: Listener) -> None:
+    """Checklist 70: relational queries are granted and done."""
     keys = identifier("SERIES", Modality="CT", PatientID="", StudyInstanceUID="")
     (match,) = found(listener, keys, user=[relational()])
     assert (match.SeriesInstanceUID, match.StudyInstanceUID, match.PatientID) == ("1.2.1.1", "1.2.1", "D1")
@@ -332,6 +349,7 @@ def test_an_identifier_that_is_no_data_set_is_answered_a900(listener: Listener, 
 def test_text_is_answered_in_the_callers_set_when_it_can_hold_it_else_in_utf_8(
     listener: Listener, asked: Any, patient: str, answered: Any, name: str
 ) -> None:
+    """Checklist 67, B29: Specific Character Set is never matched, and tells what the caller reads."""
     keys = identifier(PatientID=patient, PatientName="")
     if asked:
         keys.SpecificCharacterSet = asked
@@ -350,11 +368,13 @@ def test_text_is_answered_in_the_callers_set_when_it_can_hold_it_else_in_utf_8(
     ],
 )
 def test_names_are_matched_in_the_set_the_request_is_written_in(listener: Listener, charset: Any, name: str, uid: str) -> None:
+    """Checklist 67, 68, B29: names of every group, written in the set of the request."""
     keys = identifier(SpecificCharacterSet=charset, PatientName=name)
     assert [match.StudyInstanceUID for match in found(listener, keys)] == [uid]
 
 
 def test_many_matches_come_in_pages_each_once(listener: Listener) -> None:
+    """Checklist 36, B11: all matches, each once."""
     matches = found(listener, identifier(PatientID="MANY"))
     assert len({match.StudyInstanceUID for match in matches}) == len(matches) == STUDIES
 
@@ -421,6 +441,7 @@ def test_kinds_of_matching_are_done_when_negotiated(listener: Listener, options:
 
 
 def test_a_cancel_ends_the_search_with_fe00_and_the_association_goes_on(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checklist 124: FE00 after C-CANCEL."""
     pages = 0
     real = query.find
     with listener.peer() as peer:

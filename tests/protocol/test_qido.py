@@ -12,6 +12,7 @@ from urllib.parse import quote
 import pytest
 from werkzeug.test import Client, TestResponse
 
+from pacslite.catalog import search
 from pacslite.catalog.database import Catalog
 from pacslite.dicom.attributes import BY_KEYWORD
 from pacslite.dicomweb import qido, qido_json
@@ -121,6 +122,7 @@ def uids(site: Client, path: str, tag: str = "0020000D") -> list[str]:
 
 
 def test_a_study_answer_holds_table_10_6_3_3(site: Client) -> None:
+    """Checklist 33, 43, 44, 49: what is required and what is known, RetrieveURL as UR under the public URL."""
     (study,) = found(site, "/studies?StudyInstanceUID=1.2.1")
     assert study == {
         "00080020": {"vr": "DA", "Value": ["20240101"]},
@@ -144,6 +146,7 @@ def test_a_study_answer_holds_table_10_6_3_3(site: Client) -> None:
 
 
 def test_required_attributes_that_are_unknown_are_present_and_empty(site: Client) -> None:
+    """Checklist 50: required attributes are present and empty when unknown."""
     (study,) = found(site, "/studies?StudyInstanceUID=1.2.2")
     assert study["00080020"] == {"vr": "DA"}
     assert study["00100010"] == {"vr": "PN"}
@@ -152,6 +155,7 @@ def test_required_attributes_that_are_unknown_are_present_and_empty(site: Client
 
 
 def test_a_series_answer_holds_table_10_6_3_4(site: Client) -> None:
+    """Checklist 43, 45: what a series answer holds."""
     series = found(site, "/studies/1.2.1/series?SeriesInstanceUID=1.2.1.1")
     assert series == [
         {
@@ -198,6 +202,7 @@ def test_only_transfer_syntaxes_that_retrieval_takes_are_listed(stored: str, lis
 
 
 def test_an_instance_answer_holds_table_10_6_3_5(site: Client) -> None:
+    """Checklist 43, 46: what an instance answer holds."""
     (instance,) = found(site, "/studies/1.2.1/series/1.2.1.1/instances?SOPInstanceUID=1.2.1.1.2")
     assert instance == {
         "00080016": {"vr": "UI", "Value": [CT_CLASS]},
@@ -225,6 +230,7 @@ def test_an_instance_answer_holds_table_10_6_3_5(site: Client) -> None:
     ],
 )
 def test_resources_above_the_parents_in_the_url_are_shown_too(site: Client, path: str, levels: set[str]) -> None:
+    """Checklist 33, 47: /series adds studies, /instances studies and series, the instances of a study series (10.6.3.3.2)."""
     (one,) = found(site, path)
     assert {"00100010", "00080020", "00080060", "00080018"} & set(one) == levels
 
@@ -256,12 +262,14 @@ def test_series_and_instances_come_by_their_numbers(site: Client) -> None:
 
 @pytest.mark.parametrize("resource", ["/studies", "/series", "/instances"])
 def test_pages_neither_overlap_nor_skip(site: Client, resource: str) -> None:
+    """Checklist 36, B10, B11: the pages together are the whole, each match once."""
     whole = [one["00081190"] for one in found(site, resource)]
     pages = [one["00081190"] for start in range(0, len(whole), 3) for one in found(site, f"{resource}?limit=3&offset={start}")]
     assert pages == whole
 
 
 def test_a_truncated_answer_says_how_many_are_left(site: Client) -> None:
+    """Checklist 35: Warning 299 with the number left (8.3.4.4.1)."""
     reply = get(site, "/studies?limit=5&offset=2")
     assert len(json.loads(reply.data)) == 5
     assert reply.headers.getlist("Warning") == [f'299 {ROOT}: "There are 5 additional results that can be requested"']
@@ -269,6 +277,7 @@ def test_a_truncated_answer_says_how_many_are_left(site: Client) -> None:
 
 
 def test_a_search_without_a_limit_is_bounded(site: Client, catalog: Catalog) -> None:
+    """Checklist 35, B9: a default and a largest limit, and how many are left."""
     bounded = _client(catalog, query_default_limit=4, query_max_limit=6)
     assert len(found(bounded, "/studies")) == 4
     reply = get(bounded, "/studies?limit=100")
@@ -278,6 +287,7 @@ def test_a_search_without_a_limit_is_bounded(site: Client, catalog: Catalog) -> 
 
 @pytest.mark.parametrize("path", ["/studies?PatientID=nobody", "/studies?offset=999", "/studies?limit=0", "/studies/1.2.99/series"])
 def test_no_match_is_204_without_a_body(site: Client, path: str) -> None:
+    """Checklist 34, 37: nothing found, an offset past the end and limit=0 are 204."""
     reply = get(site, path)
     assert (reply.status_code, reply.data) == (204, b"")
 
@@ -321,6 +331,7 @@ def test_no_match_is_204_without_a_body(site: Client, path: str) -> None:
     ],
 )
 def test_what_does_not_parse_is_400_and_named(site: Client, path: str, named: str) -> None:
+    """Checklist 37, 38, 39, 41, 42, 53, 60, 63: 400 naming what is wrong."""
     reply = get(site, path)
     assert reply.status_code == 400
     assert reply.headers["Content-Type"] == "application/problem+json"
@@ -370,6 +381,7 @@ def test_what_does_not_parse_is_400_and_named(site: Client, path: str, named: st
     ],
 )
 def test_keys_match_as_documented(site: Client, parameters: str, matching: list[str] | None) -> None:
+    """Checklist 39, 51, 52, 56, 60, 61, 62, 63, 65, 68, 69, 71: keys of every kind."""
     if matching is None:
         assert len(found(site, f"/studies?{parameters}")) == STUDIES
     else:
@@ -385,6 +397,7 @@ def test_keys_match_as_documented(site: Client, parameters: str, matching: list[
     ],
 )
 def test_keys_of_a_sequence_fit_the_same_item(site: Client, parameters: str, matching: list[str]) -> None:
+    """Checklist 40, 66: all keys of a sequence inside the same item; an empty item asks nothing."""
     assert uids(site, f"/studies/1.2.1/series?{parameters}", "0020000E") == matching
 
 
@@ -401,6 +414,7 @@ def test_keys_of_a_sequence_fit_the_same_item(site: Client, parameters: str, mat
     ],
 )
 def test_attributes_without_a_column_are_matched_in_documents(site: Client, parameters: str, matching: list[str]) -> None:
+    """Checklist 40, 41, B8: any attribute, from the stored documents: there is no storage here to read files from."""
     assert uids(site, f"/studies/1.2.1/series/1.2.1.1/instances?{parameters}", "00080018") == matching
 
 
@@ -433,12 +447,14 @@ def test_a_search_in_too_many_documents_is_refused_with_advice(catalog: Catalog)
     ],
 )
 def test_fields_of_the_level_and_above_are_added(site: Client, field: str, expected: dict[str, Any]) -> None:
+    """Checklist 42, 48: includefield of this level and above; of a lower one nothing."""
     (plain,) = found(site, "/studies?PatientID=PID-1")
     (more,) = found(site, f"/studies?PatientID=PID-1&includefield={field}")
     assert more == plain | expected
 
 
 def test_fields_repeat_and_come_from_the_instance_itself(site: Client) -> None:
+    """Checklist 41, 42: includefield repeated; private attributes with their creator."""
     path = "/studies/1.2.1/series/1.2.1.1/instances?SOPInstanceUID=1.2.1.1.1"
     (one,) = found(site, path + "&includefield=SliceThickness&includefield=00189346.00080100,StudyDate&includefield=EncapsulatedDocument")
     assert one["00180050"] == {"vr": "DS", "Value": [1.5]}
@@ -451,6 +467,7 @@ def test_fields_repeat_and_come_from_the_instance_itself(site: Client) -> None:
 
 
 def test_all_fields_are_the_indexed_ones(site: Client) -> None:
+    """Checklist 42: includefield=all."""
     (one,) = found(site, "/studies?PatientID=PID-1&includefield=all")
     assert {"00080062", "00101010", "00104000"} <= set(one)
     assert "00080060" not in one
@@ -531,6 +548,7 @@ def test_each_of_several_values_has_to_fit_when_asked_for(site: Client, paramete
 
 
 def test_the_zone_of_the_request_moves_dates_and_times(site: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checklist 57: TimezoneOffsetFromUTC moves dates and times (8.3.4.1.1)."""
     import time
 
     monkeypatch.setenv("TZ", "UTC")
@@ -547,6 +565,7 @@ def test_json_is_the_default(site: Client, accept: str | None) -> None:
 
 
 def test_xml_has_a_part_for_each_match(site: Client) -> None:
+    """Checklist 58: multipart/related of application/dicom+xml."""
     reply = get(site, "/studies?limit=2", 'multipart/related; type="application/dicom+xml"')
     assert reply.status_code == 200
     assert reply.headers["Content-Type"].startswith("multipart/related")
@@ -560,12 +579,14 @@ def test_other_types_are_not_acceptable(site: Client, catalog: Catalog) -> None:
 
 
 def test_case_is_ignored_in_long_and_short_strings_by_setting(site: Client, catalog: Catalog) -> None:
+    """Checklist 62: by setting, LO and SH match without regard to case."""
     ignoring = _client(catalog, match_ignore_case=True)
     assert uids(ignoring, "/studies?PatientID=pid-1") == ["1.2.1"]
     assert uids(ignoring, "/studies?AccessionNumber=*CC_1") == ["1.2.1"]
 
 
 def test_urls_are_those_of_the_public_address(site: Client, catalog: Catalog) -> None:
+    """Checklist 49: RetrieveURL has the public base URL."""
     public = _client(catalog, public_url="https://pacs.example/a")
     assert found(public, "/studies?PatientID=PID-1")[0]["00081190"]["Value"] == ["https://pacs.example/a/dicom-web/studies/1.2.1"]
 
@@ -574,3 +595,42 @@ def test_head_is_get_without_a_body(site: Client) -> None:
     reply = site.head("/dicom-web/studies", base_url="http://localhost")
     assert (reply.status_code, reply.data) == (200, b"")
     assert reply.headers["Content-Length"] == str(len(get(site, "/studies").data))
+
+
+def test_a_page_is_one_statement_and_one_more_to_count_what_is_left(site: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checklist B7, B10: no round trip per row, and nothing is counted that is not told."""
+    statements: list[str] = []
+    fetch = search._fetch
+
+    def counted(connection: Any, sql: str, parameters: tuple[object, ...]) -> Any:
+        statements.append(sql)
+        return fetch(connection, sql, parameters)
+
+    monkeypatch.setattr(search, "_fetch", counted)
+    assert len(found(site, "/instances?PatientID=PID-1")) == 5
+    assert len(statements) == 1
+    assert len(found(site, "/studies?StudyDate=20240101-20240131&limit=3")) == 3
+    assert [("COUNT(*)" in sql) for sql in statements[1:]] == [False, True]
+
+
+@pytest.mark.parametrize("resource", ["/studies", "/series", "/instances", "/studies?PatientName=*o*&fuzzymatching=true"])
+def test_the_same_request_has_the_same_answer(site: Client, resource: str) -> None:
+    """Checklist 36: an identical request on unchanged data."""
+    assert len({get(site, resource).data for _ in range(3)}) == 1
+
+
+@pytest.mark.parametrize(
+    ("written", "answered"),
+    [("70.10", 70.10), ("7e1", 70.0), ("+70", "+70"), ("0070", "0070"), ("0.142857142857", 0.142857142857), ("heavy", "heavy")],
+)
+def test_decimal_strings_are_answered_as_they_were_written(written: str, answered: object) -> None:
+    """Checklist B30: no digit is lost; what JSON does not take as a number is a string (Annex F.2.3)."""
+    cell = qido_json.encoder_of(BY_KEYWORD["PatientWeight"])(written)
+    assert written in cell
+    assert json.loads("{" + cell + "}")["00101030"]["Value"] == [answered]
+
+
+def test_text_of_any_script_is_utf_8(site: Client) -> None:
+    """Checklist B29: names beyond Latin are found and answered in UTF-8."""
+    reply = get(site, "/studies?StudyInstanceUID=1.2.3")
+    assert "山田^太郎".encode() in reply.data
