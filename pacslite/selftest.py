@@ -176,10 +176,11 @@ def of_server(pacs: Pacs, http: Address, dicom: Address, keep: bool) -> Iterator
 
     made = synthetic()
     base = f"http://{http.text}"
-    peer = send.Receiver(pacs.settings.aet, dicom.host, dicom.port)
+    settings = pacs.settings
+    peer = send.Receiver(settings.aet, dicom.host, dicom.port, tls=settings.dicom_tls == settings.dicom)
     try:
-        yield "echo", f"C-ECHO answered in {send.echo(peer, pacs.settings.aet) * 1000:.0f} ms by {peer.aet} at {dicom.text}"
-        send.store(peer, made.file, pacs.settings.aet)
+        yield "echo", f"C-ECHO answered in {send.echo(peer, settings.aet, security=settings) * 1000:.0f} ms by {peer.aet} at {dicom.text}"
+        send.store(peer, made.file, settings.aet, settings)
         yield "store over DIMSE", f"instance {made.sop_instance_uid}"
         found = _fetch(f"{base}/dicom-web/studies?StudyInstanceUID={made.study_instance_uid}", Accept="application/dicom+json")
         if made.study_instance_uid.encode() not in found:

@@ -66,7 +66,7 @@ def run(settings: Settings, scope: str, as_json: bool, epilog: str = "") -> int:
     listeners.check_loopback(settings)
     if settings.auth:
         logging.getLogger(__name__).warning(
-            "this release has no accounts yet: nobody is asked to log in, and the web is served to this machine alone; --no-auth says the same"
+            "this release has no accounts yet: nobody is asked to log in; the web is for this machine alone; --no-auth says the same"
         )
     app.prepare_directories(settings)
     in_child(lambda: app.migrate(settings))

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pydicom import dcmread
 from pynetdicom import AE
 
+from pacslite.dimse import tls
 from pacslite.dimse.peers import echo
 from pacslite.errors import PeerError
+from pacslite.settings import Settings
 
 __all__ = ["Receiver", "echo", "store"]
 
@@ -26,14 +28,20 @@ class Receiver:
     tls: bool = False
 
 
-def store(receiver: Receiver, file: bytes, calling_aet: str) -> None:
-    """Send a Part 10 file in its own transfer syntax; raises PeerError unless the answer is 0000H or a warning."""
+def store(receiver: Receiver, file: bytes, calling_aet: str, security: Settings | None = None) -> None:
+    """Send a Part 10 file in its own transfer syntax; raises PeerError unless the answer is 0000H or a warning.
+
+    A receiver that wants TLS is called by the `dicom_tls_*` settings of `security`.
+    """
     data_set = dcmread(io.BytesIO(file))
     entity = AE(ae_title=calling_aet)
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = _TIMEOUT_S
     entity.add_requested_context(data_set.file_meta.MediaStorageSOPClassUID, data_set.file_meta.TransferSyntaxUID)
-    association = entity.associate(receiver.host, receiver.port, ae_title=receiver.aet)
     where = f"{receiver.aet} at {receiver.host}:{receiver.port}"
+    if receiver.tls and security is None:
+        raise PeerError(f"{where}: is to be called over TLS, for which there are no settings here")
+    secured = (tls.outgoing(security), receiver.host) if receiver.tls and security is not None else None
+    association = entity.associate(receiver.host, receiver.port, ae_title=receiver.aet, tls_args=secured)
     if not association.is_established:
         raise PeerError(f"{where}: no association")
     try:

@@ -23,7 +23,7 @@ from pydicom.uid import generate_uid
 from pynetdicom import AE, evt
 
 from pacslite.catalog.peers import Peer as KnownPeer
-from pacslite.dimse import commands, pdus, tls
+from pacslite.dimse import commands, pdus, send, tls
 from pacslite.dimse.peers import echo
 from pacslite.errors import ConfigurationError, PeerError
 from pacslite.settings import Address, Settings
@@ -484,6 +484,15 @@ def test_the_name_of_the_host_is_checked_unless_a_setting_says_not_to(tmp_path: 
 def test_a_peer_that_wants_tls_is_not_called_without(listener: Listener) -> None:
     with pytest.raises(PeerError, match="TLS"):
         echo(called(listener), "TESTER")
+
+
+def test_one_instance_is_sent_over_tls_or_not_at_all(listener: Listener, certificates: Certificates) -> None:
+    where, ds = door(listener), image()
+    receiver = send.Receiver("PACSLITE", where.host, where.port, tls=True)
+    with pytest.raises(PeerError, match="TLS"):
+        send.store(receiver, part10(ds), "TESTER")
+    send.store(receiver, part10(ds), "TESTER", calling(certificates))
+    assert len(list(listener.pacs.store.list(f"radiology/{ds.StudyInstanceUID}/"))) == 1
 
 
 def test_a_peer_that_is_silent_in_the_handshake_is_given_up(certificates: Certificates) -> None:
