@@ -49,7 +49,7 @@ def undelete_instance(pacs: Pacs, request: Request, study: str, series: str, ins
 
 def _undelete(pacs: Pacs, request: Request, *uids: str) -> Reply:
     target = target_of(*uids)
-    origin = Origin("api", address=request.environ.get("REMOTE_ADDR", ""), actor=request.actor, request_id=request.request_id)
+    origin = Origin("api", address=request.address, actor=request.actor, request_id=request.request_id)
     if count(pacs, target) > restoration_job.LARGE:
         return accepted(request, restoration_job.queue(pacs, target, origin))
     done = undelete(pacs, target, origin)

@@ -27,7 +27,7 @@ def delete_resource(pacs: Pacs, request: Request, study: str, series: str | None
     if request.header("If-Match") is not None:
         check_if_match(request, *etags(pacs, request, study, series, instance))
     target = target_of(study, series, instance)
-    origin = Origin("dicomweb", address=request.environ.get("REMOTE_ADDR", ""), actor=request.actor, request_id=request.request_id)
+    origin = Origin("dicomweb", address=request.address, actor=request.actor, request_id=request.request_id)
     deleted = remove(pacs.catalog, target, origin)
     about = {"action": f"{target.kind}.delete", "object_id": target.lowest_uid, "address": origin.address, "outcome": "success"}
     _log.info("instances deleted", extra={**about, "instances": deleted.instances, "versions": deleted.versions})

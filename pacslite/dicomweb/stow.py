@@ -79,7 +79,7 @@ def store_instances(pacs: Pacs, request: Request, study: str | None = None) -> R
     if length is not None and length > pacs.settings.max_upload_bytes:
         raise TooLarge(f"The body is larger than {pacs.settings.max_upload_bytes} bytes.")
     pacs.spool.check_space(length or 0)
-    origin = Origin("stow", address=request.environ.get("REMOTE_ADDR", ""), actor=request.actor, request_id=request.request_id)
+    origin = Origin("stow", address=request.address, actor=request.actor, request_id=request.request_id)
     batch = _Batch(pacs, origin, study)
     try:
         for received in _received(pacs, request, batch):

@@ -14,7 +14,7 @@ from typing import Any
 from gunicorn.http.errors import ParseException
 
 from pacslite.errors import BadRequest, Busy, TooLarge
-from pacslite.web.messages import BodyStream
+from pacslite.web.messages import BodyStream, Request
 from pacslite.web.threads import Wait
 
 _RECEIVE_BYTES = 256 * 1024
@@ -98,8 +98,13 @@ def arriving_body(environ: dict[str, Any]) -> BodyStream:
     reader: Any = getattr(body, "reader", None)
     known = reader is not None and (type(reader).__module__, type(reader).__name__) == ("gunicorn.http.body", "LengthReader")
     if known and body.buf.tell() == 0 and isinstance(getattr(reader.unreader, "sock", None), socket.socket):
-        return _SocketBody(reader, environ.get("REMOTE_ADDR", ""))
-    return _ForeignBody(body, environ.get("REMOTE_ADDR", ""))
+        return _SocketBody(reader, _address(environ))
+    return _ForeignBody(body, _address(environ))
+
+
+def _address(environ: dict[str, Any]) -> str:
+    request = environ.get("pacslite.request")
+    return request.address if isinstance(request, Request) else environ.get("REMOTE_ADDR", "")
 
 
 def whole_body(environ: dict[str, Any], max_bytes: int) -> bytes:

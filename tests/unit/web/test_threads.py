@@ -1,0 +1,97 @@
+"""Threads that wait do not count, and how many may wait is bounded."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future
+
+import pytest
+
+from pacslite.errors import Busy
+from pacslite.web.threads import Patience, Threads, Wait, gave_up
+
+DEADLINE_S = 20
+
+
+@pytest.fixture
+def pool() -> Threads:
+    return Threads(2, Patience(most=4, silence_s=60, min_bytes_per_s=1000))
+
+
+def result(future: Future[object]) -> object:
+    return future.result(DEADLINE_S)
+
+
+def test_work_is_done_by_at_most_as_many_threads_as_said(pool: Threads) -> None:
+    both, gate = threading.Barrier(3), threading.Event()
+
+    def work() -> int:
+        both.wait(DEADLINE_S)
+        gate.wait(DEADLINE_S)
+        return threading.get_ident()
+
+    first = [pool.submit(work) for _ in range(2)]
+    later = [pool.submit(threading.get_ident) for _ in range(20)]
+    both.wait(DEADLINE_S)
+    assert not any(one.done() for one in later)
+    gate.set()
+    idents = {result(one) for one in first} | {result(one) for one in later}
+    assert len(idents) == 2
+    pool.shutdown()
+
+
+def test_those_that_wait_are_replaced_and_bounded(pool: Threads) -> None:
+    gate, waiting = threading.Event(), [threading.Event() for _ in range(5)]
+
+    def wait(number: int, address: str) -> bytes:
+        def receive() -> bytes:
+            waiting[number].set()
+            gate.wait(DEADLINE_S)
+            return b"x"
+
+        return Wait(address).receive(receive)
+
+    held = [pool.submit(wait, n, address) for n, address in enumerate(("a", "a", "b", "b"))]
+    assert all(one.wait(DEADLINE_S) for one in waiting[:4])
+    for address in ("a", "c"):  # two of one address, four in all
+        with pytest.raises(Busy):
+            result(pool.submit(wait, 4, address))
+    assert result(pool.submit(lambda: "served")) == "served"
+    gate.set()
+    assert [result(one) for one in held] == [b"x"] * 4
+    assert result(pool.submit(wait, 4, "a")) == b"x"
+    pool.shutdown()
+
+
+def test_errors_go_to_whoever_asked_and_the_thread_goes_on(pool: Threads) -> None:
+    with pytest.raises(ZeroDivisionError):
+        result(pool.submit(lambda: 1 // 0))
+    assert result(pool.submit(lambda: 1)) == 1
+    pool.shutdown()
+    with pytest.raises(RuntimeError):
+        pool.submit(lambda: 1)
+
+
+def test_a_client_given_up_is_told_once(pool: Threads) -> None:
+    def broken() -> bytes:
+        raise TimeoutError
+
+    def work() -> tuple[bool, bool]:
+        with pytest.raises(TimeoutError):
+            Wait("a").receive(broken)
+        return gave_up(), gave_up()
+
+    assert result(pool.submit(work)) == (True, False)
+    pool.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("waited_s", "received", "exhausted"), [(59, 0, False), (61, 60_000, True), (61, 62_000, False), (1000, 10**9, False)]
+)
+def test_slow_is_what_came_too_slowly_over_the_time_of_waiting(pool: Threads, waited_s: int, received: int, exhausted: bool) -> None:
+    assert pool.patience.is_exhausted(waited_s, received) is exhausted
+
+
+def test_other_threads_wait_as_they_like() -> None:
+    assert Wait("a").receive(lambda: b"x") == b"x"
+    assert gave_up() is False
