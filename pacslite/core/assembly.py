@@ -163,7 +163,9 @@ def _described(data_set: DataSet, pixels: _Pixels) -> DataSet:
     if picture.frames > 1:
         _fill(whole, _NUMBER_OF_FRAMES, "IS", picture.frames)
     if not picture.rows:
-        return whole  # RLE and JPEG XL do not tell
+        if is_bare:
+            raise InvalidMetadata("pixels of this kind need the Image Pixel Description in the metadata")
+        return whole
     for tag, number in (
         (_SAMPLES, picture.samples),
         (_ROWS, picture.rows),

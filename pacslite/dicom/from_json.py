@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pacslite.dicom import vr as vrs
-from pacslite.errors import BadRequest, DataSetTooLarge, InvalidMetadata
+from pacslite.errors import BadRequest, DataSetTooLarge, InvalidMetadata, TooLarge
 
 _TAG = re.compile(r"[0-9A-Fa-f]{8}", re.ASCII)
 _INTEGER = re.compile(r"[+-]?\d{1,20}", re.ASCII)
@@ -26,6 +26,8 @@ _META_GROUP = 0x0002
 _FORBIDDEN_GROUPS = frozenset({0x0000, 0x0001, 0x0003, 0x0005, 0x0007, 0xFFFE, 0xFFFF})
 _MAX_SHORT = 0xFFFE
 _MAX_LONG = 0xFFFFFFFE
+# Small values take some twenty times the memory that they take in the document.
+_MOST_VALUES = 1_500_000
 _UTF_8 = b"ISO_IR 192"
 _STRINGS = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "SH", "ST", "TM", "UC", "UI", "UR", "UT"})
 _BYTES = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
@@ -57,7 +59,9 @@ class Digits(str):
 
 
 def load(text: bytes) -> list[DataSet]:
-    """The data sets of a metadata document: an array, or one object; raises BadRequest."""
+    """The data sets of a metadata document: an array, or one object; raises BadRequest, TooLarge."""
+    if text.count(b",") + text.count(b"{") + text.count(b"[") > _MOST_VALUES:
+        raise TooLarge(f"The metadata has more than {_MOST_VALUES} values.")
     try:
         found = json.loads(text, parse_int=Digits, parse_float=Digits, parse_constant=Digits, object_pairs_hook=_unique)
     except RecursionError:

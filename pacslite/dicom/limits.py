@@ -14,8 +14,8 @@ class Limits:
     `max_header_bytes` bounds what is read of the data set besides bulk values; `max_depth` the nesting of sequences and
     `max_elements` the number of elements and items; values of more than `bulk_threshold_bytes` become references to bulk
     data where PS3.18 10.4.3.3.2 allows it; `max_inflated_bytes` bounds a deflated data set, which is inflated into a
-    nameless file in `scratch`, where `reserve_bytes` stay free; `tags` are the top-level attributes wanted in `Instance.values` (sequences among them:
-    kept in `Instance.header`).
+    nameless file in `scratch`, where `reserve_bytes` stay free; `tags` are the top-level attributes wanted in
+    `Instance.values` (sequences among them: kept in `Instance.header`).
     """
 
     max_header_bytes: int = 64 * 1024 * 1024

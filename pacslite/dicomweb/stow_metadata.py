@@ -95,6 +95,8 @@ class Body:
             self.data_sets += load(bytes(document))
         else:
             self.data_sets.append(native_xml_reader.decode(bytes(document), self.pacs.settings.max_sequence_depth))
+        if len(self.data_sets) > self.pacs.settings.max_stow_parts:
+            raise TooLarge(f"The metadata is of more than {self.pacs.settings.max_stow_parts} instances (max_stow_parts).")
 
     def _take_bulk(self, part: Part, bulk: SpoolWriter, name: str, syntax: str) -> None:
         location = part.headers.get("content-location", "").strip()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,7 +28,7 @@ GREY = np.arange(24 * 16, dtype=np.uint16).reshape(24, 16)
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
-    settings = {"max_stow_metadata_bytes": "200000", "max_upload_bytes": "4000000", "coercion_warnings": "1"}
+    settings = {"max_stow_metadata_bytes": "200000", "max_upload_bytes": "4000000", "coercion_warnings": "1", "max_stow_parts": "2000"}
     with running(tmp_path_factory.mktemp("stow"), **settings) as started:
         yield started
 
@@ -452,6 +453,32 @@ def test_metadata_beyond_its_bound_is_413(server: WebServer) -> None:
     assert post(server, json_body([data_set])).status == 413
     assert post(server, json.dumps([data_set]).encode(), "application/dicom+json").status == 413
     assert post(server, json_body([metadata()], [Bulk("p", b"x" * 4_000_000)])).status == 413
+
+
+def test_more_instances_or_values_than_the_bounds_are_413(server: WebServer) -> None:
+    assert post(server, json_body(b"[" + b"{}," * 30_000 + b"{}]")).status == 413
+
+
+def test_pixels_that_do_not_tell_their_size_need_it_from_the_metadata(server: WebServer) -> None:
+    jxl = bytes(imagecodecs.jpegxl_encode(COLOUR, lossless=True))
+    for content, media_type in ((jxl, "image/jxl"), (bytes.fromhex("0100000040000000") + bytes(60), "image/dicom-rle")):
+        answer = post(server, json_body([metadata(uri="p")], [Bulk("p", content, media_type)]))
+        assert (answer.status, reasons(answer, "00081198")) == (409, [0xC000])
+    data_set = {**described(), "7FE00010": {"vr": "OB", "BulkDataURI": "p"}}
+    assert post(server, json_body([data_set], [Bulk("p", jxl, "image/jxl")])).status == 200
+    assert stored(server, data_set).file_meta.TransferSyntaxUID == SYNTAX + "112"
+
+
+def test_a_client_that_vanishes_in_its_bulk_data_leaves_nothing(server: WebServer) -> None:
+    data_set = described(t7FE00010={"vr": "OW", "BulkDataURI": "a"})
+    content = json_body([data_set], [Bulk("a", bytes(2_000_000))])
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        head = f"POST /dicom-web/studies HTTP/1.1\r\nHost: h\r\nContent-Type: {JSON_TYPE}\r\nContent-Length: {len(content)}\r\n\r\n"
+        connection.sendall(head.encode() + content[:-100])
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(65536):
+            pass
+    assert server.get(path_of(data_set)).status == 404
 
 
 def test_metadata_of_another_study_than_the_url_names_fails_alone(server: WebServer) -> None:

@@ -23,6 +23,7 @@ from pacslite.errors import (
     InstanceRefused,
     MissingAttribute,
     NotDicom,
+    OutOfSpace,
     TruncatedDataSet,
     UnsupportedTransferSyntax,
 )
@@ -125,6 +126,11 @@ def test_a_deflated_data_set_is_inflated_within_bounds(file: Path) -> None:
     assert read_instance(file, LIMITS).study_instance_uid == "1.2.3.10"
     with pytest.raises(DataSetTooLarge):
         read_instance(file, Limits(max_inflated_bytes=4_000_000))
+    machine = zlib.compressobj(wbits=-15)
+    large = machine.compress(part10([element(0x7FE00010, "OB", bytes(20_000_000))])[head:]) + machine.flush()
+    file.write_bytes(part10([], "1.2.840.10008.1.2.1.99", identified=False) + large)
+    with pytest.raises(OutOfSpace):
+        read_instance(file, Limits(reserve_bytes=2**62))
     file.write_bytes(file.read_bytes()[:-20])
     with pytest.raises(TruncatedDataSet):
         read_instance(file, LIMITS)
