@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from pacslite import __version__
 from pacslite.codec.render_options import GIF, IMAGE_TYPES, Options
 from pacslite.core import rendering, retrieve
-from pacslite.core.content import StreamBody, pieces_of
+from pacslite.core.content import FileBody, StreamBody, pieces_of
 from pacslite.core.rendering import Kind, Means, Rendered, Subject
 from pacslite.core.retrieve import Item, Resource
+from pacslite.dicom.data_set import NATIVE
 from pacslite.dicomweb import rendered_parameters as parameters
 from pacslite.dicomweb.media_types import DICOM_XML, Acceptable, Offer, acceptable, choose
 from pacslite.dicomweb.multipart_related import OutgoingPart, encode
@@ -130,7 +131,7 @@ def _render(pacs: Pacs, request: Request, resource: Resource, frames: Sequence[i
     if names_etag(request.header("If-None-Match"), etag):
         return Reply(200, headers)  # becomes 304 without a body
     if not offer.multipart:
-        result = rendering.render(means, found, options, frames)
+        result = _kept(pacs, found, options, etag, lambda: rendering.render(means, found, options, frames))
         return Reply(200, [*type_headers(found, result), *headers], result.body)
     url, after = instance_url(request.dicomweb_url, found.item), suffix(resource, found.item.version_number)
     if frames is None:
@@ -174,8 +175,19 @@ def _thumbnail(pacs: Pacs, request: Request, means: Means, found: Subject, frame
     headers = _headers(etag, warnings)
     if names_etag(request.header("If-None-Match"), etag):
         return Reply(200, headers)
-    result = rendering.thumbnail(means, found, options, frame)
+    result = _kept(pacs, found, options, etag, lambda: rendering.thumbnail(means, found, options, frame))
     return Reply(200, [("Content-Type", result.media_type), *headers], result.body)
+
+
+def _kept(pacs: Pacs, found: Subject, options: Options, etag: str, render: Callable[[], Rendered]) -> Rendered:
+    """What has to be decoded, or is an animation, is made once and kept as a file; anything else is made sooner than found."""
+    of_image = found.known.kind is Kind.IMAGE
+    if not of_image or (found.item.transfer_syntax_uid in NATIVE and (options.media_type != GIF or found.number_of_frames == 1)):
+        return render()
+    results = pacs.conversions.results
+    name = "rendered-" + etag.strip('"')
+    file, size = results.open(name, lambda: pieces_of(render().body))
+    return Rendered(options.media_type, FileBody(results.directory, 0, size, file))
 
 
 def _representative(means: Means, resource: Resource) -> Subject:

@@ -559,6 +559,19 @@ def test_compressed_frames_are_decoded(stored: Stored) -> None:
     assert pixels(stored.rendered(stored.compressed, "?viewport=32,32&annotation=patient", "image/jpeg")).shape == (24, 32, 3)
 
 
+def test_what_had_to_be_decoded_is_kept(stored: Stored) -> None:
+    """Checklist B4: what took long is made once, and given again as a file."""
+    kept = stored.archive.server.data / "cache" / "transcoded"
+    before = set(kept.glob("*rendered-*"))
+    first = stored.rendered(stored.compressed, "?quality=37", "image/jpeg")
+    made = set(kept.glob("*rendered-*")) - before
+    assert [file.read_bytes() for file in made] == [first.body]
+    assert stored.rendered(stored.compressed, "?quality=37", "image/jpeg").body == first.body
+    assert set(kept.glob("*rendered-*")) - before == made
+    stored.rendered(stored.ct, "?quality=37", "image/jpeg")
+    assert set(kept.glob("*rendered-*")) - before == made
+
+
 @pytest.mark.parametrize("kind", ["broken", "odd"])
 def test_what_cannot_be_rendered_is_406_with_a_reason(stored: Stored, kind: str) -> None:
     answer = stored.rendered(getattr(stored, kind), accept="*/*")
