@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, bindparam, delete, insert, select
 
 from pacslite.catalog.models import peer as table
 
@@ -31,6 +31,8 @@ class Peer:
 
 _COLUMNS = (table.c.ae_title, table.c.host, table.c.port, table.c.allow, table.c.tls, table.c.created_at)
 _ALL = select(*_COLUMNS).order_by(table.c.ae_title)
+# Made once: every request over DIMSE asks for its caller.
+_FIND = select(*_COLUMNS).where(table.c.ae_title == bindparam("title"))
 
 
 def listed(connection: Connection) -> list[Peer]:
@@ -40,7 +42,7 @@ def listed(connection: Connection) -> list[Peer]:
 
 def find(connection: Connection, ae_title: str) -> Peer | None:
     """The peer of that title; AE titles are told apart by case (PS3.5 6.2)."""
-    row = connection.execute(select(*_COLUMNS).where(table.c.ae_title == ae_title)).one_or_none()
+    row = connection.execute(_FIND, {"title": ae_title}).one_or_none()
     return None if row is None else _peer(*row)
 
 
