@@ -124,8 +124,8 @@ frames, also rendered and as thumbnails. Delete: study, series, instance.
   `POST /api/v1/studies/{study}/undelete` (and `.../series/{series}/undelete`, `.../instances/{instance}/undelete`) brings back
   what was deleted, with all versions.
   Above 200 instances that is 202 and a job.
-- WADO-URI (PS3.18 9) is `GET /dicom-web/wado`. Without contentType an image of one frame, or a frame named, is a JPEG picture, a document or
-  report what it is, anything else `application/dicom`, by default in Explicit VR Little Endian; the Accept header is passed over.
+- WADO-URI (PS3.18 9) is `GET /dicom-web/wado`. Without contentType an image of one frame, or a frame named, is a JPEG picture, a document
+  or report what it is, anything else `application/dicom`, by default in Explicit VR Little Endian; the Accept header is passed over.
   frameNumber is for images of several frames (else 400). anonymize=yes and presentation states are refused with 406, parameters
   that do not go together with 400. Text is UTF-8; a charset without it is 406.
 - Storage commitment (PS3.18 13): `POST /commitment-requests/{transactionUID}` with ReferencedSOPSequence as `application/dicom+json` or

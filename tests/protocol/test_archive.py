@@ -167,6 +167,22 @@ def test_a_series_and_an_instance_are_archives_too(archive: WebArchive) -> None:
     assert over_rest.body == archive.get(f"/studies/{uid}", ZIP).body
 
 
+def test_an_archive_is_chosen_by_its_quality_and_in_no_other_transfer_syntax(archive: WebArchive) -> None:
+    """Checklist 5, 16: the range liked best wins; an archive of other transfer syntaxes than the stored ones is 406."""
+    ds = image()
+    archive.store(part10(ds))
+    multipart = 'multipart/related; type="application/dicom"'
+    for accept, kind in (
+        (f"{ZIP}; q=0.5, {multipart}; q=0.8", "multipart/related"),
+        (f"{ZIP}; q=0.8, {multipart}; q=0.5", ZIP),
+        (f"{ZIP}; transfer-syntax=*", ZIP),
+        (f"text/html, {ZIP}, */*; q=0.1", ZIP),
+    ):
+        answer = archive.get(study_of(ds), accept)
+        assert (answer.status, answer.headers["content-type"].partition(";")[0]) == (200, kind)
+    assert archive.get(study_of(ds), f"{ZIP}; transfer-syntax={JPEG2000}").status == 406
+
+
 def test_an_archive_is_the_same_each_time_until_the_study_changes(archive: WebArchive) -> None:
     """Checklist 32: a strong tag of the content; If-None-Match and HEAD."""
     ds = image()
@@ -221,6 +237,27 @@ def test_instances_without_usual_attributes_are_listed_all_the_same(archive: Web
     archive.store(part10(ds))
     opened(archive.get(study_of(ds), ZIP)).extractall(tmp_path)
     assert list(read_by_pydicom(tmp_path)) == [ds.SOPInstanceUID]
+
+
+@pytest.mark.full
+def test_an_archive_of_thousands_of_instances_takes_little_memory(tmp_path: Path) -> None:
+    """B28: what an archive of 3,000 instances takes beside the list of them is a few MiB, whatever their size."""
+    uid, pixels = new_uid(), np.zeros((1, 100, 200), np.uint16)
+    with web_archive(tmp_path) as archive:
+        for begin in range(0, 3000, 250):
+            archive.store(*(part10(image(pixels, study=uid, series=uid, number=begin + n)) for n in range(250)))
+        before = peak_mib(archive)
+        with opened(archive.get(f"/studies/{uid}", ZIP)) as found:
+            assert len(found.namelist()) == 3001
+        assert peak_mib(archive) - before < 40
+
+
+def peak_mib(archive: WebArchive) -> float:
+    """The most memory that any process of the server has taken."""
+    parent = archive.server.process.pid
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    lines = [line for pid in (str(parent), *children) for line in Path(f"/proc/{pid}/status").read_text().splitlines()]
+    return max(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
 
 def test_more_instances_than_a_request_may_retrieve_are_413(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from pydicom.dataset import Dataset
-from pydicom.uid import JPEG2000, ExplicitVRBigEndian, ExplicitVRLittleEndian
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import JPEG2000, ExplicitVRBigEndian, ExplicitVRLittleEndian, RLELossless
 
 from tests.support.data_sets import NATIVE, document, image, new_uid, part10
 from tests.support.wado import WebArchive, parts, path_of, series_of, study_of, web_archive
@@ -124,6 +124,22 @@ def test_pixel_data_on_all_levels_leaves_icons_out(archive: WebArchive, study: l
     assert [end for _, end in found if end.startswith("frames")] == ["frames/1", "frames/2"]
     frames = parts(archive.get(path_of(study[2]) + "/pixeldata", f"{OCTETS}{STAR}"))
     assert [data.rstrip(b"\0") for _, data in frames] == [stream.rstrip(b"\0") for stream in CODE_STREAMS]
+
+
+def test_compressed_pixel_data_asked_for_as_octets_is_decoded(archive: WebArchive) -> None:
+    """Checklist 90, 92: frames of a compressed image as octets, on all levels; as stored with transfer-syntax=*."""
+    ds = image(RAMP)
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    ds.compress(RLELossless, generate_instance_uid=False)
+    archive.store(part10(ds, RLELossless))
+    for path in (path_of(ds), series_of(ds), study_of(ds)):
+        for resource in ("/pixeldata", "/bulkdata", ""):
+            found = parts(archive.get(path + resource, OCTETS))
+            assert [data for _, data in found] == [RAMP[0].tobytes(), RAMP[1].tobytes()]
+            assert all("1.2.840.10008.1.2.1" in headers["content-type"] for headers, _ in found)
+        stored = parts(archive.get(path + "/pixeldata", f"{OCTETS}{STAR}"))
+        assert {headers["content-type"] for headers, _ in stored} == {f"image/dicom-rle; transfer-syntax={RLELossless}"}
 
 
 def test_pixel_data_of_an_instance_in_a_single_part_has_ranges(archive: WebArchive) -> None:
