@@ -69,7 +69,11 @@ def transcode(
     `digest` tells this content from any other of its SOP Instance UID. Raises UndecodablePixels, Busy and leaves of InstanceRefused;
     what is wrong with the first frame shows before the first piece.
     """
-    image = _opened(path, target_uid, limits)
+    instance = read_instance(path, limits)
+    if instance.frame_index is None and can_transcode(instance.meta.transfer_syntax_uid, target_uid) and not _has_pixels(instance.header):
+        yield from _copied(path, target_uid, limits, with_meta)
+        return
+    image = _opened(instance, target_uid)
     with open_data_set(path, limits) as file:
         results = processes.run_each(_tasks(file, image))
         try:
@@ -79,8 +83,20 @@ def transcode(
                 results.close()
 
 
-def _opened(path: Path, target_uid: str, limits: Limits) -> _Image:
-    instance = read_instance(path, limits)
+def _has_pixels(header: Header) -> bool:
+    return any(header.get(tag) for tag in vrs.PIXELS)
+
+
+def _copied(path: Path, target_uid: str, limits: Limits, with_meta: bool) -> Iterator[bytes]:
+    """What is no image: a transfer syntax of compressed pixels means explicit little endian for the rest (PS3.5 A.4)."""
+    with open_data_set(path, limits) as file:
+        if with_meta:
+            yield encode_preamble_and_meta(file.meta.sop_class_uid, file.meta.sop_instance_uid, target_uid, file.meta.source_aet)
+        pieces = gathered(Writer(file, encoding_of(target_uid)).pieces())
+        yield from deflated(pieces) if target_uid == DEFLATED else pieces
+
+
+def _opened(instance: Instance, target_uid: str) -> _Image:
     uid, index = instance.meta.transfer_syntax_uid, instance.frame_index
     if not can_transcode(uid, target_uid) or index is None:
         raise UndecodablePixels(f"An instance of transfer syntax {uid} {'' if index else 'without frames '}is not written as {target_uid}.")
