@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from pydicom.dataset import Dataset
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 
 from pacslite.catalog import search_values
 from pacslite.catalog.database import Catalog
@@ -213,3 +213,16 @@ def parts_origin() -> Any:
 def test_what_cannot_be_indexed_is_named(name: str) -> None:
     with pytest.raises(ConfigurationError, match=name.partition(":")[2] or name):
         indexed_attributes((name,))
+
+
+def test_names_that_are_there_are_indexed_by_the_migration(database_url: str) -> None:
+    catalog = Catalog(database_url)
+    catalog.migrate("0001")
+    columns = "pk, identity_id, identity_issuer, identity_study, patient_name, created_at, updated_at"
+    rows = [f"({n}, '{n}', '', '', '{name}', '', '')" for n, name in enumerate(("Doe^Jane", "Müller^Jörg", ""), 1)]
+    many = [f"({n}, '{n}', '', '', 'Roe^R{n}', '', '')" for n in range(10, 1100)]
+    catalog.write(lambda conn: conn.execute(text(f"INSERT INTO patient ({columns}) VALUES {', '.join(rows + many)}")))
+    catalog.migrate()
+    for key, numbers in (("jane", [1]), ("mueler", [2]), ("rohe r1099", [1099]), ("nobody", [])):
+        assert _numbers(_search(catalog, Level.PATIENT, NONE, 0, options=Options(fuzzy=True), PatientName=key)) == numbers
+    catalog.close()
