@@ -1,9 +1,8 @@
 """The only way in: an instance in a spool file becomes durable bytes and rows of the catalog.
 
-Order (docs/architecture.md, section 4): read and check, put the bytes, one write transaction, answer. The syncs go on
-beside the work: the file's while its header is read, its directories' while the rows are written; the commit waits for
-them. Whatever ends this
-in between leaves at worst a spool file or a blob that nothing refers to; both are swept.
+Order (docs/architecture.md, section 4): read and check, put the bytes, one write transaction, answer. The syncs of a large
+file go on beside the work: the file's while its header is read, its directories' while the rows are written; the commit
+waits for them. Whatever ends this in between leaves at worst a spool file or a blob that nothing refers to; both are swept.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import hashlib
 import json
 import logging
 import zlib
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,6 +53,7 @@ _log = logging.getLogger(__name__)
 LIVE = "live"
 _KEPT = frozenset({"stored", "new_version", "repaired"})  # the spool file is the store's now
 _ATTEMPTS = 10
+_SENDERS = 1000
 _PIECE_BYTES = 1024 * 1024
 _SCHEDULED_PROCEDURE_STEP_ID, _REQUESTED_PROCEDURE_ID = 0x00400009, 0x00401001
 # Items of Request Attributes Sequence that are indexed; a series of more than a handful is not seen in practice.
@@ -101,6 +102,7 @@ class Ingest:
         self._spool = spool
         self._limits = read_limits(settings, spool.directory)
         self._under_way: set[int] = set()
+        self._sent_new: OrderedDict[_Sender, bool] = OrderedDict()
 
     def accept(self, spool_file: SpoolFile, origin: Origin, expected: Expected = Expected()) -> Accepted:
         """Make an instance durable, or raise. The spool file is gone afterwards, whatever happened.
@@ -110,21 +112,27 @@ class Ingest:
         """
         kept, placing = False, None
         try:
-            # The store syncs the file while its header is read.
+            # The store syncs a large file while its header is read.
             placing = self._store.begin(spool_file.path)
             self._under_way.add(id(placing))
-            read = read_instance(spool_file.path, self._limits)
+            read = read_instance(spool_file.path if spool_file.content is None else spool_file.content, self._limits)
             _check_expected(read, expected)
             digest = spool_file.data_set_digest or _data_set_digest(spool_file.path, read.meta.data_set_offset)
             arrival = arrival_of(read, digest, origin, self._settings)
-            outcome, number = _Acceptance(self, arrival, spool_file, placing).run()
+            outcome, number = _Acceptance(self, arrival, spool_file, placing, presumed_new=self._sent_new.get(_sender(origin), False)).run()
             kept = outcome in _KEPT
+            self._remember(_sender(origin), sent_new=outcome == "stored")
             return Accepted(outcome, *arrival.uids, arrival.sop_class_uid, number, read.warnings)
         finally:
             if placing is not None:
                 self._under_way.discard(id(placing))
             if not kept:
                 spool_file.discard()
+
+    def _remember(self, sender: _Sender, *, sent_new: bool) -> None:
+        self._sent_new[sender] = sent_new
+        if len(self._sent_new) > _SENDERS:
+            self._sent_new.popitem(last=False)
 
     def find(self, arrival: Arrival) -> Existing | None:
         """The newest version of the instance that arrives."""
@@ -213,9 +221,14 @@ class Ingest:
 
 
 class _Acceptance:
-    """One instance on its way: decided anew when another sender of the same instance was faster."""
+    """One instance on its way: decided anew when another sender of the same instance was faster.
 
-    def __init__(self, ingest: Ingest, arrival: Arrival, spool_file: SpoolFile, placing: Placing) -> None:
+    After a new instance a sender's next one most likely is new as well; `presumed_new` saves looking it up. The
+    transaction finds out; a wrong guess costs a file that is placed and taken away again.
+    """
+
+    def __init__(self, ingest: Ingest, arrival: Arrival, spool_file: SpoolFile, placing: Placing, *, presumed_new: bool) -> None:
+        self._presumed_new = presumed_new
         self._ingest = ingest
         self._arrival = arrival
         self._spool_file = spool_file
@@ -252,11 +265,21 @@ class _Acceptance:
             self._ingest.drop(self._blob)
 
     def _decide(self) -> _Decision:
+        if self._presumed_new:
+            self._presumed_new = False
+            return _Decision()
         existing = self._ingest.find(self._arrival)
         if existing is None or self._blob is None:
             return self._ingest.decide(existing, self._arrival, self._spool_file.path)
         with self._ingest.as_file(self._blob.storage_key) as path:
             return self._ingest.decide(existing, self._arrival, path)
+
+
+_Sender = tuple[str, str, str]
+
+
+def _sender(origin: Origin) -> _Sender:
+    return origin.protocol, origin.calling_aet, origin.address
 
 
 def read_limits(settings: Settings, scratch: Path) -> Limits:
