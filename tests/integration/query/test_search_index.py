@@ -118,6 +118,9 @@ def test_an_interrupted_job_goes_on_where_it_was_and_an_attribute_no_longer_name
     one = indexed_attributes(("DeviceSerialNumber",))
     catalog.write(lambda conn: search_values.configure(conn, one))
     catalog.write(lambda conn: search_values.mark_done(conn, next(iter(one.values())), [100]))
+    whole = _numbers(_search(catalog, Level.SERIES, NONE, STUDIES, DeviceSerialNumber="Dev_3"))
+    assert _numbers(_search(catalog, Level.SERIES, one, STUDIES, DeviceSerialNumber="Dev_3")) == whole, "an index in the making is not used"
+    assert whole
     assert build_index(catalog, one) == STUDIES - 100
     build_index(catalog, NONE)
     with catalog.read() as connection:
