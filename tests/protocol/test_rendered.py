@@ -23,7 +23,7 @@ ROWS, COLUMNS = 48, 64
 REL = "multipart/related; type="
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
 VIDEO = b"\0\0\0\x18ftypmp42" + bytes(range(256)) * 40
-PDF = b"%PDF-1.4 what it says" + b"x" * 3001
+PDF = b"%PDF-1.4 what it says" + b"x" * 3000
 HOSTILE = "<script>alert(1)</script>&\"'"
 NAME = "Test^Patient"
 
@@ -581,12 +581,20 @@ def test_what_cannot_be_rendered_is_406_with_a_reason(stored: Stored, kind: str)
 
 
 def test_huge_pictures_are_refused_before_they_are_read(stored: Stored) -> None:
-    """65535 by 65535 by what the header says; the file holds next to nothing."""
-    for compressed_frame in (b"", b"\xff\x4f\xff\x51\0\0"):
-        ds = image(np.zeros((1, 4, 6), np.uint16), compressed=[compressed_frame] if compressed_frame else ())
+    """65535 by 65535 by what the header says, while the file holds next to nothing; and one that is a little too large."""
+    claims = [image(np.zeros((1, 4, 6), np.uint16)), image(np.zeros((1, 4, 6), np.uint16), compressed=[b"\xff\x4f\xff\x51\0\0"])]
+    for ds in claims:
         ds.Rows = ds.Columns = 65535
-        stored.archive.store(part10(ds, JPEG2000Lossless if compressed_frame else ExplicitVRLittleEndian))
-        assert stored.rendered(ds, accept="*/*").status in (404, 406, 413)
+    real = image(np.zeros((1, 1001, 1000), np.uint8))
+    for ds, syntax, status in (
+        (claims[0], ExplicitVRLittleEndian, 406),
+        (claims[1], JPEG2000Lossless, 413),
+        (real, ExplicitVRLittleEndian, 413),
+    ):
+        stored.archive.store(part10(ds, syntax))
+        answer = stored.rendered(ds, accept="*/*")
+        assert answer.status == status
+        assert (b"max_rendered_pixels" in answer.body) == (status == 413)
         assert pixels(stored.get(f"{path_of(ds)}/thumbnail")).shape == (256, 256, 3)
 
 

@@ -58,10 +58,11 @@ def palette(entry_bits: int, first: int = 0, allocated: int = 8) -> Dataset:
     return ds
 
 
-def tables(modality: bool, signed: bool = False) -> Dataset:
+def tables(modality: bool, signed: bool = False, vr: str = "") -> Dataset:
     item = Dataset()
     first = -1000 if signed else 500
-    item.add_new(0x00283002, "SS" if signed else "US", [2500, first, 12])
+    vr = vr or ("SS" if signed else "US")
+    item.add_new(0x00283002, vr, [2500, first & 0xFFFF if vr == "US" else first, 12])
     item.add_new(0x00283006, "US", (np.arange(2500) ** 2 * 4095 // 2499**2).tolist())
     if not modality:
         return grey(12, signed=signed, VOILUTSequence=[item])
@@ -90,6 +91,7 @@ CASES: dict[str, tuple[Callable[[], Dataset], tuple[str, ...], str]] = {
     "spread and reversed": (lambda: grey(10, PhotometricInterpretation="MONOCHROME1"), SPREAD, ExplicitVRLittleEndian),
     "VOI table": (lambda: tables(False), TABLE, ExplicitVRLittleEndian),
     "VOI table of signed values": (lambda: tables(False, True), TABLE, ExplicitVRLittleEndian),
+    "VOI table of signed values, described without sign": (lambda: tables(False, True, "US"), TABLE, ExplicitVRLittleEndian),
     "modality table": (lambda: tables(True), FIRST, ExplicitVRLittleEndian),
     "modality table of signed values": (lambda: tables(True, True), FIRST, ExplicitVRLittleEndian),
     "RGB": (lambda: colour("RGB"), (), ExplicitVRLittleEndian),
