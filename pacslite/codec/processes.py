@@ -41,6 +41,7 @@ class _Process:
     def __init__(self, timeout_s: float) -> None:
         ours, theirs = socket.socketpair()
         self._timeout_s = timeout_s
+        self._is_lost = False
         environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         environment |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "pacslite.codec.process", str(theirs.fileno()), str(timeout_s)]
@@ -54,7 +55,7 @@ class _Process:
 
     def is_there(self) -> bool:
         """Whether it waits for a task: one that has left, or died, has something to read."""
-        return not self._connection.poll(0)
+        return not self._is_lost and not self._connection.poll(0)
 
     def send(self, task: Task) -> None:
         """Give it a task; a process that has ended shows when the answer is read."""
@@ -65,6 +66,7 @@ class _Process:
         """The result; raises UndecodablePixels and other leaves, and _Left."""
         try:
             if not self._connection.poll(self._timeout_s + _GRACE_S):
+                self._is_lost = True  # its alarm should have ended it; whoever gives it back does
                 raise UndecodablePixels(f"The pixels were not done within {self._timeout_s:g} s.")
             kind, value = plain(self._connection.recv_bytes())
         except (EOFError, OSError, pickle.UnpicklingError) as error:
