@@ -6,12 +6,14 @@ Modules are imported when they are first needed, so that a role pays only for wh
 from __future__ import annotations
 
 import os
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pacslite.errors import ConfigurationError
+from pacslite.errors import ConfigurationError, PacsliteError, PeerError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from pacslite.catalog.database import Catalog
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from pacslite.codec.processes import CodecProcesses
     from pacslite.core.conversion import Conversions
     from pacslite.core.ingest import Ingest
+    from pacslite.core.peer_counts import PeerCounts
+    from pacslite.core.remote import RemoteArchive
     from pacslite.settings import Settings
     from pacslite.storage.blob_store import BlobStore
     from pacslite.storage.spool import Spool
@@ -37,16 +41,35 @@ class Pacs:
     ingest: Ingest
     codecs: CodecProcesses
     conversions: Conversions
+    peer_counts: PeerCounts
+
+    @contextmanager
+    def remote(self, peer: Peer) -> Iterator[RemoteArchive]:
+        """The archive of a peer, while the block lasts."""
+        if peer.kind == "dicomweb":
+            from pacslite.core.remote_web import WebArchive
+
+            with closing(WebArchive(self, peer)) as archive:
+                yield archive
+        else:
+            from pacslite.dimse.remote import DimseArchive
+
+            yield DimseArchive(self, peer)
 
     def send_echo(self, peer: Peer) -> None:
-        """Sends a C-ECHO to the peer; raises PeerError."""
-        from pacslite.dimse import peers
-
-        peers.echo(peer, self.settings.aet, security=self.settings)
+        """Sees that the peer answers; raises PeerError."""
+        try:
+            with self.remote(peer) as archive:
+                archive.echo()
+        except PeerError:
+            self.peer_counts.note(peer.ae_title, {"failures": 1}, seen=False)
+            raise
 
     def close(self) -> None:
         """Lets go of the connections to the catalog, and of the codec processes."""
         self.codecs.close()
+        with suppress(PacsliteError):  # counts are not worth a failure at the end
+            self.peer_counts.write()
         self.catalog.close()
 
 
@@ -101,6 +124,7 @@ def build(settings: Settings) -> Pacs:
     from pacslite.codec.processes import CodecProcesses
     from pacslite.core.conversion import Conversions
     from pacslite.core.ingest import Ingest
+    from pacslite.core.peer_counts import PeerCounts
     from pacslite.core.result_cache import ResultCache
     from pacslite.core.retrieve import limits_of
     from pacslite.dicom.indexed_attributes import indexed_attributes
@@ -116,7 +140,7 @@ def build(settings: Settings) -> Pacs:
     codecs = CodecProcesses(settings.codec_processes, settings.codec_timeout_s)
     results = ResultCache(settings.cache_directory / "transcoded", settings.transcoded_cache_bytes)
     conversions = Conversions(store, limits_of(settings, spool.directory), codecs, results)
-    return Pacs(settings, catalog, store, spool, Ingest(settings, catalog, store, spool), codecs, conversions)
+    return Pacs(settings, catalog, store, spool, Ingest(settings, catalog, store, spool), codecs, conversions, PeerCounts(catalog))
 
 
 def routes() -> list[Route]:

@@ -23,7 +23,12 @@ pacslite accepts associations (SCP) for:
 | Retrieve | Patient Root and Study Root MOVE and GET, relational retrieval too | PATIENT, STUDY, SERIES, IMAGE; lists of UIDs |
 | Storage Commitment | Push Model, 1.2.840.10008.1.20.1 | explicit and implicit VR little endian |
 
-It requests associations for Verification (SCU), to report as SCP of Storage Commitment, and for Storage (SCU) to carry out C-MOVE: one
+As SCU, on behalf of jobs and `pacslite peer`: Verification; FIND (Study Root, else Patient Root), MOVE and GET (Study Root); Storage;
+Storage Commitment, whose reports are taken on the association of the request or on one of the peer's own. C-GET offers a context for
+each SOP class and transfer syntax while there is room; C-MOVE names our own title as destination. A C-STORE that is answered A700H
+or breaks off is tried again later, any other refusal is not. As DICOMweb client: QIDO-RS, WADO-RS and STOW-RS, an instance a request.
+
+Associations are requested for these, to report as SCP of Storage Commitment, and for Storage (SCU) to carry out C-MOVE: one
 presentation context for each SOP class and transfer syntax of what is sent, with explicit and implicit VR little endian beside it where
 we can make them (all but video and rare syntaxes). More than 128 contexts are spread over several associations, one after the other;
 `move_associations` sends a large C-MOVE over several at once.

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 KINDS: dict[str, str] = {
     "dicomweb.commitment": "pacslite.core.commitment_requests:HANDLER",
     "studies.undelete": "pacslite.core.restoration_job:HANDLER",
+    "peer.retrieve": "pacslite.core.remote_retrieve:RETRIEVE",
+    "peer.store": "pacslite.core.remote_store:STORE",
+    "peer.commit": "pacslite.core.remote_commit:COMMIT",
 }
 """Where the handler of a kind is: module and name."""
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from pacslite.admin import changes, description, health, jobs, peers, studies
+from pacslite.admin import changes, description, health, jobs, peers, remote, studies
 from pacslite.web.messages import Route
 from pacslite.web.operations import Operation
 from pacslite.web.operations import routes as routes_of
 
-OPERATIONS: tuple[Operation, ...] = (*health.OPERATIONS, *peers.OPERATIONS, *jobs.OPERATIONS, *changes.OPERATIONS, *studies.OPERATIONS)
+OPERATIONS: tuple[Operation, ...] = (
+    *health.OPERATIONS,
+    *peers.OPERATIONS,
+    *remote.OPERATIONS,
+    *jobs.OPERATIONS,
+    *changes.OPERATIONS,
+    *studies.OPERATIONS,
+)
 
 
 def routes() -> list[Route]:

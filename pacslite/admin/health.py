@@ -62,7 +62,7 @@ def get_live(pacs: Pacs, request: Request) -> Reply:
 
 def get_ready(pacs: Pacs, request: Request) -> Reply:
     """Looks at catalog, storage, spool and the processes."""
-    checks = Checks(_checked(pacs.catalog.check_revision), _checked(pacs.store.check), _checked(lambda: _check_spool(pacs)))
+    checks = Checks(_checked(lambda: _check_catalog(pacs)), _checked(pacs.store.check), _checked(lambda: _check_spool(pacs)))
     states = run_state.read_all(pacs.settings.data)
     roles = tuple(role for state in states for role in state.roles)
     if "failed" in (checks.catalog.state, checks.storage.state, checks.spool.state):
@@ -77,6 +77,11 @@ def _checked(check: Callable[[], None]) -> Check:
     except PacsliteError as error:
         return Check("failed", str(error))
     return Check("ok")
+
+
+def _check_catalog(pacs: Pacs) -> None:
+    pacs.catalog.check_revision()
+    pacs.catalog.check_writable()
 
 
 def _check_spool(pacs: Pacs) -> None:

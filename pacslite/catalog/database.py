@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -182,6 +183,18 @@ class Catalog:
         found = self.revision()
         if found != REVISION:
             raise Unavailable(f"the catalog has schema {found or 'none'}, this program needs {REVISION}: run `pacslite migrate`")
+
+    def check_writable(self) -> None:
+        """Raises Unavailable when rows can be read and not written; never waits for writers."""
+        if not self.is_sqlite:
+            with self.read() as conn:
+                if conn.execute(text("SELECT pg_is_in_recovery()")).scalar():
+                    raise Unavailable("the catalog cannot be written: its database is a standby")
+            return
+        file = _database_file(self.url)
+        for path in (file, file.with_name(file.name + "-wal"), file.with_name(file.name + "-shm"), file.parent):
+            if path.exists() and not os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+                raise Unavailable(f"the catalog cannot be written: {path.name} is read-only for the account that runs the server")
 
     def migrate(self, target: str = "head") -> None:
         """Bring the schema to this program's revision; only one process at a time does it, in one transaction."""

@@ -26,6 +26,7 @@ QUEUED, RUNNING, SUCCEEDED, FAILED, CANCELLED = "queued", "running", "succeeded"
 STATES = (QUEUED, RUNNING, SUCCEEDED, FAILED, CANCELLED)
 _ENDED = (SUCCEEDED, FAILED, CANCELLED)
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 5, 3600
+_AT_ONCE = 500
 REBUILDING = "catalog.rebuild"
 """A mark of `catalog.inventory` among the jobs, which is none."""
 
@@ -311,6 +312,14 @@ def note_items(conn: Connection, job_id: int, outcomes: Iterable[ItemOutcome]) -
     statement = dialect.insert(job_item)
     changed = {"outcome": statement.excluded.outcome, "detail": statement.excluded.detail}
     conn.execute(statement.on_conflict_do_update(index_elements=["job_id", "item"], set_=changed), rows)
+
+
+def decide_items(conn: Connection, job_id: int, before: str, outcome: str, items: Sequence[str], detail: str = "") -> None:
+    """Change the outcome of items that stand at `before`, others are passed over; without a detail theirs stays."""
+    changed = {"outcome": outcome} | ({"detail": detail} if detail else {})
+    for start in range(0, len(items), _AT_ONCE):
+        chosen = job_item.c.job_id == job_id, job_item.c.outcome == before, job_item.c.item.in_(items[start : start + _AT_ONCE])
+        conn.execute(update(job_item).where(*chosen).values(changed))
 
 
 def items_with(conn: Connection, job_id: int, outcomes: Sequence[str]) -> set[str]:

@@ -1,20 +1,31 @@
-"""Remote application entities in the catalog. All processes read them from here, so a change counts at once."""
+"""Remote application entities and DICOMweb servers in the catalog. All processes read them from here, so a change counts at once."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from sqlalchemy import Connection, bindparam, delete, insert, select
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
+from pacslite.catalog.models import PEER_COUNTS
 from pacslite.catalog.models import peer as table
+from pacslite.catalog.models import peer_statistics as statistics
+from pacslite.catalog.statements import time_text
 
-SERVICES = ("store", "find", "move", "get")
+SERVICES = ("store", "find", "move", "get", "commitment")
+DICOM, DICOMWEB = "dicom", "dicomweb"
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A remote application entity: where it listens, and what it may ask of us (`SERVICES`)."""
+    """A remote application entity: where it listens, and what it may ask of us (`SERVICES`).
+
+    A DICOMweb server (`kind`) has a `url` in place of host and port, and `headers` that go with every request to it; those
+    hold its secrets and are shown to nobody. `transfer_syntaxes` are preferred, in this order, when we send to it.
+    `coercion_warnings` tells whether it is warned of accepted deviations, None for the setting of that name.
+    """
 
     ae_title: str
     host: str
@@ -22,6 +33,11 @@ class Peer:
     allow: tuple[str, ...] = SERVICES
     tls: bool = False
     created_at: str = ""
+    kind: str = DICOM
+    url: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    transfer_syntaxes: tuple[str, ...] = ()
+    coercion_warnings: bool | None = None
 
     @property
     def aet(self) -> str:
@@ -29,7 +45,33 @@ class Peer:
         return self.ae_title
 
 
-_COLUMNS = (table.c.ae_title, table.c.host, table.c.port, table.c.allow, table.c.tls, table.c.created_at)
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What has passed between us and a peer."""
+
+    associations_received: int = 0
+    associations_sent: int = 0
+    instances_received: int = 0
+    bytes_received: int = 0
+    instances_sent: int = 0
+    bytes_sent: int = 0
+    failures: int = 0
+    last_seen_at: str | None = None
+
+
+_COLUMNS = (
+    table.c.ae_title,
+    table.c.host,
+    table.c.port,
+    table.c.allow,
+    table.c.tls,
+    table.c.created_at,
+    table.c.kind,
+    table.c.url,
+    table.c.headers,
+    table.c.transfer_syntaxes,
+    table.c.coercion_warnings,
+)
 _ALL = select(*_COLUMNS).order_by(table.c.ae_title)
 # Made once: every request over DIMSE asks for its caller.
 _FIND = select(*_COLUMNS).where(table.c.ae_title == bindparam("title"))
@@ -49,8 +91,8 @@ def find(connection: Connection, ae_title: str) -> Peer | None:
 def put(connection: Connection, peer: Peer) -> Peer:
     """Adds the peer, or replaces the one of the same title; what is then there."""
     known = find(connection, peer.ae_title)
-    now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-    kept = Peer(peer.ae_title, peer.host, peer.port, peer.allow, peer.tls, known.created_at if known else now)
+    now = time_text(datetime.now(UTC))
+    kept = replace(peer, created_at=known.created_at if known else now)
     connection.execute(delete(table).where(table.c.ae_title == peer.ae_title))
     connection.execute(
         insert(table).values(
@@ -61,6 +103,11 @@ def put(connection: Connection, peer: Peer) -> Peer:
             tls=kept.tls,
             created_at=kept.created_at,
             updated_at=now,
+            kind=kept.kind,
+            url=kept.url or None,
+            headers=json.dumps(dict(kept.headers)) if kept.headers else None,
+            transfer_syntaxes=" ".join(kept.transfer_syntaxes) or None,
+            coercion_warnings=kept.coercion_warnings,
         )
     )
     return kept
@@ -68,8 +115,41 @@ def put(connection: Connection, peer: Peer) -> Peer:
 
 def remove(connection: Connection, ae_title: str) -> bool:
     """Forgets the peer; whether there was one."""
+    connection.execute(delete(statistics).where(statistics.c.ae_title == ae_title))
     return connection.execute(delete(table).where(table.c.ae_title == ae_title)).rowcount > 0
 
 
-def _peer(ae_title: str, host: str, port: int, allow: str, tls: bool, created_at: str) -> Peer:
-    return Peer(ae_title, host, port, tuple(allow.split()), bool(tls), created_at)
+def statistics_of(connection: Connection, ae_title: str) -> Statistics:
+    """What is counted of a peer."""
+    wanted = select(*(statistics.c[name] for name in PEER_COUNTS), statistics.c.last_seen_at).where(statistics.c.ae_title == ae_title)
+    row = connection.execute(wanted).one_or_none()
+    return Statistics() if row is None else Statistics(**row._mapping)
+
+
+def count(connection: Connection, ae_title: str, counts: Mapping[str, int], seen_at: str | None) -> None:
+    """Adds to the counts of a peer; nothing is kept of a title that is not known."""
+    if find(connection, ae_title) is None:
+        return
+    changed = {name: statistics.c[name] + number for name, number in counts.items()} | ({"last_seen_at": seen_at} if seen_at else {})
+    if not connection.execute(update(statistics).where(statistics.c.ae_title == ae_title).values(changed)).rowcount:
+        connection.execute(insert(statistics).values(ae_title=ae_title, last_seen_at=seen_at, **counts))
+
+
+def _peer(
+    ae_title: str,
+    host: str,
+    port: int,
+    allow: str,
+    tls: bool,
+    created_at: str,
+    kind: str,
+    url: str | None,
+    headers: str | None,
+    transfer_syntaxes: str | None,
+    coercion_warnings: bool | None,
+) -> Peer:
+    warnings = None if coercion_warnings is None else bool(coercion_warnings)
+    syntaxes = tuple((transfer_syntaxes or "").split())
+    return Peer(
+        ae_title, host, port, tuple(allow.split()), bool(tls), created_at, kind, url or "", json.loads(headers or "{}"), syntaxes, warnings
+    )

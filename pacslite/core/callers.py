@@ -88,6 +88,11 @@ class Caller:
         self._peer: Peer | None = None
         self._looked_at = 0.0
 
+    @property
+    def peer(self) -> Peer | None:
+        """What is known of the caller, as of the last `check`; None when it is no peer."""
+        return self._peer
+
     def check(self, service: str) -> None:
         """Raises Forbidden when the caller may not use this service (one of `catalog.peers.SERVICES`)."""
         now = time.monotonic()

@@ -154,6 +154,12 @@ class Run:
                     self._pending = {outcome.item: outcome for outcome in noted} | self._pending
                 raise
 
+    def items(self, outcome: str) -> list[ItemOutcome]:
+        """All items that came out like this, with what was noted of them."""
+        self.write()
+        with self._catalog.read() as conn:
+            return rows.items(conn, self.job.id, outcome=outcome, limit=10**9)
+
     def counts(self) -> dict[str, int]:
         """How many items came out how."""
         self.write()

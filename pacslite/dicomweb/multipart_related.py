@@ -17,7 +17,8 @@ from pacslite.errors import InvalidMultipart, TooLarge
 from pacslite.web.messages import BodyStream, Headers, Reply, Segment, SegmentsBody, StreamBody, length_of
 
 # RFC 2046 5.1.1: bchars; a space is legal inside. Longer ones are refused.
-_BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,\-./:=? ]{0,69}[0-9A-Za-z'()+_,\-./:=?]")
+# RFC 2046 5.1.1 allows 70 characters; Orthanc's DICOMweb plugin (1.7) sends 73.
+_BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,\-./:=? ]{0,199}[0-9A-Za-z'()+_,\-./:=?]")
 # After the delimiter: two hyphens (the end), or optional padding and the end of the line.
 _AFTER = re.compile(rb"(--)|[ \t]*\r?\n")
 _MAYBE_AFTER = re.compile(rb"-|[ \t]*\r?")
@@ -42,7 +43,7 @@ def boundary_of(media_type: MediaType) -> bytes:
     """The boundary parameter; raises InvalidMultipart when it is missing or illegal."""
     text = media_type.parameter("boundary")
     if not text or not _BOUNDARY.fullmatch(text):
-        raise InvalidMultipart("The boundary parameter is missing or is not 1 to 70 legal characters.")
+        raise InvalidMultipart("The boundary parameter is missing or is not 1 to 200 legal characters.")
     return text.encode("ascii")
 
 

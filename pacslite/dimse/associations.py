@@ -72,6 +72,7 @@ class Association:
         self.address = address
         self.pacs = pacs
         self.calling_aet = self.called_aet = ""
+        self.instances_received = self.bytes_received = 0
         self.answered: dict[str, int] = {}
         self.expected: dict[int, Callable[[Command], None]] = {}  # what to do with the responses to requests of our own
         self._sock = sock
@@ -93,6 +94,11 @@ class Association:
     def contexts(self) -> Iterable[Context]:
         """The accepted presentation contexts."""
         return self._contexts.values()
+
+    @property
+    def caller(self) -> Caller:
+        """The requestor."""
+        return self._caller
 
     @property
     def max_pdu_bytes(self) -> int:

@@ -216,8 +216,8 @@ def _supported(context: PresentationContext, service: Service, receives_only: bo
     if service is Service.STORAGE:
         ours.scu_role = ours.scp_role = True
     elif service is Service.COMMITMENT:
-        # The requestor may be SCU; as SCP it would report to us, who have asked for nothing.
-        ours.scu_role, ours.scp_role = True, False
+        # The requestor may ask us as SCU, or report as SCP on what we have asked of it.
+        ours.scu_role = ours.scp_role = True
     return ours
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import ssl
 import struct
@@ -17,7 +18,9 @@ from pacslite.errors import ConfigurationError, PeerError
 from pacslite.settings import Settings
 
 _APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
-_MAX_PDU_BYTES = 16 * 1024
+_MAX_PDU_BYTES = 128 * 1024
+_MAX_COMMAND_BYTES = 64 * 1024
+_MAX_DATA_SET_BYTES = 64 * 1024**2
 # Items and sub-items of an A-ASSOCIATE-AC (PS3.8 9.3.3).
 _CONTEXT_ITEM, _TRANSFER_SYNTAX_ITEM, _USER_ITEM, _MAXIMUM_LENGTH = 0x21, 0x40, 0x50, 0x51
 _FIRST_ITEM = 68
@@ -79,6 +82,7 @@ class Requested:
         self._reader = PduReader(sock, _MAX_PDU_BYTES, timeout_s)
         self.max_pdu_bytes = 0
         self.accepted: Mapping[int, str] = {}
+        self._body, self._offset, self._data_left = memoryview(b""), 0, False
 
     @classmethod
     def connect(
@@ -151,6 +155,68 @@ class Requested:
                 encoded += body[offset + 6 : offset + 4 + length]
                 offset += 4 + max(length, 2)
         return commands.decode_command(encoded)
+
+    def next_message(self) -> tuple[int, Command]:
+        """Context id and command set of the next message, whose data set `fragments` gives; raises AssociationEnded."""
+        for _ in self.fragments():
+            pass  # of the message before
+        encoded, last = b"", False
+        while not last:
+            context_id, control, data = self._next_pdv()
+            if not control & 1:
+                raise ProtocolViolation("data set without a command")
+            encoded, last = encoded + data, bool(control & 2)
+            if len(encoded) > _MAX_COMMAND_BYTES:
+                raise ProtocolViolation("command set too long")
+        command = commands.decode_command(encoded)
+        self._data_left = command.has_data_set
+        return context_id, command
+
+    def fragments(self) -> Iterator[memoryview]:
+        """The data set of the message piece by piece; each piece is overwritten by the next."""
+        while self._data_left:
+            _, control, data = self._next_pdv()
+            if control & 1:
+                raise ProtocolViolation("message interrupted by another")
+            self._data_left = not control & 2
+            yield data
+
+    def data_set(self) -> bytes:
+        """The data set of the message, whole; raises AssociationEnded, also when it is absurdly long."""
+        pieces, size = [], 0
+        for piece in self.fragments():
+            size += len(piece)
+            if size > _MAX_DATA_SET_BYTES:
+                raise ProtocolViolation(f"a data set of more than {_MAX_DATA_SET_BYTES} bytes")
+            pieces.append(bytes(piece))
+        return b"".join(pieces)
+
+    def await_input(self, seconds: float) -> bool:
+        """Wait until the peer sends something, or the time is over; whether there is something."""
+        if self._offset < len(self._body) or self._reader.has_input():
+            return True
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
+
+    def _next_pdv(self) -> tuple[int, int, memoryview]:
+        """Context id, message control header and value of the next PDV (PS3.8 9.3.5.1, annex E)."""
+        while self._offset >= len(self._body):
+            kind, self._body = self._reader.next()
+            self._offset = 0
+            if kind == pdus.ABORT:
+                raise PeerAborted("association aborted")
+            if kind != pdus.P_DATA:
+                self._body = memoryview(b"")
+                raise ProtocolViolation(f"answered with a PDU of type {kind:02X}H")
+        begin = self._offset
+        if begin + 6 > len(self._body):
+            raise ProtocolViolation("PDV header cut off")
+        length, context_id, control = struct.unpack_from(">IBB", self._body, begin)
+        self._offset = end = begin + 4 + length
+        if length < 2 or end > len(self._body):
+            raise ProtocolViolation("PDV beyond the end of its PDU")
+        return context_id, control, self._body[begin + 6 : end]
 
     def store_status(self, message_id: int) -> int:
         """The status by which the peer answers a C-STORE of ours; raises AssociationEnded."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pacslite.core import peers
 from pacslite.core.callers import Authenticate, Callers
-from pacslite.dimse import commands, commitment, echo, find, get, lobby, move, pdus, store, tls
+from pacslite.dimse import commands, commitment, commitment_reports, echo, find, get, lobby, move, pdus, store, tls
 from pacslite.dimse.associations import Association, Serve
 from pacslite.dimse.lobby import Door
 from pacslite.settings import Address, Settings
@@ -32,6 +32,7 @@ _SERVICES: dict[int, Serve] = {
     commands.C_GET_RQ: get.serve,
     commands.C_MOVE_RQ: move.serve,
     commands.N_ACTION_RQ: commitment.serve,
+    commands.N_EVENT_REPORT_RQ: commitment_reports.serve,
     commands.N_EVENT_REPORT_RSP: commitment.acknowledge,
 }
 
@@ -144,6 +145,13 @@ class DimseServer:
             else:
                 sock.close()
             self._forget(association)
+            self._count(association)
+
+    def _count(self, association: Association) -> None:
+        if not association.calling_aet:
+            return
+        counts = {"associations_received": 1, "instances_received": association.instances_received}
+        self._pacs.peer_counts.note(association.calling_aet, {**counts, "bytes_received": association.bytes_received})
 
     def _forget(self, association: Association) -> None:
         with self._lock:

@@ -28,7 +28,17 @@ def serve(association: Association, request: Request) -> None:
         spool_file = writer.finish()
     origin = Origin("dimse", calling_aet=association.calling_aet, address=association.address, association_id=association.id)
     accepted = pacs.ingest.accept(spool_file, origin, Expected(sop_class_uid=sop_class_uid, sop_instance_uid=sop_instance_uid))
-    if accepted.warnings and association.settings.coercion_warnings:
+    association.instances_received += 1
+    association.bytes_received += spool_file.size_bytes
+    if accepted.warnings and _is_warned(association):
         association.respond(request, commands.COERCED, accepted.warnings[0])
     else:
         association.respond(request, commands.SUCCESS)
+
+
+def _is_warned(association: Association) -> bool:
+    """Whether the sender is told of accepted deviations: as its peer says, else as the setting does."""
+    peer = association.caller.peer
+    if peer is None or peer.coercion_warnings is None:
+        return association.settings.coercion_warnings
+    return peer.coercion_warnings

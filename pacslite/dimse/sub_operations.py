@@ -89,11 +89,15 @@ def counters(total: int, tallies: Sequence[Tally], *, with_remaining: bool) -> d
 
 @dataclass(frozen=True, slots=True)
 class Supply:
-    """Where instances come from and on whose behalf: AE title and message id of a C-MOVE, None for a C-GET."""
+    """Where instances come from and on whose behalf: AE title and message id of a C-MOVE, None for a C-GET.
+
+    Transfer syntaxes that are `preferred` come before the one in which an instance is stored.
+    """
 
     store: BlobStore
     conversions: Conversions
     originator: tuple[str, int] | None = None
+    preferred: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -110,7 +114,7 @@ class Transmission:
     """Sends instances over one association, one after the other; `left` are those not begun."""
 
     def __init__(self, channel: Channel, accepted: Accepted, supply: Supply, items: Iterable[Item], tally: Tally) -> None:
-        self._channel, self._tally = channel, tally
+        self._channel, self._tally, self._preferred = channel, tally, supply.preferred
         self._requests = commands.StoreRequests(supply.originator)
         self._messages = StoreMessages(channel.max_pdu_bytes)
         self._sent = 0
@@ -130,7 +134,7 @@ class Transmission:
         """Presentation context and transfer syntax for an item, or why there is none."""
         key = item.sop_class_uid, item.transfer_syntax_uid
         if key not in self._routes:
-            self._routes[key] = _route(accepted.get(item.sop_class_uid, {}), *key)
+            self._routes[key] = _route(accepted.get(item.sop_class_uid, {}), *key, self._preferred)
         return self._routes[key]
 
     def run(self, go_on: Callable[[], bool]) -> None:
@@ -197,10 +201,12 @@ class Transmission:
             self.left.appendleft(ready.item)
 
 
-def _route(syntaxes: Mapping[str, int], sop_class_uid: str, transfer_syntax_uid: str) -> tuple[int, str] | str:
+def _route(
+    syntaxes: Mapping[str, int], sop_class_uid: str, transfer_syntax_uid: str, preferred: tuple[str, ...] = ()
+) -> tuple[int, str] | str:
     if not syntaxes:
         return f"SOP class not accepted: {sop_class_uid}"
-    for target in (transfer_syntax_uid, *_TARGETS):
+    for target in (*preferred, transfer_syntax_uid, *_TARGETS):
         if target in syntaxes and is_possible(transfer_syntax_uid, target):
             return syntaxes[target], target
     return f"transfer syntax not accepted: {transfer_syntax_uid}"

@@ -251,16 +251,15 @@ def test_little_endian_is_agreed_explicit_before_implicit(listener: Listener, of
     assert chosen is None or context.transfer_syntax == chosen
 
 
-@pytest.mark.parametrize(("scu", "scp", "answer"), [(True, False, (1, 0)), (True, True, (1, 0)), (False, True, None)])
-def test_the_requester_may_be_scu_only(listener: Listener, scu: bool, scp: bool, answer: tuple[int, int] | None) -> None:
+@pytest.mark.parametrize(("scu", "scp", "answer"), [(True, False, (1, 0)), (True, True, (1, 1)), (False, True, (0, 1))])
+def test_the_requester_may_be_scu_and_scp(listener: Listener, scu: bool, scp: bool, answer: tuple[int, int]) -> None:
     role = build_role(COMMITMENT, scu_role=scu, scp_role=scp)
     with listener.peer() as peer:
         body = accepted(peer.associate([(COMMITMENT, (EXPLICIT_LE,)), (VERIFICATION, (IMPLICIT_LE,))], user=[role]))
     context, _ = body.presentation_context
-    assert (context.result == 0) == (answer is not None)
-    if answer is not None:
-        (given,) = body.user_information.role_selection.values()
-        assert (given.scu_role, given.scp_role) == answer
+    assert context.result == 0
+    (given,) = body.user_information.role_selection.values()
+    assert (given.scu_role, given.scp_role) == answer
 
 
 @pytest.mark.parametrize("implicit", [False, True])

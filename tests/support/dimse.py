@@ -234,9 +234,9 @@ class Listener:
 
 
 @contextmanager
-def listening(pacs: Any, authenticate: Authenticate | None = None) -> Iterator[Listener]:
+def listening(pacs: Any, authenticate: Authenticate | None = None, find_peer: Callable[[str], Any] | None = None) -> Iterator[Listener]:
     """A listener on a free port; at the end no thread of it may be left. Without a catalog it knows no peers."""
-    server = DimseServer(pacs.settings, pacs, authenticate, None if hasattr(pacs, "catalog") else lambda _: None)
+    server = DimseServer(pacs.settings, pacs, authenticate, find_peer or (None if hasattr(pacs, "catalog") else lambda _: None))
     others = set(threading.enumerate())
     try:
         yield Listener(server.start(), server, pacs)
@@ -246,7 +246,14 @@ def listening(pacs: Any, authenticate: Authenticate | None = None) -> Iterator[L
     until(lambda: not [t.name for t in threading.enumerate() if t not in others and t.name.startswith("dimse-")])
 
 
+class _NoCounts:
+    """Stands in for the counts of peers, which need a catalog."""
+
+    def note(self, ae_title: str, counts: Any = None) -> None:
+        pass
+
+
 def sink_pacs(data: Path, **settings: Any) -> Any:
     """Settings, spool and a sink in place of the rest."""
     chosen = replace(Settings(data=data, dicom=Address("127.0.0.1", 0)), **settings)
-    return SimpleNamespace(settings=chosen, spool=Spool(data / "spool"), ingest=SinkIngest())
+    return SimpleNamespace(settings=chosen, spool=Spool(data / "spool"), ingest=SinkIngest(), peer_counts=_NoCounts())

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "pacslite"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 BASE = frozenset({"settings", "errors", "error_map", "logs", "resources", "run_state", "pacslite"})
-FOUNDATIONS = frozenset({"catalog", "storage", "codec"})
+FOUNDATIONS = frozenset({"catalog", "storage", "codec", "webclient"})
 ADAPTERS = frozenset({"dimse", "dicomweb", "files", "admin", "ui"})
 # What each part may import, besides itself and the base. `dicom` is there for everybody.
 MAY = {
@@ -29,7 +29,20 @@ MAY = {
 }
 # The modules at the top start roles and join the parts; they may import whatever they start.
 TOP = frozenset(
-    {"app", "cli", "roles", "supervisor", "listeners", "web_server", "worker", "job_kinds", "selftest", "documents", "conformance", "__main__"}
+    {
+        "app",
+        "cli",
+        "roles",
+        "supervisor",
+        "listeners",
+        "web_server",
+        "worker",
+        "job_kinds",
+        "selftest",
+        "documents",
+        "conformance",
+        "__main__",
+    }
 )
 OWNERS = {
     "sqlalchemy": {"catalog"},
@@ -37,6 +50,7 @@ OWNERS = {
     "boto3": {"storage"},
     "botocore": {"storage"},
     "pynetdicom": {"dimse"},
+    "urllib3": {"webclient"},
     "flask": {"web", "dicomweb", "admin", "ui", "files"},
     "werkzeug": {"web", "dicomweb", "admin", "ui", "files"},
     "imagecodecs": {"codec"},

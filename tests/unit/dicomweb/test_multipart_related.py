@@ -131,12 +131,12 @@ def test_what_is_left_unread_of_a_part_is_skipped() -> None:
     assert [part.headers for part in reader.parts()] == [headers for headers, _ in PARTS]
 
 
-@pytest.mark.parametrize("text", ['boundary="a b"', "boundary=a-b", 'boundary="' + "x" * 70 + '"', "boundary=a=b"])
+@pytest.mark.parametrize("text", ['boundary="a b"', "boundary=a-b", 'boundary="' + "x" * 200 + '"', "boundary=a=b"])
 def test_a_legal_boundary_is_taken_quoted_or_not(text: str) -> None:
     assert boundary_of(parse_media_type(f"multipart/related; {text}")) == text.removeprefix("boundary=").strip('"').encode()
 
 
-@pytest.mark.parametrize("text", ["", "; boundary=", '; boundary="' + "x" * 71 + '"', '; boundary="a\u00e9"', '; boundary="a "'])
+@pytest.mark.parametrize("text", ["", "; boundary=", '; boundary="' + "x" * 201 + '"', '; boundary="a\u00e9"', '; boundary="a "'])
 def test_an_illegal_boundary_is_refused(text: str) -> None:
     with pytest.raises(InvalidMultipart):
         boundary_of(parse_media_type("multipart/related" + text))
