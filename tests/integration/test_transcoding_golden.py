@@ -19,7 +19,8 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
 from pydicom.pixels import get_decoder
 
-from pacslite.codec.pixels import DecodedFrame, decode_frame, refusal
+from pacslite.codec.encoders import encode_frame
+from pacslite.codec.pixels import DecodedFrame, PixelDescription, decode_frame, refusal
 from pacslite.codec.processes import CodecProcesses
 from pacslite.codec.transcode import describe, transcode
 from pacslite.codec.transfer_syntax import frame_bytes
@@ -31,6 +32,7 @@ from pacslite.dicom.syntaxes import (
     ALL_JPEG_2000,
     ALL_JPEG_LS,
     BIG_ENDIAN,
+    DCT,
     DECODABLE,
     DEFLATED,
     EXPLICIT,
@@ -264,6 +266,21 @@ def test_what_loses_something_is_another_instance_and_says_so(
     assert dcmread(back).LossyImageCompression == "01"
     assert dcmread(back).SOPInstanceUID == after.SOPInstanceUID
     assert dcmread(back).PhotometricInterpretation == case.photometric
+
+
+@pytest.mark.parametrize("target", sorted(IRREVERSIBLE))
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "RGB"])
+def test_black_and_white_stay_black_and_white_whatever_is_lost(photometric: str, target: str) -> None:
+    """Edges overshoot: what goes beyond the range of the samples must not come out at its other end."""
+    samples = 3 if photometric == "RGB" else 1
+    description = PixelDescription(64, 64, 8, 8, samples, photometric)
+    edges = np.zeros(description.shape, np.uint8)
+    edges[16:48, 16:48], edges[::5, ::3] = 255, 255
+    frame = encode_frame(edges, photometric, description, target)
+    said = PixelDescription(64, 64, 8, 8, samples, frame.photometric_interpretation)
+    decoded = decode_frame(frame.data, said, target)
+    assert decoded.photometric_interpretation == photometric
+    assert np.abs(decoded.array.astype(int) - edges).max() < (200 if target in DCT else 60)
 
 
 def test_a_lossy_source_without_its_mark_gets_it(codecs: CodecProcesses, tmp_path: Path) -> None:
