@@ -43,9 +43,9 @@ _MIME_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]+/[a-z0-9!#$&^_.+-]+")
 # A browser runs these; a sender's are given out as octets, XML with a policy that lets nothing run.
 _ACTIVE_TYPE = re.compile(r"text/html|application/xhtml.*|.*javascript|.*ecmascript|image/svg.*")
 _KEPT_MODULES, _KEPT_FRAMES = 512, 100_000
-# Above this a picture takes so much room that only few are made at once.
+# Above this a picture takes so much room that a process makes one at a time.
 _LARGE_PIXELS = 8_000_000
-_LARGE_AT_ONCE, _LARGE_WAIT_S = 2, 30.0
+_LARGE_AT_ONCE, _LARGE_WAIT_S = 1, 30.0
 _MOST_CODE_STREAM_BYTES = 256 * 1024 * 1024
 _large = threading.BoundedSemaphore(_LARGE_AT_ONCE)
 
@@ -294,7 +294,7 @@ def _pictures(means: Means, wanted: Subject, options: Options, frames: Sequence[
 
 @contextmanager
 def _bounded(means: Means, wanted: Subject, options: Options, count: int) -> Iterator[None]:
-    """Refuses pictures beyond the bound, and lets only few large ones be made at once."""
+    """Refuses pictures beyond the bound, and lets large ones be made one at a time."""
     module = wanted.known.module
     assert module is not None
     pixels = module.form.rows * module.form.columns
@@ -331,7 +331,9 @@ def _one(means: Means, wanted: Subject, options: Options, number: int, annotatio
     profile = _profile(means, wanted) if options.icc != "no" and form.samples == 3 else None
     syntax = wanted.item.transfer_syntax_uid
     if syntax in NATIVE and profile is None:
-        return render_image.encode(codec.native_picture(data, form, transform), options, annotation)
+        shown = codec.native_picture(data, form, transform)
+        del data  # of a large picture the most part
+        return render_image.encode(shown, options, annotation)
     made: bytes = means.run("pacslite.codec.render:decoded_file", data, syntax, form, transform, options, tuple(annotation), profile)
     return made
 
