@@ -16,7 +16,7 @@ from pacslite.errors import InvalidForm, NotFound, PeerError
 if TYPE_CHECKING:
     from pacslite.catalog.database import Catalog
 
-__all__ = ["SERVICES", "Echo", "Peer", "Statistics", "echo", "find", "get", "listed", "put", "remove", "statistics"]
+__all__ = ["SERVICES", "Echo", "Peer", "Statistics", "echo", "find", "find_entity", "get", "listed", "put", "remove", "statistics"]
 
 # PS3.5 6.2, AE: 1-16 characters of the default repertoire, no backslash, no control characters; spaces around do not count.
 _AE_TITLE = re.compile(r"[!-\[\]-~](?:[ -\[\]-~]{0,14}[!-\[\]-~])?")
@@ -49,6 +49,12 @@ def find(catalog: Catalog, ae_title: str) -> Peer | None:
     """The peer of that title, None when nobody added it."""
     with catalog.read() as connection:
         return rows.find(connection, ae_title)
+
+
+def find_entity(catalog: Catalog, ae_title: str) -> Peer | None:
+    """The application entity of that title: no DICOMweb server that happens to be called so."""
+    peer = find(catalog, ae_title)
+    return peer if peer is not None and peer.kind == DICOM else None
 
 
 def get(catalog: Catalog, ae_title: str) -> Peer:

@@ -48,7 +48,7 @@ def serve(association: Association, request: Request) -> None:
         if refusal is not None:
             association.respond(request, *refusal)
             return
-        owner = None if peers.find(pacs.catalog, requester) else f"association-{association.id}"
+        owner = None if peers.find_entity(pacs.catalog, requester) else f"association-{association.id}"
         transaction_uid, references = decode_action(association.data_set(), request.context.transfer_syntax)
         job = commitment.queue(pacs.catalog, requester, transaction_uid, references, owner)
     # Not by error_map: its statuses are those of the composite services.
@@ -149,7 +149,7 @@ def report_due(pacs: Pacs) -> None:
 
 def _report(pacs: Pacs, mine: Commitment) -> Verdict:
     """Check, and report over an association of our own; raises PacsliteError unless it was acknowledged."""
-    peer = peers.find(pacs.catalog, mine.requester)
+    peer = peers.find_entity(pacs.catalog, mine.requester)
     if peer is None:
         raise PeerError(f"{mine.requester} is not a known peer, so there is nowhere to report to; `pacslite peer add` makes it known")
     verdict = commitment.check(pacs.catalog, pacs.store, mine)

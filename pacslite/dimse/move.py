@@ -32,7 +32,7 @@ def serve(association: Association, request: Request) -> None:
     if items is None:
         return
     destination = request.command.title(commands.MOVE_DESTINATION)
-    peer = peers.find(association.pacs.catalog, destination)
+    peer = peers.find_entity(association.pacs.catalog, destination)
     if peer is None:
         association.respond(request, _UNKNOWN_DESTINATION, f"Move Destination {destination} is not known")
     else:

@@ -48,7 +48,7 @@ class DimseServer:
         find_peer: Callable[[str], Peer | None] | None = None,
     ) -> None:
         self._settings, self._pacs = settings, pacs
-        self._callers = Callers(settings, find_peer or (lambda aet: peers.find(pacs.catalog, aet)), authenticate)
+        self._callers = Callers(settings, find_peer or (lambda aet: peers.find_entity(pacs.catalog, aet)), authenticate)
         self.tls_address: Address | None = None
         self._active: dict[Association, threading.Thread] = {}
         self._lock = threading.Lock()

@@ -467,3 +467,14 @@ def test_coercion_warnings_are_given_as_the_peer_says_else_as_the_setting(
         modality.associate([(CT, (EXPLICIT_LE,))])
         assert modality.store(b"").number(commands.STATUS) == (0xB000 if warned else 0)
         modality.release()
+
+
+def test_the_name_of_a_dicomweb_peer_is_no_title_to_call_by_or_to_move_to(here: Listener, there: Listener) -> None:
+    keep_images(here.pacs, 1, STUDY)
+    web = peers.Peer("THERE", "", 0, peers.SERVICES, kind="dicomweb", url="http://127.0.0.1:9/")
+    peers.put(here.pacs.catalog, web)
+    assert peers.find_entity(here.pacs.catalog, "THERE") is None
+    # THERE asks us to send it what it lacks: its title means nobody here now.
+    job = retrieve(there.pacs, "HERE", method="move")
+    assert (job.state, job.error.partition("HERE at")[0]) == ("queued", "1 of 1 instances were not received: ")
+    assert "C-MOVE was answered with status A801H" in job.error
