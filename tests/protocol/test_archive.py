@@ -20,7 +20,7 @@ from pydicom.dataset import Dataset
 from pydicom.fileset import FileSet
 from pydicom.uid import JPEG2000, ExplicitVRLittleEndian
 
-from tests.support.data_sets import NATIVE, document, image, new_uid, part10
+from tests.support.data_sets import CONTENT_TYPE, NATIVE, body, document, image, new_uid, part10
 from tests.support.http import Answer
 from tests.support.wado import WebArchive, path_of, series_of, study_of, web_archive
 
@@ -250,6 +250,28 @@ def test_an_archive_of_thousands_of_instances_takes_little_memory(tmp_path: Path
         with opened(archive.get(f"/studies/{uid}", ZIP)) as found:
             assert len(found.namelist()) == 3001
         assert peak_mib(archive) - before < 40
+
+
+@pytest.mark.full
+@pytest.mark.filterwarnings("ignore:Invalid value for VR:UserWarning")
+def test_files_of_many_vendors_are_listed_by_a_dicomdir_that_others_read(tmp_path: Path, corpus: Path) -> None:
+    """B28: the archive of every study of the corpus is a file set to pydicom, and without a fault to dcmtk."""
+    (tmp_path / "server").mkdir()
+    with web_archive(tmp_path / "server") as archive:
+        for file in sorted(file for file in corpus.rglob("*") if file.is_file()):
+            # Some are damaged on purpose, and refused.
+            archive.server.request("POST", "/studies", body([file.read_bytes()]), {"Content-Type": CONTENT_TYPE})
+        studies = json.loads(archive.get("/studies?limit=5000", "application/dicom+json").body)
+        assert len(studies) > 50
+        for number, one in enumerate(studies):
+            directory = tmp_path / str(number)
+            with opened(archive.get(f"/studies/{one['0020000D']['Value'][0]}", ZIP)) as found:
+                assert found.testzip() is None
+                found.extractall(directory)
+                assert len(read_by_pydicom(directory)) == len(found.namelist()) - 1
+            if shutil.which("dcmdump"):
+                dump = subprocess.run(["dcmdump", "+L", str(directory / "DICOMDIR")], capture_output=True, check=True)
+                assert dump.stderr == b""
 
 
 def peak_mib(archive: WebArchive) -> float:
