@@ -156,7 +156,8 @@ def routes() -> list[Route]:
 def web_application(settings: Settings) -> WsgiApplication:
     """The WSGI application of one process; raises Unavailable when the catalog is of another revision."""
     from pacslite.web import app as web
+    from pacslite.web.authentication import authenticate
 
     pacs = build(settings)
     pacs.catalog.check_revision()
-    return web.create(pacs, routes())
+    return web.create(pacs, routes(), (authenticate,))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from pacslite.core import jobs
+from pacslite.core.access import Right
 from pacslite.errors import InvalidForm
 from pacslite.web.forms import rule
 from pacslite.web.messages import Reply, Request
@@ -93,6 +94,7 @@ OPERATIONS = (
         "Everything that happened after `since`, in order",
         "changes",
         {200: ChangeList},
+        Right.DICOMWEB_READ,
         parameters=(
             Parameter("since", "The number of the last change that is known; 0 by default.", "integer"),
             Parameter("limit", "Items of a page, 100 by default, at most 1000.", "integer"),

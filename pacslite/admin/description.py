@@ -10,6 +10,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from pacslite import __version__
+from pacslite.core.access import Right
 from pacslite.web.messages import Reply, Request
 from pacslite.web.operations import ROOT, Operation, document, json_reply
 
@@ -44,8 +45,8 @@ def describe(operations: Iterable[Operation]) -> tuple[Operation, ...]:
         return Reply(200, [("Content-Type", "text/html; charset=utf-8"), ("Content-Security-Policy", _POLICY)], body)
 
     ours = (
-        Operation("GET", "/openapi.json", get_openapi, "This interface as an OpenAPI 3.1 document", "description", {200: dict}),
-        Operation("GET", "/docs", get_docs, "This interface as a page", "description", {200: None}),
+        Operation("GET", "/openapi.json", get_openapi, "This interface as an OpenAPI 3.1 document", "description", {200: dict}, Right.SELF),
+        Operation("GET", "/docs", get_docs, "This interface as a page", "description", {200: None}, Right.SELF),
     )
     described += [*operations, *ours]
     return ours

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from pacslite import __version__, run_state
+from pacslite.core.access import Right
 from pacslite.errors import OutOfSpace, PacsliteError, StorageError
 from pacslite.run_state import RoleState
 from pacslite.web.forms import rule
@@ -94,7 +95,9 @@ def _check_spool(pacs: Pacs) -> None:
 
 
 OPERATIONS = (
-    Operation("GET", "/health/live", get_live, "Whether the process answers", "health", {200: Live}, also_at=("/health/live",)),
+    Operation(
+        "GET", "/health/live", get_live, "Whether the process answers", "health", {200: Live}, Right.PUBLIC, also_at=("/health/live",)
+    ),
     Operation(
         "GET",
         "/health/ready",
@@ -102,6 +105,7 @@ OPERATIONS = (
         "Whether what it stands on works",
         "health",
         {200: Readiness, 503: Readiness},
+        Right.PUBLIC,
         also_at=("/health/ready",),
     ),
 )

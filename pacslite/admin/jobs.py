@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlencode
 
 from pacslite.core import jobs
+from pacslite.core.access import Right
 from pacslite.errors import InvalidForm
 from pacslite.web.forms import rule
 from pacslite.web.messages import Reply, Request
@@ -144,9 +145,10 @@ OPERATIONS = (
         "Jobs, newest first",
         "jobs",
         {200: JobList},
+        Right.JOBS,
         parameters=(_LIMIT, _CURSOR, Parameter("state", "Only those in this state."), Parameter("kind", "Only those of this kind.")),
     ),
-    Operation("GET", "/jobs/{job_id}", get_job, "One job", "jobs", {200: JobView}, problems=(404,)),
+    Operation("GET", "/jobs/{job_id}", get_job, "One job", "jobs", {200: JobView}, Right.JOBS, problems=(404,)),
     Operation(
         "GET",
         "/jobs/{job_id}/items",
@@ -154,10 +156,20 @@ OPERATIONS = (
         "What became of the single things a job deals with",
         "jobs",
         {200: JobItemList},
+        Right.JOBS,
         problems=(404,),
         parameters=(_LIMIT, _CURSOR, Parameter("outcome", "Only those that came out like this, `failed` for instance.")),
     ),
-    Operation("POST", "/jobs/{job_id}/cancel", cancel_job, "Cancel a job that is not over", "jobs", {200: JobView}, problems=(404, 409)),
+    Operation(
+        "POST",
+        "/jobs/{job_id}/cancel",
+        cancel_job,
+        "Cancel a job that is not over",
+        "jobs",
+        {200: JobView},
+        Right.JOBS,
+        problems=(404, 409),
+    ),
     Operation(
         "POST",
         "/jobs/{job_id}/retry",
@@ -165,6 +177,7 @@ OPERATIONS = (
         "Run a job again that failed or was cancelled; what it has achieved is not done again",
         "jobs",
         {202: JobView},
+        Right.JOBS,
         problems=(404, 409),
     ),
 )

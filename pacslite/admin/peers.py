@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote, urlsplit
 
 from pacslite.core import peers
+from pacslite.core.access import Right
 from pacslite.errors import InvalidForm, NotFound
 from pacslite.web.forms import parse, rule
 from pacslite.web.messages import Reply, Request
@@ -203,6 +204,7 @@ OPERATIONS = (
         "The known remote application entities and DICOMweb servers",
         "peers",
         {200: PeerList},
+        Right.ADMIN,
         parameters=(Parameter("limit", "Items of a page, 100 by default, at most 1000.", "integer"), Parameter("cursor", "From `next`.")),
     ),
     Operation(
@@ -212,6 +214,7 @@ OPERATIONS = (
         "Add or replace a peer",
         "peers",
         {201: PeerView},
+        Right.ADMIN,
         form=PeerForm,
         problems=(413, 415),
     ),
@@ -222,13 +225,29 @@ OPERATIONS = (
         "One peer, with what has passed between it and this server",
         "peers",
         {200: PeerView},
+        Right.ADMIN,
         problems=(404,),
     ),
     Operation(
-        "PATCH", "/peers/{ae_title}", patch_peer, "Change a peer", "peers", {200: PeerView}, form=PeerPatch, problems=(404, 413, 415)
+        "PATCH",
+        "/peers/{ae_title}",
+        patch_peer,
+        "Change a peer",
+        "peers",
+        {200: PeerView},
+        Right.ADMIN,
+        form=PeerPatch,
+        problems=(404, 413, 415),
     ),
-    Operation("DELETE", "/peers/{ae_title}", remove_peer, "Forget a peer", "peers", {204: None}, problems=(404,)),
+    Operation("DELETE", "/peers/{ae_title}", remove_peer, "Forget a peer", "peers", {204: None}, Right.ADMIN, problems=(404,)),
     Operation(
-        "POST", "/peers/{ae_title}/echo", echo_peer, "Send a C-ECHO, or ask a DICOMweb server", "peers", {200: EchoView}, problems=(404,)
+        "POST",
+        "/peers/{ae_title}/echo",
+        echo_peer,
+        "Send a C-ECHO, or ask a DICOMweb server",
+        "peers",
+        {200: EchoView},
+        Right.ADMIN,
+        problems=(404,),
     ),
 )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pacslite.admin.jobs import JobView, accepted
 from pacslite.core import remote, remote_commit, remote_retrieve, remote_store
+from pacslite.core.access import Right
 from pacslite.core.retrieve import Resource
 from pacslite.web.forms import parse, rule
 from pacslite.web.messages import Reply, Request
@@ -124,6 +125,7 @@ OPERATIONS = (
         "Query a peer by C-FIND or QIDO-RS",
         "peers",
         {200: Matches},
+        Right.ADMIN,
         form=QueryForm,
         problems=(404, 413, 415, 502),
     ),
@@ -134,6 +136,7 @@ OPERATIONS = (
         "Bring studies, series or instances from a peer",
         "peers",
         {202: JobView},
+        Right.ADMIN,
         form=RetrieveForm,
         problems=(404, 409, 413, 415),
     ),
@@ -144,6 +147,7 @@ OPERATIONS = (
         "Send studies, series or instances to a peer by C-STORE or STOW-RS",
         "peers",
         {202: JobView},
+        Right.ADMIN,
         form=StoreForm,
         problems=(404, 410, 413, 415),
     ),
@@ -154,6 +158,7 @@ OPERATIONS = (
         "Ask a peer for storage commitment, and remove the local copies if wanted",
         "peers",
         {202: JobView},
+        Right.ADMIN,
         form=CommitForm,
         problems=(404, 409, 410, 413, 415),
     ),

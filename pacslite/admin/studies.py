@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pacslite.admin.jobs import JobView, accepted
 from pacslite.core import restoration_job
+from pacslite.core.access import Right
 from pacslite.core.archive import open_archive
 from pacslite.core.removal import Origin, Target, target_of
 from pacslite.core.restoration import count, undelete
@@ -131,6 +132,7 @@ OPERATIONS = (
         "A study as a ZIP file with DICOMDIR; ranges may be asked for",
         "studies",
         {200: None},
+        Right.DICOMWEB_READ,
         problems=(404, 410, 413),
     ),
     Operation(
@@ -140,6 +142,7 @@ OPERATIONS = (
         "Versions of an instance, newest first",
         "studies",
         {200: InstanceVersions},
+        Right.DICOMWEB_READ,
         problems=(404, 410),
     ),
     Operation(
@@ -149,6 +152,7 @@ OPERATIONS = (
         _SUMMARY.format("study"),
         "studies",
         {200: UndeletedView, 202: JobView},
+        Right.DICOMWEB_WRITE,
         problems=(404, 410),
     ),
     Operation(
@@ -158,6 +162,7 @@ OPERATIONS = (
         _SUMMARY.format("series"),
         "studies",
         {200: UndeletedView, 202: JobView},
+        Right.DICOMWEB_WRITE,
         problems=(404, 410),
     ),
     Operation(
@@ -167,6 +172,7 @@ OPERATIONS = (
         _SUMMARY.format("instance"),
         "studies",
         {200: UndeletedView, 202: JobView},
+        Right.DICOMWEB_WRITE,
         problems=(404, 410),
     ),
 )

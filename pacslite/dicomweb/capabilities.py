@@ -13,6 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import quoteattr
 
+from pacslite.core.access import Right
 from pacslite.dicomweb.media_types import (
     DICOM,
     DICOM_JSON,
@@ -208,7 +209,8 @@ def routes(root: str, others: Sequence[Route]) -> tuple[Route, ...]:
         """`OPTIONS /` and `GET /`."""
         return _described(pacs, request, tree)
 
-    ours += [Route(method, rule, describe_capabilities) for rule in (root, f"{root}/") for method in ("OPTIONS", "GET")]
+    rights = {"OPTIONS": Right.PUBLIC, "GET": Right.DICOMWEB_READ}
+    ours += [Route(method, rule, describe_capabilities, right) for rule in (root, f"{root}/") for method, right in rights.items()]
     return tuple(ours)
 
 

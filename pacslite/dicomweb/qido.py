@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pacslite.core import query
+from pacslite.core.access import Right
 from pacslite.core.query_keys import PRIVATE_GROUP, SPECIFIC_CHARACTER_SET, Dialect, Key, build_keys, private_tag
 from pacslite.dicom.attributes import LEVELS, Level, Returned, of_level
 from pacslite.dicom.document import PrivateTag
@@ -48,12 +49,12 @@ def search_instances(pacs: Pacs, request: Request, study: str | None = None, ser
 
 
 ROUTES = (
-    Route("GET", "/dicom-web/studies", search_studies, hot=True),
-    Route("GET", "/dicom-web/series", search_series, hot=True),
-    Route("GET", "/dicom-web/instances", search_instances, hot=True),
-    Route("GET", "/dicom-web/studies/<study>/series", search_series, hot=True),
-    Route("GET", "/dicom-web/studies/<study>/instances", search_instances, hot=True),
-    Route("GET", "/dicom-web/studies/<study>/series/<series>/instances", search_instances, hot=True),
+    Route("GET", "/dicom-web/studies", search_studies, Right.DICOMWEB_READ, hot=True),
+    Route("GET", "/dicom-web/series", search_series, Right.DICOMWEB_READ, hot=True),
+    Route("GET", "/dicom-web/instances", search_instances, Right.DICOMWEB_READ, hot=True),
+    Route("GET", "/dicom-web/studies/<study>/series", search_series, Right.DICOMWEB_READ, hot=True),
+    Route("GET", "/dicom-web/studies/<study>/instances", search_instances, Right.DICOMWEB_READ, hot=True),
+    Route("GET", "/dicom-web/studies/<study>/series/<series>/instances", search_instances, Right.DICOMWEB_READ, hot=True),
 )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
+from pacslite.core.access import Right
 from pacslite.errors import NotFound
 from pacslite.ui import viewer_package
 from pacslite.ui.viewer_package import Installed, ViewerFile
@@ -183,9 +184,9 @@ def _file(request: Request, path: Path, found: ViewerFile) -> Reply:
 
 
 ROUTES = (
-    Route("GET", "/", home),
-    Route("GET", "/viewer", without_slash),
-    Route("GET", "/viewer/", file),
-    Route("GET", "/viewer/app-config.js", configuration),
-    Route("GET", "/viewer/<path:path>", file),
+    Route("GET", "/", home, Right.PUBLIC),
+    Route("GET", "/viewer", without_slash, Right.PUBLIC),
+    Route("GET", "/viewer/", file, Right.PUBLIC),
+    Route("GET", "/viewer/app-config.js", configuration, Right.PUBLIC),
+    Route("GET", "/viewer/<path:path>", file, Right.PUBLIC),
 )

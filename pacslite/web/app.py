@@ -1,27 +1,27 @@
-"""The Flask factory: route tables and blueprints in, one WSGI application out."""
+"""The Flask factory: route tables in, one WSGI application out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from flask import Blueprint, Flask, Response, request
+from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from pacslite.logs import bound
 from pacslite.web.front import Front, WsgiApplication
-from pacslite.web.messages import Handler, Reply, Route
+from pacslite.web.messages import Reply, Route
 from pacslite.web.replies import send
 from pacslite.web.site import Hook, Site
 
 
-def create(pacs: Any, routes: Sequence[Route], blueprints: Iterable[Blueprint] = (), before: tuple[Hook, ...] = ()) -> WsgiApplication:
-    """The web application of `pacs`: hot routes past Flask, the others and the blueprints through it."""
+def create(pacs: Any, routes: Sequence[Route], before: tuple[Hook, ...] = ()) -> WsgiApplication:
+    """The web application of `pacs`: hot routes past Flask, the others through it."""
     site = Site(pacs, pacs.settings, before)
-    return Front(site, routes, create_flask(site, routes, blueprints))
+    return Front(site, routes, create_flask(site, routes))
 
 
-def create_flask(site: Site, routes: Iterable[Route], blueprints: Iterable[Blueprint] = ()) -> Flask:
+def create_flask(site: Site, routes: Iterable[Route]) -> Flask:
     """The Flask application, which serves every route, the hot ones too."""
     app = Flask("pacslite", static_folder=None)
     # A path is taken as it is: no redirect to a tidier one.
@@ -30,9 +30,7 @@ def create_flask(site: Site, routes: Iterable[Route], blueprints: Iterable[Bluep
     app.json.sort_keys = False  # type: ignore[attr-defined]
     for route in routes:
         endpoint = f"{route.method} {route.rule}"
-        app.add_url_rule(route.rule, endpoint, _view(site, route.handler), methods=[route.method])
-    for blueprint in blueprints:
-        app.register_blueprint(blueprint)
+        app.add_url_rule(route.rule, endpoint, _view(site, route), methods=[route.method])
 
     @app.before_request
     def preflight() -> Response | None:
@@ -63,11 +61,11 @@ def create_flask(site: Site, routes: Iterable[Route], blueprints: Iterable[Bluep
     return app
 
 
-def _view(site: Site, handler: Handler) -> Callable[..., Response]:
+def _view(site: Site, route: Route) -> Callable[..., Response]:
     def view(**arguments: str) -> Response:
         ours = site.request(request.environ)
         with bound(request_id=ours.request_id):
-            return _response(site.answer(ours, handler, arguments))
+            return _response(site.answer(ours, route, arguments))
 
     return view
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from pacslite.web.messages import Handler, Route
+from pacslite.web.messages import Route
 from pacslite.web.replies import Environ, StartResponse
 from pacslite.web.site import Site
 
@@ -23,7 +23,7 @@ class _Node:
     words: dict[str, _Node] = field(default_factory=dict)
     argument: str = ""
     any: _Node | None = None
-    handler: Handler | None = None
+    route: Route | None = None
 
 
 class Front:
@@ -47,10 +47,10 @@ class Front:
             if node.any.argument != step.strip("<>"):
                 raise ValueError(f"{route.rule}: the argument is called {node.any.argument} elsewhere")
             node = node.any
-        node.handler = route.handler
+        node.route = route
 
-    def find(self, path: str) -> tuple[Handler, dict[str, str]] | None:
-        """The handler of a path and its arguments."""
+    def find(self, path: str) -> tuple[Route, dict[str, str]] | None:
+        """The route of a path and its arguments."""
         node, arguments = self._root, {}
         for step in path.split("/")[1:]:
             following = node.words.get(step)
@@ -60,7 +60,7 @@ class Front:
                     return None
                 arguments[following.argument] = step
             node = following
-        return (node.handler, arguments) if node.handler is not None else None
+        return (node.route, arguments) if node.route is not None else None
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """The WSGI application."""

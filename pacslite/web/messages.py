@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
+from pacslite.core.access import Principal, Right
 from pacslite.core.content import FileBody as FileBody
 from pacslite.core.content import StreamBody as StreamBody
 from pacslite.errors import BadRequest
@@ -32,10 +33,10 @@ class Request:
     """One HTTP request over a WSGI environment; everything is parsed when first asked for.
 
     `request_id` is the caller's own when it is well-formed. `public_url` is the setting of that name, or None.
-    `actor` is filled by the hooks that know who calls.
+    `principal` is filled by the hooks that know who calls.
     """
 
-    __slots__ = ("_base_url", "_query", "_trusted_proxies", "actor", "environ", "method", "path", "public_url", "request_id")
+    __slots__ = ("_base_url", "_query", "_trusted_proxies", "environ", "method", "path", "principal", "public_url", "request_id")
 
     def __init__(
         self,
@@ -50,9 +51,14 @@ class Request:
         self.request_id = request_id
         self.public_url = public_url
         self._trusted_proxies = trusted_proxies
-        self.actor = ""
+        self.principal: Principal | None = None
         self._query: list[tuple[str, str]] | None = None
         self._base_url: str | None = None
+
+    @property
+    def actor(self) -> str:
+        """The name of who calls, "" when that is nobody known."""
+        return self.principal.username if self.principal is not None else ""
 
     def header(self, name: str) -> str | None:
         """The value of a header (several are joined by commas), or None."""
@@ -166,12 +172,13 @@ Handler = Callable[..., Reply]
 class Route:
     """One method of one resource. `rule` is written as Flask does: `/studies/<study>/series`.
 
-    A `hot` route is also served by `web.front`, past Flask.
+    `right` is what a caller needs. A `hot` route is also served by `web.front`, past Flask.
     """
 
     method: str
     rule: str
     handler: Handler
+    right: Right
     hot: bool = False
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, get_args, get_type_hints
 
+from pacslite.core.access import Right
 from pacslite.web.forms import schema_of
 from pacslite.web.messages import Handler, Reply, Route
 
@@ -51,8 +52,9 @@ class Parameter:
 class Operation:
     """One method of one resource; `path` is below `/api/v1`, with `{arguments}`.
 
-    `answers` gives the type of the body for each status of success, None for no body or one that is not JSON;
-    `problems` the statuses of errors beyond 400, 500 and 503. `also_at` lists other absolute paths with the same answer.
+    `answers` gives the type of the body for each status of success, None for no body or one that is not JSON; `right` is what a
+    caller needs; `problems` are the statuses of errors beyond 400, 500 and 503. `also_at` lists other absolute paths with the
+    same answer.
     """
 
     method: str
@@ -61,6 +63,7 @@ class Operation:
     summary: str
     tag: str
     answers: dict[int, type | None]
+    right: Right
     form: type | None = None
     problems: tuple[int, ...] = ()
     parameters: tuple[Parameter, ...] = ()
@@ -70,7 +73,7 @@ class Operation:
 def routes(operations: Iterable[Operation]) -> list[Route]:
     """The routes that serve the operations."""
     return [
-        Route(operation.method, re.sub(r"\{(\w+)\}", r"<\1>", path), operation.handler)
+        Route(operation.method, re.sub(r"\{(\w+)\}", r"<\1>", path), operation.handler, operation.right)
         for operation in operations
         for path in (ROOT + operation.path, *operation.also_at)
     ]

@@ -17,11 +17,11 @@ from pacslite.settings import Settings
 from pacslite.web.addresses import HostCheck, host_check
 from pacslite.web.encodings import check_charset, compressed, is_compressible, tag_of_gzip, takes_gzip
 from pacslite.web.incoming import drain
-from pacslite.web.messages import Handler, Headers, Reply, Request
+from pacslite.web.messages import Headers, Reply, Request, Route
 from pacslite.web.problems import accepted_form, http_problem, problem
 from pacslite.web.replies import Environ, StartResponse, conditional, send
 
-Hook = Callable[[Any, Request], None]
+Hook = Callable[[Any, Request, Route], None]
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _EXPOSED = (
@@ -40,7 +40,7 @@ _PREFLIGHT_VARY = "Access-Control-Request-Method, Access-Control-Request-Headers
 class Site:
     """What every request needs: the application, its settings, and the hooks called before each handler.
 
-    A hook raises (Unauthenticated, Forbidden, TooManyRequests) to refuse, or fills `request.actor`.
+    A hook raises (Unauthenticated, Forbidden, TooManyRequests) to refuse, or fills `request.principal`.
     """
 
     pacs: Any
@@ -62,15 +62,15 @@ class Site:
         environ["pacslite.request"] = request
         return request
 
-    def answer(self, request: Request, handler: Handler, arguments: Mapping[str, str]) -> Reply:
+    def answer(self, request: Request, route: Route, arguments: Mapping[str, str]) -> Reply:
         """What the handler replies, or the problem it ended in; never raises."""
         try:
             if self._check_host is not None:
                 self._check_host(request.environ)
             if request.method != "OPTIONS":  # what there is, anybody may ask (PS3.18 8.9, Fetch 3.2)
                 for hook in self.before:
-                    hook(self.pacs, request)
-            reply = handler(self.pacs, request, **arguments)
+                    hook(self.pacs, request, route)
+            reply = route.handler(self.pacs, request, **arguments)
             return _finished(request, reply) if request.method in ("GET", "HEAD") else reply
         except Exception as error:  # noqa: BLE001 - the edge: whatever it is becomes an answer
             if request.method not in ("GET", "HEAD"):
@@ -85,11 +85,11 @@ class Site:
         """The answer to a request that never reached a handler."""
         return accepted_form(http_problem(status, detail, request.request_id), request, self.settings.strict_accept)
 
-    def respond(self, environ: Environ, start_response: StartResponse, handler: Handler, arguments: Mapping[str, str]) -> Iterable[bytes]:
+    def respond(self, environ: Environ, start_response: StartResponse, route: Route, arguments: Mapping[str, str]) -> Iterable[bytes]:
         """The whole way: answer, common headers, body."""
         request = self.request(environ)
         with bound(request_id=request.request_id):
-            reply = self.answer(request, handler, arguments)
+            reply = self.answer(request, route, arguments)
             reply.headers += self.common_headers(request, reply.headers)
             try:
                 return send(reply, environ, start_response)

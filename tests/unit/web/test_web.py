@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from pacslite import errors
+from pacslite.core.access import Right
 from pacslite.settings import Settings, load
 from pacslite.web.app import create_flask
 from pacslite.web.front import Front
@@ -83,7 +84,10 @@ def routes(file: Path) -> list[Route]:
         raise ZeroDivisionError("secret")
 
     handlers = {"whole": whole, "parts": parts, "missing": missing, "short": short, "refused": refused, "busy": busy, "broken": broken}
-    return [Route("GET", "/echo/<word>", echo, hot=True), *(Route("GET", f"/{name}", h, hot=True) for name, h in handlers.items())]
+    return [
+        Route("GET", "/echo/<word>", echo, Right.PUBLIC, hot=True),
+        *(Route("GET", f"/{name}", h, Right.PUBLIC, hot=True) for name, h in handlers.items()),
+    ]
 
 
 @pytest.fixture(params=["flask", "front"])
@@ -202,7 +206,7 @@ def test_unknown_paths_and_methods_are_problems(make: Any) -> None:
 
 
 def test_hooks_come_before_every_handler_and_may_refuse(make: Any) -> None:
-    def hook(pacs: object, request: Request) -> None:
+    def hook(pacs: object, request: Request, route: Route) -> None:
         if request.header("Authorization") is None:
             raise errors.Unauthenticated("No credentials.")
 
@@ -224,7 +228,7 @@ def test_cors_is_for_configured_origins_only(make: Any) -> None:
 
 
 def test_a_preflight_needs_no_login(make: Any) -> None:
-    def hook(pacs: object, request: Request) -> None:
+    def hook(pacs: object, request: Request, route: Route) -> None:
         raise errors.Unauthenticated("No credentials.")
 
     application = make(load(environment={}, cors_origins="https://a.example"), (hook,))
@@ -290,4 +294,8 @@ def test_frozen_routes_must_agree_on_names() -> None:
     site = Site(SimpleNamespace(), load(environment={}))
     handler = lambda pacs, request: Reply(200)  # noqa: E731
     with pytest.raises(ValueError, match="called a elsewhere"):
-        Front(site, [Route("GET", "/x/<a>", handler, hot=True), Route("GET", "/x/<b>/y", handler, hot=True)], lambda *_: ())
+        Front(
+            site,
+            [Route("GET", "/x/<a>", handler, Right.PUBLIC, hot=True), Route("GET", "/x/<b>/y", handler, Right.PUBLIC, hot=True)],
+            lambda *_: (),
+        )
