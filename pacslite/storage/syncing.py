@@ -21,15 +21,17 @@ class Sync:
     __slots__ = ("_done", "_error", "_work")
 
     def __init__(self, work: Callable[[], None]) -> None:
-        self._work = work
+        self._work: Callable[[], None] | None = work
         self._error: OSError | None = None
         self._done = threading.Lock()
         self._done.acquire()
 
     def run(self) -> None:
         """Do it."""
+        work, self._work = self._work, None  # what it holds open is not to wait for the collector of cycles
+        assert work is not None
         try:
-            self._work()
+            work()
         except OSError as error:
             self._error = error
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import stat
 import threading
@@ -234,6 +235,18 @@ def test_hidden_entries_are_not_blobs(files: FilesystemStore) -> None:
     (files.root / ".spool").mkdir()
     (files.root / ".spool/x").write_bytes(b"x")
     assert list(files.list("")) == []
+
+
+def test_no_descriptor_waits_for_the_collector_of_cycles(files: FilesystemStore, spool: Spool) -> None:
+    _put(files, spool, instance_key("1.1", "1.2", "1.3", new_version_id()))
+    before = len(os.listdir("/proc/self/fd"))
+    gc.disable()
+    try:
+        for size in (5, 300_000) * 10:
+            _put(files, spool, instance_key("1.1", "1.2", "1.3", new_version_id()), bytes(size))
+        assert len(os.listdir("/proc/self/fd")) == before
+    finally:
+        gc.enable()
 
 
 def test_no_descriptor_stays_open(files: FilesystemStore, spool: Spool) -> None:
