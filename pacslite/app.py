@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pacslite.catalog.database import Catalog
     from pacslite.catalog.peers import Peer
     from pacslite.codec.processes import CodecProcesses
+    from pacslite.core.audit import Recorder
     from pacslite.core.conversion import Conversions
     from pacslite.core.ingest import Ingest
     from pacslite.core.peer_counts import PeerCounts
@@ -42,6 +43,7 @@ class Pacs:
     codecs: CodecProcesses
     conversions: Conversions
     peer_counts: PeerCounts
+    audit: Recorder
 
     @contextmanager
     def remote(self, peer: Peer) -> Iterator[RemoteArchive]:
@@ -70,6 +72,7 @@ class Pacs:
         self.codecs.close()
         with suppress(PacsliteError):  # counts are not worth a failure at the end
             self.peer_counts.write()
+        self.audit.close()
         self.catalog.close()
 
 
@@ -122,6 +125,7 @@ def migrate(settings: Settings) -> None:
 def build(settings: Settings) -> Pacs:
     """Everything of one process, on existing directories or new ones. Call it after forking, never before."""
     from pacslite.codec.processes import CodecProcesses
+    from pacslite.core.audit import Recorder
     from pacslite.core.conversion import Conversions
     from pacslite.core.ingest import Ingest
     from pacslite.core.peer_counts import PeerCounts
@@ -140,7 +144,8 @@ def build(settings: Settings) -> Pacs:
     codecs = CodecProcesses(settings.codec_processes, settings.codec_timeout_s)
     results = ResultCache(settings.cache_directory / "transcoded", settings.transcoded_cache_bytes)
     conversions = Conversions(store, limits_of(settings, spool.directory), codecs, results)
-    return Pacs(settings, catalog, store, spool, Ingest(settings, catalog, store, spool), codecs, conversions, PeerCounts(catalog))
+    ingest, recorder = Ingest(settings, catalog, store, spool), Recorder(catalog, settings.audit_repeat_s)
+    return Pacs(settings, catalog, store, spool, ingest, codecs, conversions, PeerCounts(catalog), recorder)
 
 
 def routes() -> list[Route]:

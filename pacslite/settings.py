@@ -127,6 +127,15 @@ class Settings:
     job_lease_s: int = _setting(60, "Time after which the job of a worker that was killed is taken up again.", minimum=2)
     job_retention_days: int = _setting(90, "Days for which jobs that are over are remembered.", minimum=1)
 
+    audit_repeat_s: int = _setting(
+        300, "Time within which the same access of the same study by the same caller is counted, not recorded anew.", minimum=0
+    )
+    audit_keep_days: int = _setting(0, "Days after which audit entries go into a file of <data>/audit; 0 keeps them all.", minimum=0)
+    audit_syslog: str = _setting("", "Where audit messages go: tls://HOST:PORT, tcp://HOST:PORT or udp://HOST:PORT; nowhere when empty.")
+    audit_syslog_ca: Path | None = _setting(None, "Authorities that the syslog server is verified by, PEM; else the system's.")
+    audit_syslog_certificate: Path | None = _setting(None, "Certificate that is shown to the syslog server, with its key, PEM.")
+    audit_source_id: str = _setting("", "AuditSourceID of audit messages; the name of the host when empty.")
+
     duplicate_policy: str = _setting(
         "version", "What other content under a known UID becomes.", choices=("version", "refuse", "keep_first")
     )

@@ -13,6 +13,9 @@ from sqlalchemy import Connection, bindparam, delete, func, insert, select, text
 from pacslite.catalog.jobs import REBUILDING
 from pacslite.catalog.models import (
     Base,
+    audit_event,
+    audit_pending,
+    audit_state,
     blob,
     instance,
     job,
@@ -27,7 +30,7 @@ from pacslite.catalog.models import (
 
 LIVE, DOOMED, QUARANTINED = "live", "doomed", "quarantined"
 # What does not stand on instances, or names them by UID only, outlives the rows of the others.
-_KEPT_TABLES = frozenset({peer, peer_statistics, job, job_item})
+_KEPT_TABLES = frozenset({peer, peer_statistics, job, job_item, audit_pending, audit_event, audit_state})
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from sqlalchemy.orm import DeclarativeBase
 
 from pacslite.dicom.attributes import REQUEST_ATTRIBUTES_SEQUENCE, SEQUENCE_ITEMS, Attribute, Level, Source, of_level
 
-REVISION = "0003"
+REVISION = "0004"
 """The revision of the schema these tables are; the newest under migrations/versions."""
 
 # INTEGER PRIMARY KEY is SQLite's row id; any other type would cost an index.
@@ -431,6 +431,49 @@ class PeerStatistics(Base):
     )
 
 
+class AuditPending(Base):
+    """An event of the audit log that was noted and has no place in the chain yet."""
+
+    __table__ = Table(
+        "audit_pending",
+        Base.metadata,
+        Column("id", _ID, primary_key=True),
+        _text("payload"),
+    )
+
+
+class AuditEvent(Base):
+    """An entry of the audit log, never changed; `hash` is over the entry and the hash of the one before (`catalog.audit`)."""
+
+    __table__ = Table(
+        "audit_event",
+        Base.metadata,
+        Column("seq", _ID, primary_key=True, autoincrement=False),
+        *(_text(name) for name in ("at", "action", "outcome", "actor", "object_type", "object_id", "study_instance_uid")),
+        *(_text(name) for name in ("address", "protocol", "calling_aet", "request_id")),
+        Column("actor_id", BigInteger),
+        Column("patient_id", BigInteger),
+        _text("detail"),
+        _text("hash"),
+        Index(None, "at"),
+        Index(None, "actor", "seq"),
+        Index(None, "action", "seq"),
+        Index(None, "patient_id", "seq"),
+        Index(None, "study_instance_uid", "seq"),
+    )
+
+
+class AuditState(Base):
+    """How far somebody is who follows the audit log, or whom it follows."""
+
+    __table__ = Table(
+        "audit_state",
+        Base.metadata,
+        Column("name", _TEXT, primary_key=True),
+        Column("value", BigInteger, nullable=False),
+    )
+
+
 patient = Patient.__table__
 study = Study.__table__
 series = Series.__table__
@@ -446,6 +489,9 @@ job = Job.__table__
 job_item = JobItem.__table__
 peer = Peer.__table__
 peer_statistics = PeerStatistics.__table__
+audit_pending = AuditPending.__table__
+audit_event = AuditEvent.__table__
+audit_state = AuditState.__table__
 
 search_index = SearchIndex.__table__
 VALUES_OF_LEVEL = {level: _value_table(table.name) for level, table in zip(Level, (patient, study, series, instance), strict=True)}

@@ -1,0 +1,216 @@
+"""What was done and refused, on record before it is answered (docs/decisions, "The audit log").
+
+A change is noted by its own transaction (`note`, or the feed of changes). Everything else goes through the `Recorder` of the
+process: the first of its kind is committed before `record` returns, further ones of the same kind within `audit_repeat_s`
+are counted, and the count is written when that time is over. Nothing is dropped: what finds no room waits.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import threading
+import time
+import weakref
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from pacslite.catalog import audit as rows
+from pacslite.catalog.audit import Entry, Event, Filter, note
+from pacslite.catalog.statements import now_text
+from pacslite.errors import PacsliteError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from pacslite.catalog.database import Catalog
+
+__all__ = ["FAILED", "REFUSED", "SUCCESS", "Entry", "Event", "Filter", "Recorder", "note", "outcome_of_status", "page", "record"]
+
+SUCCESS, REFUSED, FAILED = "success", "refused", "failed"
+_log = logging.getLogger(__name__)
+_WRITE_S = 0.5
+_MOST_WINDOWS = 10_000
+_MOST_WAITING = 2_000
+_REFUSALS = frozenset({401, 403, 421, 429})
+
+
+def outcome_of_status(status: int) -> str:
+    """The outcome of an HTTP status: who may not is refused, what went wrong has failed."""
+    if status < 400:
+        return SUCCESS
+    return REFUSED if status in _REFUSALS else FAILED
+
+
+def record(catalog: Catalog, event: Event) -> None:
+    """Record one event for certain, each by itself: logins, and what must not be counted together."""
+    catalog.write(lambda conn: note(conn, event))
+
+
+def page(catalog: Catalog, wanted: Filter, before: int | None, limit: int) -> tuple[list[Entry], int]:
+    """A page of the log, newest first, and how many entries there are in all."""
+    with catalog.read() as conn:
+        return rows.page(conn, wanted, before, limit), rows.count(conn, wanted)
+
+
+@dataclass(slots=True)
+class _Window:
+    """Repetitions of an event that is on record: how many came since."""
+
+    event: Event
+    until: float
+    repeats: int = 0
+
+
+class Recorder:
+    """Records for one process. Safe for threads; to be made after a fork, not before."""
+
+    def __init__(self, catalog: Catalog, repeat_s: float = 300.0, write_s: float = _WRITE_S) -> None:
+        self._catalog, self._repeat_s, self._write_s = catalog, repeat_s, write_s
+        self._windows: OrderedDict[tuple[Any, ...], _Window] = OrderedDict()
+        self._waiting: list[Event] = []
+        self._lock = threading.Lock()
+        self._writer: threading.Thread | None = None
+        self._wake = threading.Event()
+        self._closed = False
+        # A process that ends in order has counts to write.
+        reference = weakref.ref(self)
+        self._at_exit = lambda: _close(reference)
+        atexit.register(self._at_exit)
+
+    def record(self, event: Event, *, later: bool = False) -> None:
+        """Record an event before it is answered; with `later` within a second, for what has other evidence.
+
+        Raises what the catalog raises: who asks for something that cannot be recorded does not get it.
+        """
+        key = _key(event)
+        with self._lock:
+            window = self._windows.get(key)
+            if window is not None and time.monotonic() < window.until:
+                window.repeats += 1
+                return
+        event = replace(event, at=event.at or now_text())
+        if later:
+            later = self._put_off(event)
+        if not later:
+            self._catalog.write(lambda conn: note(conn, event))
+        self._open_window(key, event)
+
+    def record_all(self, events: Iterable[Event]) -> None:
+        """Record several before they are answered, in one transaction."""
+        new: dict[tuple[Any, ...], Event] = {}
+        now = time.monotonic()
+        with self._lock:
+            for event in events:
+                key = _key(event)
+                window = self._windows.get(key)
+                if window is not None and now < window.until:
+                    window.repeats += 1
+                else:
+                    new[key] = replace(event, at=event.at or now_text())
+        if not new:
+            return
+        self._catalog.write(lambda conn: rows.note_all(conn, new.values()))
+        for key, event in new.items():
+            self._open_window(key, event)
+
+    def once(self, event: Event) -> None:
+        """Record an event by itself within a second: no other is counted with it."""
+        event = replace(event, at=event.at or now_text())
+        if not self._put_off(event):
+            self._catalog.write(lambda conn: note(conn, event))
+
+    def _put_off(self, event: Event) -> bool:
+        """Leave it to the writer; False when there is no room, and the caller has to write."""
+        with self._lock:
+            if self._closed or len(self._waiting) >= _MOST_WAITING:
+                return False
+            self._waiting.append(event)
+            self._start_writer()
+        return True
+
+    def _open_window(self, key: tuple[Any, ...], event: Event) -> None:
+        if self._repeat_s <= 0:
+            return
+        with self._lock:
+            old = self._windows.pop(key, None)
+            self._windows[key] = _Window(event, time.monotonic() + self._repeat_s)
+            ended = [old] if old is not None else []
+            if len(self._windows) > _MOST_WINDOWS:
+                ended.append(self._windows.popitem(last=False)[1])
+            self._waiting += [_counted(window) for window in ended if window.repeats]
+            self._start_writer()
+
+    def _start_writer(self) -> None:
+        if self._writer is None and not self._closed:
+            self._writer = threading.Thread(target=self._write_now_and_then, name="audit-writer", daemon=True)
+            self._writer.start()
+
+    def _write_now_and_then(self) -> None:
+        while not self._wake.wait(self._write_s):
+            try:
+                self.flush()
+            except PacsliteError as error:
+                _log.error("audit events wait to be written", extra={"reason": str(error), "waiting": len(self._waiting)})
+
+    def flush(self, *, everything: bool = False) -> None:
+        """Write what waits, and the counts of windows that are over; `everything`: of all."""
+        now = time.monotonic()
+        with self._lock:
+            # All windows are of one length, so the first to open is the first to end.
+            while self._windows and (everything or next(iter(self._windows.values())).until <= now):
+                window = self._windows.popitem(last=False)[1]
+                if window.repeats:
+                    self._waiting.append(_counted(window))
+            waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        try:
+            self._catalog.write(lambda conn: rows.note_all(conn, waiting))
+        except PacsliteError:
+            with self._lock:
+                self._waiting = waiting + self._waiting
+            raise
+
+    def close(self) -> None:
+        """Write everything; nothing is put off any more."""
+        atexit.unregister(self._at_exit)
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        self._wake.set()
+        if self._writer is not None:
+            self._writer.join(5)
+        try:
+            self.flush(everything=True)
+        except PacsliteError as error:
+            _log.error("counts of the audit log were lost", extra={"reason": str(error)})
+
+
+def _key(event: Event) -> tuple[Any, ...]:
+    """What makes two events the same kind: who, from where, what, of which study, with which outcome and detail."""
+    return (
+        event.action,
+        event.outcome,
+        event.actor,
+        event.address,
+        event.study_instance_uid or event.object_id,
+        event.object_type,
+        event.calling_aet,
+        repr(event.detail) if event.detail else "",
+    )
+
+
+def _counted(window: _Window) -> Event:
+    """The event that tells how often another was repeated."""
+    detail = {**window.event.detail, "repeats": window.repeats, "since": window.event.at}
+    return replace(window.event, detail=detail, at=now_text())
+
+
+def _close(reference: weakref.ReferenceType[Recorder]) -> None:
+    recorder = reference()
+    if recorder is not None:
+        recorder.close()
