@@ -161,8 +161,9 @@ def routes() -> list[Route]:
 def web_application(settings: Settings) -> WsgiApplication:
     """The WSGI application of one process; raises Unavailable when the catalog is of another revision."""
     from pacslite.web import app as web
+    from pacslite.web.audit import record_request
     from pacslite.web.authentication import authenticate
 
     pacs = build(settings)
     pacs.catalog.check_revision()
-    return web.create(pacs, routes(), (authenticate,))
+    return web.create(pacs, routes(), (authenticate,), record_request)

@@ -136,6 +136,10 @@ def _view(pacs: Pacs, peer: peers.Peer) -> PeerView:
     return view_of(peer, peers.statistics(pacs.catalog, peer.ae_title))
 
 
+def _origin(request: Request) -> peers.Origin:
+    return peers.Origin("api", address=request.address, actor=request.actor, request_id=request.request_id)
+
+
 def list_peers(pacs: Pacs, request: Request) -> Reply:
     """A page of peers."""
     page = page_of(request, [_view(pacs, peer) for peer in peers.listed(pacs.catalog)], key=lambda peer: peer.ae_title)
@@ -154,7 +158,7 @@ def put_peer(pacs: Pacs, request: Request) -> Reply:
     given = form.transfer_syntaxes, form.coercion_warnings
     secrets = headers_of(form.headers, form.token, form.username, form.password)
     peer = peers.Peer(title, form.host, form.port, form.allow, form.tls, "", form.kind, form.url or "", secrets, *given)
-    kept = peers.put(pacs.catalog, peer)
+    kept = peers.put(pacs.catalog, peer, _origin(request))
     return json_reply(_view(pacs, kept), 201, [("Location", f"{request.base_url}{ROOT}/peers/{quote(kept.ae_title)}")])
 
 
@@ -168,7 +172,7 @@ def patch_peer(pacs: Pacs, request: Request, ae_title: str) -> Reply:
     }
     if any(value is not None for value in (form.headers, form.token, form.username)):
         changed["headers"] = headers_of(form.headers, form.token, form.username, form.password)
-    kept = peers.put(pacs.catalog, replace(peers.get(pacs.catalog, ae_title), **changed))
+    kept = peers.put(pacs.catalog, replace(peers.get(pacs.catalog, ae_title), **changed), _origin(request))
     return json_reply(_view(pacs, kept))
 
 
@@ -186,7 +190,7 @@ def headers_of(headers: dict[str, str] | None, token: str | None, username: str 
 
 def remove_peer(pacs: Pacs, request: Request, ae_title: str) -> Reply:
     """Forgets a peer."""
-    if not peers.remove(pacs.catalog, ae_title):
+    if not peers.remove(pacs.catalog, ae_title, _origin(request)):
         raise NotFound(f"There is no peer {ae_title!r}.")
     return Reply(204)
 

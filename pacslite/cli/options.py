@@ -54,7 +54,32 @@ def open_pacs(settings: Settings) -> Pacs:
     logs.configure("warning" if settings.log_level == "info" else settings.log_level)
     pacs = app.build(settings)
     pacs.catalog.check_revision()
+    _record(pacs)
     return pacs
+
+
+def local_user() -> str:
+    """The account of this machine that gives the command."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
+
+
+def _record(pacs: Pacs) -> None:
+    """Puts the command into the audit log before it reads or changes anything."""
+    from pacslite.core import audit
+    from pacslite.errors import PacsliteError
+
+    context = click.get_current_context(silent=True)
+    path = [] if context is None else context.command_path.split()[1:]
+    name = ".".join(path) or "command"
+    try:
+        audit.record(pacs.catalog, audit.Event(f"cli.{name}", actor=local_user(), object_type="command", object_id=name, protocol="cli"))
+    except PacsliteError as error:  # a command may be what mends the catalog
+        click.echo(f"pacslite: warning: the audit log cannot be written: {error}", err=True)
 
 
 def say(as_json: bool, value: Any, text: str) -> None:

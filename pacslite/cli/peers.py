@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from pacslite.cli import EXIT_NO
-from pacslite.cli.options import json_option, load, open_pacs, say, settings_options
+from pacslite.cli.options import json_option, load, local_user, open_pacs, say, settings_options
 
 if TYPE_CHECKING:
     from pacslite.app import Pacs
     from pacslite.catalog.peers import Peer
+    from pacslite.core.peers import Origin
 
 _SERVICES = ["store", "find", "move", "get", "commitment"]
 
@@ -23,6 +24,12 @@ def peer() -> None:
 
     Changes count at once in a running server.
     """
+
+
+def _origin() -> Origin:
+    from pacslite.core.peers import Origin
+
+    return Origin("cli", actor=local_user())
 
 
 @peer.command()
@@ -52,7 +59,7 @@ def add(
 
     pacs = open_pacs(load(config_file, data))
     given = {"transfer_syntaxes": syntaxes, "coercion_warnings": warn}
-    kept = peers.put(pacs.catalog, peers.Peer(ae_title, host, port, allow or tuple(_SERVICES), tls, **given))  # type: ignore[arg-type]
+    kept = peers.put(pacs.catalog, peers.Peer(ae_title, host, port, allow or tuple(_SERVICES), tls, **given), _origin())  # type: ignore[arg-type]
     say(as_json, _plain(pacs, kept), f"{ae_title} at {kept.host}:{kept.port} is known; `pacslite peer echo {ae_title}` calls it.")
 
 
@@ -82,7 +89,7 @@ def add_web(
     password = click.prompt("Password", hide_input=True) if username else None
     secrets = headers_of(pairs, token_file.read().strip() if token_file else None, username, password)
     pacs = open_pacs(load(config_file, data))
-    kept = peers.put(pacs.catalog, peers.Peer(name, "", 0, (), kind="dicomweb", url=url, headers=secrets))
+    kept = peers.put(pacs.catalog, peers.Peer(name, "", 0, (), kind="dicomweb", url=url, headers=secrets), _origin())
     say(as_json, _plain(pacs, kept), f"{name} at {kept.url} is known; `pacslite peer echo {name}` asks it.")
 
 
@@ -130,7 +137,7 @@ def remove(ae_title: str, config_file: str | None, data: str | None) -> int:
     """Forget the remote application entity AET."""
     from pacslite.core import peers
 
-    if peers.remove(open_pacs(load(config_file, data)).catalog, ae_title):
+    if peers.remove(open_pacs(load(config_file, data)).catalog, ae_title, _origin()):
         click.echo(f"{ae_title} is forgotten.")
         return 0
     return _unknown(ae_title)

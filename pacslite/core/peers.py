@@ -10,13 +10,31 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Literal
 
 from pacslite.catalog import peers as rows
+from pacslite.catalog.audit import Event, note
+from pacslite.catalog.changes import Origin
 from pacslite.catalog.peers import DICOM, DICOMWEB, SERVICES, Peer, Statistics
 from pacslite.errors import InvalidForm, NotFound, PeerError
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from pacslite.catalog.database import Catalog
 
-__all__ = ["SERVICES", "Echo", "Peer", "Statistics", "echo", "find", "find_entity", "get", "listed", "put", "remove", "statistics"]
+__all__ = [
+    "SERVICES",
+    "Echo",
+    "Origin",
+    "Peer",
+    "Statistics",
+    "echo",
+    "find",
+    "find_entity",
+    "get",
+    "listed",
+    "put",
+    "remove",
+    "statistics",
+]
 
 # PS3.5 6.2, AE: 1-16 characters of the default repertoire, no backslash, no control characters; spaces around do not count.
 _AE_TITLE = re.compile(r"[!-\[\]-~](?:[ -\[\]-~]{0,14}[!-\[\]-~])?")
@@ -28,6 +46,7 @@ _URL = re.compile(r"https?://[^\s/?#@]+(?:/[^\s?#]*)?")
 _HEADER_NAME, _HEADER_VALUE = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}"), re.compile(r"[!-~](?:[ -~\t]{0,4000}[!-~])?")
 _UID = re.compile(r"[0-9.]{1,64}")
 MAX_HEADERS = 20
+_NOBODY = Origin("api")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +90,19 @@ def statistics(catalog: Catalog, ae_title: str) -> Statistics:
         return rows.statistics_of(connection, ae_title)
 
 
-def put(catalog: Catalog, peer: Peer) -> Peer:
-    """Adds the peer or replaces the one of the same title; raises InvalidForm."""
+def put(catalog: Catalog, peer: Peer, origin: Origin = _NOBODY) -> Peer:
+    """Adds the peer or replaces the one of the same title, at whose wish `origin` tells; raises InvalidForm."""
     faults = [*(_web_faults(peer) if peer.kind == DICOMWEB else _dicom_faults(peer))]
     faults += [("transfer_syntaxes", f"{uid!r} is not a UID") for uid in peer.transfer_syntaxes if not _UID.fullmatch(uid)]
     if faults:
         raise InvalidForm("; ".join(f"{name}: {message}" for name, message in faults), tuple(faults))
-    return catalog.write(lambda connection: rows.put(connection, peer))
+
+    def work(connection: Connection) -> Peer:
+        known = rows.find(connection, peer.ae_title)
+        note(connection, _event("peer.create" if known is None else "peer.update", peer.ae_title, origin))
+        return rows.put(connection, peer)
+
+    return catalog.write(work)
 
 
 def _dicom_faults(peer: Peer) -> Iterator[tuple[str, str]]:
@@ -114,9 +139,28 @@ def _is_address(text: str) -> bool:
     return True
 
 
-def remove(catalog: Catalog, ae_title: str) -> bool:
+def remove(catalog: Catalog, ae_title: str, origin: Origin = _NOBODY) -> bool:
     """Forgets the peer; whether there was one."""
-    return catalog.write(lambda connection: rows.remove(connection, ae_title))
+
+    def work(connection: Connection) -> bool:
+        was_there = rows.remove(connection, ae_title)
+        if was_there:
+            note(connection, _event("peer.delete", ae_title, origin))
+        return was_there
+
+    return catalog.write(work)
+
+
+def _event(action: str, ae_title: str, origin: Origin) -> Event:
+    return Event(
+        action,
+        actor=origin.actor,
+        object_type="peer",
+        object_id=ae_title,
+        address=origin.address,
+        request_id=origin.request_id,
+        protocol=origin.protocol,
+    )
 
 
 def echo(catalog: Catalog, ae_title: str, send_echo: Callable[[Peer], None]) -> Echo:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from pacslite import logs
 from pacslite.core.callers import Caller, Callers
-from pacslite.dimse import commands, pdus
+from pacslite.dimse import audit, commands, pdus
 from pacslite.dimse.commands import Command
 from pacslite.dimse.contexts import Context
 from pacslite.dimse.pdus import (
@@ -101,6 +101,11 @@ class Association:
         return self._caller
 
     @property
+    def caller_or_none(self) -> Caller | None:
+        """The requestor, None as long as nobody is accepted."""
+        return getattr(self, "_caller", None)
+
+    @property
     def max_pdu_bytes(self) -> int:
         """The longest PDU that the peer takes, 0 for no bound."""
         return self._peer_max_pdu
@@ -120,6 +125,8 @@ class Association:
                 # The association is over either way; a peer that is gone needs no goodbye.
                 with contextlib.suppress(AssociationEnded):
                     self.send(farewell)
+            if self.caller_or_none is not None:
+                audit.closed(self, outcome)
             _log.info("association ended", extra={**self._who(), "outcome": outcome, "answered": self.answered})
         return bool(farewell)
 
@@ -159,10 +166,12 @@ class Association:
         agreed = result if isinstance(result, Refused) else result.agreed
         self.calling_aet, self.called_aet = agreed.calling_aet, agreed.called_aet
         if isinstance(result, Refused):
+            audit.rejected(self, result.why)
             return result.answer, f"rejected: {result.why}"
         self._caller, agreed = result.caller, result.agreed
         self._contexts, self._peer_max_pdu = agreed.contexts, agreed.max_pdu_bytes
         self._reader = PduReader(self._sock, settings.max_pdu_bytes, settings.network_timeout_s)
+        audit.opened(self)
         self.send(agreed.answer)
         _log.debug("association accepted", extra=self._who())
         return None
@@ -326,6 +335,7 @@ class Association:
             pass
         name = f"{request.command.field:04X}:{status:04X}"
         self.answered[name] = self.answered.get(name, 0) + 1
+        audit.answered(self, request.command.field, status)
         command = commands.encode_response(request.command, status, comment, offending, counters=counters, data_set=data_set is not None)
         self.send(before + pdus.encode_message(request.context.id, command, data_set, self._peer_max_pdu))
 

@@ -11,7 +11,7 @@ from pacslite.dicom.attributes import BY_TAG, LEVELS, UNIQUE_KEYS, Level
 from pacslite.dicom.document import PrivateTag
 from pacslite.dicom.indexed_attributes import IndexedAttributes, indexed_attributes
 from pacslite.dicom.matching import Options, SequenceMatch
-from pacslite.dimse import commands, pdus
+from pacslite.dimse import audit, commands, pdus
 from pacslite.dimse.associations import Association, Request
 from pacslite.dimse.contexts import PATIENT_ROOT, Context, Service
 from pacslite.dimse.find_answers import INSTANCE_AVAILABILITY, RETRIEVE_AE_TITLE, Answerer
@@ -54,6 +54,7 @@ def serve(association: Association, request: Request) -> None:
         return
     options = Options(association.settings.match_ignore_case, context.fuzzy_names, context.empty_values, context.multiple_values)
     search = _search(identifier, context, options, indexed_attributes(association.settings.index_attributes))
+    audit.searched(association, str(search.level), (path[0] for path, text in identifier.terms if text))
     _answer(association, request, identifier, search)
 
 

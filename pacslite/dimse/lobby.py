@@ -30,6 +30,7 @@ _ACCEPTED_AT_ONCE = 64
 _PAUSE_S = 0.2
 
 Deliver = Callable[[socket.socket, str, bytes], None]
+TurnedAway = Callable[[str, str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +70,14 @@ def listen(host: str, port: int, processes: int = 1) -> socket.socket:
 
 
 class Lobby:
-    """Accepts connections and calls `deliver(socket, address, A-ASSOCIATE-RQ)`; `run` returns after `stop`."""
+    """Accepts connections and calls `deliver(socket, address, A-ASSOCIATE-RQ)`; `run` returns after `stop`.
 
-    def __init__(self, doors: Sequence[Door], artim_s: float, deliver: Deliver) -> None:
+    `turned_away(address, reason)` is told of those that never get so far.
+    """
+
+    def __init__(self, doors: Sequence[Door], artim_s: float, deliver: Deliver, turned_away: TurnedAway | None = None) -> None:
         self._doors, self._artim_s, self._deliver = doors, artim_s, deliver
+        self._turned_away = turned_away or (lambda address, reason: None)
         self._selector = selectors.DefaultSelector()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._open_doors()
@@ -184,6 +189,7 @@ class Lobby:
             self._selector.modify(sock, selectors.EVENT_WRITE, waiting)
         except OSError as error:
             _log.info("connection refused: no TLS", extra={"address": waiting.address, "reason": tls.told(error)})
+            self._turned_away(waiting.address, "no TLS")
             self._forget(waiting)
             self._await_end(sock, waiting.address)
         else:
@@ -225,6 +231,7 @@ class Lobby:
 
     def _turn_away(self, waiting: _Waiting, reason: int) -> None:
         _log.info("connection aborted: no A-ASSOCIATE-RQ", extra={"address": waiting.address})
+        self._turned_away(waiting.address, "no association request")
         self._forget(waiting)
         self.say_goodbye(waiting.sock, waiting.address, pdus.abort_pdu(2, reason))
 

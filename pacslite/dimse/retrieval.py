@@ -10,7 +10,7 @@ from pacslite.core import retrieve
 from pacslite.core.retrieve import Item, Selection
 from pacslite.dicom.attributes import LEVELS, UNIQUE_KEYS, Level
 from pacslite.dicom.uids import clean_uid
-from pacslite.dimse import commands
+from pacslite.dimse import audit, commands
 from pacslite.dimse.answer_text import text_encoder
 from pacslite.dimse.associations import Association, Request
 from pacslite.dimse.contexts import PATIENT_ROOT, Context, Service
@@ -39,7 +39,10 @@ def planned(association: Association, request: Request, service: Service) -> tup
     if wrong is not None:
         association.respond(request, _IDENTIFIER_MISMATCH, wrong[1], (wrong[0],))
         return None
-    return retrieve.select(association.pacs.catalog, selection_of(identifier, context))
+    items = retrieve.select(association.pacs.catalog, selection_of(identifier, context))
+    destination = request.command.title(commands.MOVE_DESTINATION) if service is Service.MOVE else ""
+    audit.retrieved(association, request.command.field, (item.study_instance_uid for item in items), destination)
+    return items
 
 
 def _wrong_level(identifier: Identifier, context: Context) -> tuple[int, str] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import logging
 import socket
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pacslite.core import peers
 from pacslite.core.callers import Authenticate, Callers
-from pacslite.dimse import commands, commitment, commitment_reports, echo, find, get, lobby, move, pdus, store, tls
+from pacslite.dimse import audit, commands, commitment, commitment_reports, echo, find, get, lobby, move, pdus, store, tls
 from pacslite.dimse.associations import Association, Serve
 from pacslite.dimse.lobby import Door
 from pacslite.settings import Address, Settings
@@ -75,7 +76,8 @@ class DimseServer:
                 raise
         address, *more = [Address(*door.listener.getsockname()[:2]) for door in doors]
         self.tls_address = address if tls_only else next(iter(more), None)
-        self._lobby = lobby.Lobby(doors, settings.acse_timeout_s, self._deliver)
+        turned_away = functools.partial(audit.turned_away, self._pacs.audit)
+        self._lobby = lobby.Lobby(doors, settings.acse_timeout_s, self._deliver, turned_away)
         self._thread = threading.Thread(target=self._watch, name="dimse-lobby", daemon=True)
         self._thread.start()
         self._started = True
@@ -119,6 +121,7 @@ class DimseServer:
             if room:
                 self._active[association] = thread
         if not room:
+            audit.turned_away(self._pacs.audit, address, "too many associations")
             _log.warning("association rejected: too many", extra={"address": address})
             self._lobby.say_goodbye(sock, address, pdus.reject_pdu(*_TOO_MANY))
             return

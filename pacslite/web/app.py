@@ -12,12 +12,12 @@ from pacslite.logs import bound
 from pacslite.web.front import Front, WsgiApplication
 from pacslite.web.messages import Reply, Route
 from pacslite.web.replies import send
-from pacslite.web.site import Hook, Site
+from pacslite.web.site import Hook, Record, Site
 
 
-def create(pacs: Any, routes: Sequence[Route], before: tuple[Hook, ...] = ()) -> WsgiApplication:
+def create(pacs: Any, routes: Sequence[Route], before: tuple[Hook, ...] = (), record: Record | None = None) -> WsgiApplication:
     """The web application of `pacs`: hot routes past Flask, the others through it."""
-    site = Site(pacs, pacs.settings, before)
+    site = Site(pacs, pacs.settings, before, record)
     return Front(site, routes, create_flask(site, routes))
 
 

@@ -33,10 +33,22 @@ class Request:
     """One HTTP request over a WSGI environment; everything is parsed when first asked for.
 
     `request_id` is the caller's own when it is well-formed. `public_url` is the setting of that name, or None.
-    `principal` is filled by the hooks that know who calls.
+    `principal` is filled by the hooks that know who calls. A handler that has noted its own event in the audit log sets
+    `is_recorded`.
     """
 
-    __slots__ = ("_base_url", "_query", "_trusted_proxies", "environ", "method", "path", "principal", "public_url", "request_id")
+    __slots__ = (
+        "_base_url",
+        "_query",
+        "_trusted_proxies",
+        "environ",
+        "is_recorded",
+        "method",
+        "path",
+        "principal",
+        "public_url",
+        "request_id",
+    )
 
     def __init__(
         self,
@@ -52,6 +64,7 @@ class Request:
         self.public_url = public_url
         self._trusted_proxies = trusted_proxies
         self.principal: Principal | None = None
+        self.is_recorded = False
         self._query: list[tuple[str, str]] | None = None
         self._base_url: str | None = None
 
@@ -172,7 +185,8 @@ Handler = Callable[..., Reply]
 class Route:
     """One method of one resource. `rule` is written as Flask does: `/studies/<study>/series`.
 
-    `right` is what a caller needs. A `hot` route is also served by `web.front`, past Flask.
+    `right` is what a caller needs. A `hot` route is also served by `web.front`, past Flask. `action` is what its events are
+    called in the audit log, when that does not follow from method and rule (`web.audit`).
     """
 
     method: str
@@ -180,6 +194,7 @@ class Route:
     handler: Handler
     right: Right
     hot: bool = False
+    action: str = ""
 
 
 RouteTable = Iterable[Route]

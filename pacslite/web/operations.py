@@ -54,7 +54,7 @@ class Operation:
 
     `answers` gives the type of the body for each status of success, None for no body or one that is not JSON; `right` is what a
     caller needs; `problems` are the statuses of errors beyond 400, 500 and 503. `also_at` lists other absolute paths with the
-    same answer.
+    same answer; `action` is that of the route.
     """
 
     method: str
@@ -68,12 +68,13 @@ class Operation:
     problems: tuple[int, ...] = ()
     parameters: tuple[Parameter, ...] = ()
     also_at: tuple[str, ...] = ()
+    action: str = ""
 
 
 def routes(operations: Iterable[Operation]) -> list[Route]:
     """The routes that serve the operations."""
     return [
-        Route(operation.method, re.sub(r"\{(\w+)\}", r"<\1>", path), operation.handler, operation.right)
+        Route(operation.method, re.sub(r"\{(\w+)\}", r"<\1>", path), operation.handler, operation.right, action=operation.action)
         for operation in operations
         for path in (ROOT + operation.path, *operation.also_at)
     ]

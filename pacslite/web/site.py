@@ -22,6 +22,7 @@ from pacslite.web.problems import accepted_form, http_problem, problem
 from pacslite.web.replies import Environ, StartResponse, conditional, send
 
 Hook = Callable[[Any, Request, Route], None]
+Record = Callable[[Any, Request, Route, Mapping[str, str], int], None]
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _EXPOSED = (
@@ -40,12 +41,14 @@ _PREFLIGHT_VARY = "Access-Control-Request-Method, Access-Control-Request-Headers
 class Site:
     """What every request needs: the application, its settings, and the hooks called before each handler.
 
-    A hook raises (Unauthenticated, Forbidden, TooManyRequests) to refuse, or fills `request.principal`.
+    A hook raises (Unauthenticated, Forbidden, TooManyRequests) to refuse, or fills `request.principal`. `record` puts what came
+    of a request on record before it is answered.
     """
 
     pacs: Any
     settings: Settings
     before: tuple[Hook, ...] = ()
+    record: Record | None = None
     _check_host: HostCheck | None = field(init=False)
 
     def __post_init__(self) -> None:
@@ -71,11 +74,21 @@ class Site:
                 for hook in self.before:
                     hook(self.pacs, request, route)
             reply = route.handler(self.pacs, request, **arguments)
-            return _finished(request, reply) if request.method in ("GET", "HEAD") else reply
+            return self._recorded(request, route, arguments, _finished(request, reply) if request.method in ("GET", "HEAD") else reply)
         except Exception as error:  # noqa: BLE001 - the edge: whatever it is becomes an answer
             if request.method not in ("GET", "HEAD"):
                 drain(request.environ)
+            return self._recorded(request, route, arguments, self.problem(request, error))
+
+    def _recorded(self, request: Request, route: Route, arguments: Mapping[str, str], reply: Reply) -> Reply:
+        """The reply once it is on record; what cannot be put on record is not given out."""
+        if self.record is None:
+            return reply
+        try:
+            self.record(self.pacs, request, route, arguments, reply.status)
+        except PacsliteError as error:
             return self.problem(request, error)
+        return reply
 
     def problem(self, request: Request, error: Exception) -> Reply:
         """The answer to a request that ended in this error."""

@@ -253,7 +253,17 @@ class _NoCounts:
         pass
 
 
+class _NoAudit:
+    """Stands in for the audit log, which needs a catalog."""
+
+    def record(self, event: Any, *, later: bool = False) -> None:
+        pass
+
+    def once(self, event: Any) -> None:
+        pass
+
+
 def sink_pacs(data: Path, **settings: Any) -> Any:
     """Settings, spool and a sink in place of the rest."""
     chosen = replace(Settings(data=data, dicom=Address("127.0.0.1", 0)), **settings)
-    return SimpleNamespace(settings=chosen, spool=Spool(data / "spool"), ingest=SinkIngest(), peer_counts=_NoCounts())
+    return SimpleNamespace(settings=chosen, spool=Spool(data / "spool"), ingest=SinkIngest(), peer_counts=_NoCounts(), audit=_NoAudit())
