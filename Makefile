@@ -9,12 +9,13 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 DEBIAN_PACKAGES := chromium chromium-driver curl dcmtk nginx openssl postgresql strace
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all check lint bench docs tools clean
+.PHONY: help run test test-all conformance-table check lint bench docs tools clean
 
 help:
 	@echo "make run       install into $(VENV), take in a sample, serve it on loopback (DATA=$(DATA), OPTIONS='--http 127.0.0.1:8081')"
 	@echo "make test      install what the tests need, run them in their short forms (ARGS='-k name')"
 	@echo "make test-all  the same in their long forms"
+	@echo "make conformance-table  every clause of the standard we are held to, the tests that show it, and what came of them"
 	@echo "make check     format, lint, types, layers and unit tests; before every commit"
 	@echo "make bench     where the time goes, and ratios to a peer when its harness is here"
 	@echo "make docs      write the generated documents"
@@ -64,6 +65,9 @@ test: tools $(VENV)/.installed-test
 
 test-all: tools $(VENV)/.installed-test
 	@PACSLITE_TEST_FULL=1 $(BIN)/python -m pytest $(ARGS)
+
+conformance-table: tools $(VENV)/.installed-test
+	@$(BIN)/python -m tests.support.conformance_table $(ARGS)
 
 lint: $(VENV)/.installed-test
 	@$(BIN)/ruff format --check .
