@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pacslite.errors import ConfigurationError, PacsliteError, PeerError
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pacslite.catalog.database import Catalog
     from pacslite.catalog.peers import Peer
     from pacslite.codec.processes import CodecProcesses
+    from pacslite.core.accounts import Accounts
     from pacslite.core.audit import Recorder
     from pacslite.core.conversion import Conversions
     from pacslite.core.ingest import Ingest
@@ -43,7 +44,13 @@ class Pacs:
     codecs: CodecProcesses
     conversions: Conversions
     peer_counts: PeerCounts
+    accounts: Accounts = field(init=False)
     audit: Recorder
+
+    def __post_init__(self) -> None:
+        from pacslite.core.accounts import Accounts
+
+        object.__setattr__(self, "accounts", Accounts(self.settings, self.catalog))
 
     @contextmanager
     def remote(self, peer: Peer) -> Iterator[RemoteArchive]:

@@ -149,7 +149,11 @@ class RangeNotSatisfiable(PacsliteError):
 
 
 class Unauthenticated(PacsliteError):
-    """No valid credentials."""
+    """No valid credentials; `invalid` when some were shown."""
+
+    def __init__(self, message: str, *, invalid: bool = False) -> None:
+        super().__init__(message)
+        self.invalid = invalid
 
 
 class Forbidden(PacsliteError):

@@ -78,9 +78,17 @@ class Settings:
     s3_prefix: str = _setting("", "Prefix put before every key in the bucket.")
 
     secret_key: str | None = _setting(None, "Key that signs tokens and URLs; made and kept in <data> when not set.", secret=True)
+    previous_secret_keys: str | None = _setting(
+        None, "Earlier secret keys, separated by commas, whose tokens are still believed.", secret=True
+    )
     admin_user: str | None = _setting(None, "Name of the first administrator, made once.")
     admin_password: str | None = _setting(None, "Password of the first administrator, used once.", secret=True)
     access_token_seconds: int = _setting(900, "Life of an access token.", minimum=1)
+    refresh_token_seconds: int = _setting(14 * 86400, "Life of a login by token, however often it is refreshed.", minimum=1)
+    session_seconds: int = _setting(12 * 3600, "Life of a login by browser.", minimum=1)
+    password_min_length: int = _setting(8, "Characters of the shortest password that is taken.", minimum=8)
+    login_attempts: int = _setting(5, "Failed logins after which a name is locked for an address.", minimum=1)
+    login_lock_s: int = _setting(300, "Time for which it is locked.", minimum=1)
     cors_origins: tuple[str, ...] = _setting((), "Origins that get CORS headers, separated by commas.")
     public_url: str | None = _setting(None, "URL under which clients reach the server, with a path prefix if any.")
     trusted_proxies: tuple[str, ...] = _setting((), "Addresses and networks whose Forwarded and X-Forwarded-* headers are believed.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pacslite.admin import changes, description, health, jobs, peers, remote, studies
+from pacslite.admin import auth, changes, description, health, jobs, peers, remote, studies, tokens, users
 from pacslite.web.messages import Route
 from pacslite.web.operations import Operation
 from pacslite.web.operations import routes as routes_of
@@ -14,6 +14,9 @@ OPERATIONS: tuple[Operation, ...] = (
     *jobs.OPERATIONS,
     *changes.OPERATIONS,
     *studies.OPERATIONS,
+    *auth.OPERATIONS,
+    *users.OPERATIONS,
+    *tokens.OPERATIONS,
 )
 
 

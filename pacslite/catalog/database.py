@@ -22,7 +22,7 @@ from pacslite.catalog import schema
 from pacslite.catalog.group_commit import GroupCommit, Item, Take
 from pacslite.catalog.models import REVISION
 from pacslite.catalog.process_lock import ProcessLock
-from pacslite.catalog.statements import key_number, lock_keys
+from pacslite.catalog.statements import Prepared, key_number, lock_keys
 from pacslite.errors import Busy, ConfigurationError, OutcomeUnknown, OutOfSpace, PacsliteError, Unavailable
 
 T = TypeVar("T")
@@ -83,6 +83,9 @@ class Catalog:
             self._reads = _postgresql_engine(self.url, pool_size, busy_timeout_s, writes=False)
             self._writes = _postgresql_engine(self.url, _POSTGRESQL_LEADERS, busy_timeout_s, writes=True)
         self._connections, self._write_connections = _Connections(pool_size), _Connections(1 if self.is_sqlite else _POSTGRESQL_LEADERS)
+        # What is glanced at needs no transaction, which on PostgreSQL would be two more round trips.
+        self._glances = self._connections if self.is_sqlite else _Connections(pool_size)
+        self._autocommit = self._reads if self.is_sqlite else _postgresql_engine(self.url, pool_size, busy_timeout_s, autocommit=True)
         self._driver_error: type[Exception] = self._writes.dialect.loaded_dbapi.Error
         self._group = GroupCommit(self._commit, 1 if self.is_sqlite else _POSTGRESQL_LEADERS)
 
@@ -92,6 +95,12 @@ class Catalog:
         with self._translated(), self._connections.taken(self._reads) as conn:
             conn.begin()
             yield conn
+
+    def glance(self, statement: Prepared) -> Any:
+        """The first column of the first row as of now, None without a row: for what every request asks."""
+        with self._translated(), self._glances.taken(self._autocommit) as conn:
+            row = statement.first(conn, {})
+            return row[0] if row is not None else None
 
     def write(self, work: Callable[[Connection], T], keys: tuple[str, ...] = (), ready: Callable[[], None] | None = None) -> T:
         """The result of `work`, once it is committed. Raises what `work` raises (nothing is kept then), Busy, OutcomeUnknown.
@@ -220,8 +229,10 @@ class Catalog:
     def close(self) -> None:
         """Close all connections; the catalog is not used afterwards."""
         self._connections.close()
+        self._glances.close()
         self._write_connections.close()
         self._reads.dispose()
+        self._autocommit.dispose()
         self._writes.dispose()
         if self._lock:
             self._lock.close()
@@ -292,7 +303,7 @@ def _sqlite_engine(url: URL, pool_size: int, busy_timeout_s: float, *, writes: b
     return engine
 
 
-def _postgresql_engine(url: URL, pool_size: int, busy_timeout_s: float, *, writes: bool) -> Engine:
+def _postgresql_engine(url: URL, pool_size: int, busy_timeout_s: float, *, writes: bool = False, autocommit: bool = False) -> Engine:
     engine = create_engine(
         url,
         pool_size=pool_size,
@@ -300,7 +311,7 @@ def _postgresql_engine(url: URL, pool_size: int, busy_timeout_s: float, *, write
         pool_timeout=busy_timeout_s,
         pool_pre_ping=False,
         hide_parameters=True,
-        isolation_level="READ COMMITTED" if writes else "REPEATABLE READ",
+        isolation_level="AUTOCOMMIT" if autocommit else "READ COMMITTED" if writes else "REPEATABLE READ",
         connect_args={"connect_timeout": max(2, int(busy_timeout_s)), "application_name": "pacslite"},
     )
     settings = [f"SET lock_timeout = {int(busy_timeout_s * 1000)}", "SET synchronous_commit = on"]

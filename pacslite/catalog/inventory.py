@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, text, update
 
+from pacslite.catalog import account_models
 from pacslite.catalog.jobs import REBUILDING
 from pacslite.catalog.models import (
     Base,
@@ -30,7 +31,7 @@ from pacslite.catalog.models import (
 
 LIVE, DOOMED, QUARANTINED = "live", "doomed", "quarantined"
 # What does not stand on instances, or names them by UID only, outlives the rows of the others.
-_KEPT_TABLES = frozenset({peer, peer_statistics, job, job_item, audit_pending, audit_event, audit_state})
+_KEPT_TABLES = frozenset({peer, peer_statistics, job, job_item, audit_pending, audit_event, audit_state, *account_models.TABLES})
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +158,7 @@ def forget(conn: Connection, pks: Sequence[int]) -> None:
 
 
 def begin_rebuilding(conn: Connection, at: str) -> None:
-    """Empty the catalog but for peers and jobs, and note that it is being made anew; numbers begin at 1 again."""
+    """Empty the catalog but for accounts, peers and jobs, and note that it is being made anew; numbers begin at 1 again."""
     if conn.dialect.name == "postgresql":
         names = ", ".join(table.name for table in Base.metadata.sorted_tables if table not in _KEPT_TABLES)
         conn.execute(text(f"TRUNCATE TABLE {names} RESTART IDENTITY"))
@@ -165,7 +166,7 @@ def begin_rebuilding(conn: Connection, at: str) -> None:
         for table in reversed(Base.metadata.sorted_tables):
             if table not in _KEPT_TABLES:
                 conn.execute(delete(table))
-        conn.execute(text("DELETE FROM sqlite_sequence"))
+        conn.execute(text("DELETE FROM sqlite_sequence WHERE name <> 'account'"))
     end_rebuilding(conn)  # one that was interrupted
     row = {"kind": REBUILDING, "state": "running", "run_after_at": at, "lease_until_at": "9999", "created_at": at, "updated_at": at}
     conn.execute(insert(job).values(row))

@@ -65,7 +65,8 @@ def _headers_of(error: errors.PacsliteError, status: int) -> Headers:
     elif isinstance(error, errors.TooManyRequests):
         headers.append(("Retry-After", str(error.retry_after_s)))
     elif isinstance(error, errors.Unauthenticated):
-        headers.append(("WWW-Authenticate", 'Bearer realm="pacslite"'))
+        invalid = ', error="invalid_token"' if error.invalid else ""  # RFC 6750 3.1
+        headers.append(("WWW-Authenticate", f'Bearer realm="pacslite"{invalid}'))
     elif status == 503:
         headers.append(("Retry-After", str(RETRY_AFTER_S)))
     return headers

@@ -56,6 +56,8 @@ OWNERS = {
     "imagecodecs": {"codec"},
     "gunicorn": {"web_server", "web"},  # web/incoming.py reads bodies by its reader
     "click": {"cli"},
+    "argon2": {"core"},
+    "jwt": {"core"},
 }
 
 

@@ -1,0 +1,180 @@
+"""The accounts of users: made, changed and removed by administrators, over REST and the command line alike."""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import unicodedata
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pacslite.catalog import accounts as rows
+from pacslite.catalog.accounts import Account as Account
+from pacslite.core import passwords
+from pacslite.core.access import Role
+from pacslite.core.logins import username_key
+from pacslite.errors import Conflict, InvalidForm, NotFound, Unauthenticated
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from pacslite.core.access import Principal
+    from pacslite.core.accounts import Accounts
+
+FIRST_ADMINISTRATOR = "admin"
+_NAME = re.compile(r"[^\W_][\w.@+-]{0,63}")
+_GROUP = re.compile(r"[^\W_][\w .@+-]{0,63}")
+_RESERVED = frozenset({"local"})  # who acts where nobody logs in
+_MOST_GROUPS = 64
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What is to become of an account; None leaves things as they are."""
+
+    role: Role | None = None
+    password: str | None = None
+    disabled: bool | None = None
+    groups: tuple[str, ...] | None = None
+
+
+def listed(accounts: Accounts) -> list[Account]:
+    """All accounts by name."""
+    with accounts.catalog.read() as conn:
+        return rows.listed(conn)
+
+
+def get(accounts: Accounts, account_id: int) -> Account:
+    """One account; raises NotFound."""
+    with accounts.catalog.read() as conn:
+        return _found(rows.by_id(conn, account_id) if account_id < 2**63 else None)
+
+
+def get_by_name(accounts: Accounts, username: str) -> Account:
+    """The account of that name; raises NotFound."""
+    with accounts.catalog.read() as conn:
+        return _found(rows.by_name(conn, username_key(username)))
+
+
+def create(accounts: Accounts, username: str, password: str | None, role: Role, groups: tuple[str, ...] = ()) -> Account:
+    """A new account, without a password one that logs in by tokens alone; raises InvalidForm, Conflict."""
+    name = checked_name(username)
+    if password is not None:
+        passwords.check(password, name, accounts.settings.password_min_length)
+    _check_groups(groups)
+    kept = passwords.hashed(password) if password is not None else None
+    key = username_key(name)
+
+    def add(conn: Connection) -> Account:
+        if rows.by_name(conn, key) is not None:
+            raise Conflict("There is a user of this name.")
+        return rows.add(conn, name, key, role.value, kept, groups=groups)
+
+    return accounts.catalog.write(add, ("accounts",))
+
+
+def change(accounts: Accounts, account_id: int, wanted: Change, *, keep_session: str = "") -> Account:
+    """Changes an account; a new password ends its logins, but for `keep_session`. Raises NotFound, InvalidForm, Conflict."""
+    known = get(accounts, account_id)
+    kept = None
+    if wanted.password is not None:
+        passwords.check(wanted.password, known.username, accounts.settings.password_min_length)
+        kept = passwords.hashed(wanted.password)
+    _check_groups(wanted.groups or ())
+    given = {"role": wanted.role.value if wanted.role else None, "disabled": wanted.disabled, "password_hash": kept}
+    values = {name: value for name, value in given.items() if value is not None}
+
+    def apply(conn: Connection) -> Account:
+        _found(rows.by_id(conn, account_id))
+        rows.change(conn, account_id, **values)
+        if wanted.groups is not None:
+            rows.set_groups(conn, account_id, wanted.groups)
+        if kept is not None or wanted.disabled:
+            rows.end_sessions(conn, account_id, keep_session)
+        _keep_an_administrator(conn, known)
+        return _found(rows.by_id(conn, account_id))
+
+    return accounts.catalog.write(apply, ("accounts",))
+
+
+def change_own_password(accounts: Accounts, principal: Principal, old: str, new: str, address: str) -> None:
+    """A user's own new password, for which the old one is asked; ends the other logins. Raises Unauthenticated, TooManyRequests."""
+    from pacslite.core.logins import check_password
+
+    if principal.account_id is None or principal.kind != "user":
+        raise Conflict("This login has no password.")
+    try:
+        check_password(accounts, principal.username, old, address, lambda conn, account: None)
+    except Unauthenticated:
+        raise InvalidForm("current_password: is wrong", (("current_password", "is wrong"),)) from None
+    change(accounts, principal.account_id, Change(password=new), keep_session=principal.credential_id)
+
+
+def remove(accounts: Accounts, account_id: int) -> None:
+    """Forgets an account and ends everything it is logged in by; raises NotFound, Conflict."""
+
+    def apply(conn: Connection) -> None:
+        known = _found(rows.by_id(conn, account_id) if account_id < 2**63 else None)
+        rows.remove(conn, account_id)
+        _keep_an_administrator(conn, known)
+
+    accounts.catalog.write(apply, ("accounts",))
+
+
+def checked_name(username: str) -> str:
+    """The name in its one form; raises InvalidForm."""
+    name = unicodedata.normalize("NFKC", username)
+    if not _NAME.fullmatch(name) or name.casefold() in _RESERVED:
+        fault = "is not 1 to 64 letters, digits and .@+-_, beginning with a letter or digit; `local` is taken"
+        raise InvalidForm(f"username: {fault}", (("username", fault),))
+    return name
+
+
+def first_administrator(accounts: Accounts, password: str | None = None) -> tuple[str, str] | None:
+    """Makes the first administrator when there is no account at all: name and password, None when there is one."""
+    name = checked_name(accounts.settings.admin_user or FIRST_ADMINISTRATOR)
+    with accounts.catalog.read() as conn:
+        if rows.count(conn):
+            return None
+    if password is not None:
+        passwords.check(password, name, accounts.settings.password_min_length)
+    given = password if password is not None else secrets.token_urlsafe(15)
+    kept = passwords.hashed(given)
+
+    def add(conn: Connection) -> bool:
+        if rows.count(conn):
+            return False
+        rows.add(conn, name, username_key(name), Role.ADMIN.value, kept)
+        return True
+
+    return (name, given) if accounts.catalog.write(add, ("accounts",)) else None
+
+
+def first_administrator_of_settings(accounts: Accounts) -> None:
+    """The first administrator that the settings name with a password; later ones of the same settings change nothing."""
+    if accounts.settings.admin_password is None:
+        return
+    made = first_administrator(accounts, accounts.settings.admin_password)
+    if made is not None:
+        _log.info("the first administrator was made", extra={"actor": made[0]})
+
+
+def _keep_an_administrator(conn: Connection, changed: Account) -> None:
+    """Raises Conflict, and so takes the change back, when it leaves nobody who could undo it."""
+    if changed.role == Role.ADMIN.value and not changed.disabled and not rows.count_enabled(conn, Role.ADMIN.value):
+        raise Conflict("This is the last administrator who can log in.")
+
+
+def _check_groups(groups: tuple[str, ...]) -> None:
+    if len(groups) > _MOST_GROUPS or not all(_GROUP.fullmatch(name) for name in groups):
+        fault = f"are not at most {_MOST_GROUPS} names of 1 to 64 letters, digits, spaces and .@+-_"
+        raise InvalidForm(f"groups: {fault}", (("groups", fault),))
+
+
+def _found(account: Account | None) -> Account:
+    if account is None:
+        raise NotFound("There is no such user.")
+    return account
