@@ -83,6 +83,7 @@ def run_dimse(assignment: Assignment, status: Status) -> None:
     stop = stop_event()
     pacs = app.build(assignment.settings)
     pacs.catalog.check_revision()
+    app.observe(assignment.settings, "dimse")
     server = DimseServer(assignment.settings, pacs)
     server.start()
     status.ready()
@@ -98,6 +99,7 @@ def run_worker(assignment: Assignment, status: Status) -> None:
     stop = stop_event()
     pacs = app.build(assignment.settings)
     pacs.catalog.check_revision()
+    app.observe(assignment.settings, "worker")
     status.ready()
     worker.run(pacs, stop)
     pacs.close()
@@ -115,7 +117,7 @@ def run_web(assignment: Assignment, status: Status) -> None:
 
 def _log_thread_end(ended: threading.ExceptHookArgs) -> None:
     error = ended.exc_value or ended.exc_type()
-    _log.error("a thread ended by an error", exc_info=error, extra={"thread": ended.thread.name if ended.thread else ""})
+    _log.error("a thread ended by an error", exc_info=error, extra={"ended_thread": ended.thread.name if ended.thread else ""})
 
 
 class Process:
@@ -161,6 +163,8 @@ def load(names: Sequence[str]) -> None:
         import pacslite.dimse.server
     if "worker" in names:
         import pacslite.worker
+    import prometheus_client.multiprocess  # noqa: F401
+
     import pacslite.catalog.database
     import pacslite.core.ingest  # noqa: F401
 

@@ -18,6 +18,8 @@ from pacslite.errors import InstanceRefused, InvalidQuery
 QUERY_RETRIEVE_LEVEL = 0x00080052
 _MAX_INFLATED_BYTES = 16 * 1024**2
 _LIMITS = Limits(max_depth=16)
+# An identifier names each attribute once; what names tens of thousands is meant to keep us busy.
+_MAX_ELEMENTS = 20_000
 _ENCODINGS = {"1.2.840.10008.1.2": IMPLICIT_LE, "1.2.840.10008.1.2.2": EXPLICIT_BE}
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _NUMBERS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d", "UV": "Q", "SV": "q"}
@@ -106,7 +108,9 @@ def _first_items(tokens: Iterator[Token]) -> Iterator[tuple[tuple[int, ...], Tok
     """Elements with their paths; items of a sequence beyond the first are no keys (PS3.4 C.2.2.2.6)."""
     path: list[int] = []
     items: list[int] = []
-    for token in tokens:
+    for number, token in enumerate(tokens):
+        if number >= _MAX_ELEMENTS:
+            raise InvalidQuery(f"the identifier has more than {_MAX_ELEMENTS} elements and items")
         if token.kind is Kind.ITEM:
             items[-1] += 1
         elif token.kind is Kind.SEQUENCE_END:

@@ -141,20 +141,8 @@ class Requested:
             raise ConnectionLost(f"sending failed: {error.strerror or error}") from None
 
     def response(self) -> Command:
-        """The next command set; raises AssociationEnded."""
-        encoded, control = b"", 0
-        while not control & 2:
-            kind, body = self._reader.next()
-            if kind == pdus.ABORT:
-                raise PeerAborted("association aborted")
-            if kind != pdus.P_DATA or len(body) < 6:
-                raise ProtocolViolation(f"answered with a PDU of type {kind:02X}H")
-            offset = 0
-            while offset + 6 <= len(body):
-                length, _, control = struct.unpack_from(">IBB", body, offset)
-                encoded += body[offset + 6 : offset + 4 + length]
-                offset += 4 + max(length, 2)
-        return commands.decode_command(encoded)
+        """The command set of the next message; raises AssociationEnded."""
+        return self.next_message()[1]
 
     def next_message(self) -> tuple[int, Command]:
         """Context id and command set of the next message, whose data set `fragments` gives; raises AssociationEnded."""

@@ -30,19 +30,18 @@ def split(pdu: bytes) -> tuple[bytes, bytes | None]:
 
 
 def _split_user_information(pdu: bytes, start: int, end: int) -> tuple[bytes, bytes | None]:
+    identity: bytes | None = None
+    kept, rest_from = [], start + 4
     for at, kind, behind in _items(pdu, start + 4, end):
         if kind == _IDENTITY:
-            rest, _ = _split_user_information(_without(pdu, start, end, at, behind), start, end - (behind - at))
-            return rest, pdu[at + 4 : behind]
-    return pdu, None
-
-
-def _without(pdu: bytes, start: int, end: int, at: int, behind: int) -> bytes:
-    """The PDU with one sub-item less, its lengths put right."""
-    gone = behind - at
-    header = _HEADER.pack(_USER_INFORMATION, end - start - 4 - gone)
-    body = pdu[6:start] + header + pdu[start + 4 : at] + pdu[behind:]
-    return _PDU_HEADER.pack(pdu[0], len(body)) + body
+            identity = pdu[at + 4 : behind] if identity is None else identity  # of several, the first
+            kept.append(pdu[rest_from:at])
+            rest_from = behind
+    if identity is None:
+        return pdu, None
+    rest = b"".join((*kept, pdu[rest_from:end]))
+    body = b"".join((pdu[6:start], _HEADER.pack(_USER_INFORMATION, len(rest)), rest, pdu[end:]))
+    return _PDU_HEADER.pack(pdu[0], len(body)) + body, identity
 
 
 def _items(pdu: bytes, offset: int, limit: int) -> Iterator[tuple[int, int, int]]:
