@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pacslite.core.audit import Recorder
     from pacslite.core.conversion import Conversions
     from pacslite.core.ingest import Ingest
+    from pacslite.core.limits import Limits
     from pacslite.core.peer_counts import PeerCounts
     from pacslite.core.remote import RemoteArchive
     from pacslite.settings import Settings
@@ -44,6 +45,7 @@ class Pacs:
     codecs: CodecProcesses
     conversions: Conversions
     peer_counts: PeerCounts
+    limits: Limits
     accounts: Accounts = field(init=False)
     audit: Recorder
 
@@ -79,6 +81,7 @@ class Pacs:
         self.codecs.close()
         with suppress(PacsliteError):  # counts are not worth a failure at the end
             self.peer_counts.write()
+        self.limits.close()
         self.audit.close()
         self.catalog.close()
 
@@ -135,6 +138,7 @@ def build(settings: Settings) -> Pacs:
     from pacslite.core.audit import Recorder
     from pacslite.core.conversion import Conversions
     from pacslite.core.ingest import Ingest
+    from pacslite.core.limits import Limits
     from pacslite.core.peer_counts import PeerCounts
     from pacslite.core.result_cache import ResultCache
     from pacslite.core.retrieve import limits_of
@@ -152,7 +156,7 @@ def build(settings: Settings) -> Pacs:
     results = ResultCache(settings.cache_directory / "transcoded", settings.transcoded_cache_bytes)
     conversions = Conversions(store, limits_of(settings, spool.directory), codecs, results)
     ingest, recorder = Ingest(settings, catalog, store, spool), Recorder(catalog, settings.audit_repeat_s)
-    return Pacs(settings, catalog, store, spool, ingest, codecs, conversions, PeerCounts(catalog), recorder)
+    return Pacs(settings, catalog, store, spool, ingest, codecs, conversions, PeerCounts(catalog), Limits(settings), recorder)
 
 
 def routes() -> list[Route]:
@@ -170,7 +174,8 @@ def web_application(settings: Settings) -> WsgiApplication:
     from pacslite.web import app as web
     from pacslite.web.audit import record_request
     from pacslite.web.authentication import authenticate
+    from pacslite.web.rate_limits import limited
 
     pacs = build(settings)
     pacs.catalog.check_revision()
-    return web.create(pacs, routes(), (authenticate,), record_request)
+    return web.create(pacs, routes(), limited(authenticate), record_request)

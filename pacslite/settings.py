@@ -99,6 +99,10 @@ class Settings:
     analysis_services: dict[str, Any] = _setting({}, "JSON object {name: {url, timeout_s}} of analysis services.")
     max_upload_bytes: int = _setting(64 * 1024**3, "Largest body of one upload or STOW request.", minimum=1)
     file_rate_per_minute: int = _setting(600, "File contents a minute per account.", minimum=1)
+    login_rate_per_minute: int = _setting(240, "Attempts to log in a minute, per address and per name; 0 for no limit.", minimum=0)
+    api_rate_per_minute: int = _setting(6000, "Calls of /api/v1 a minute per account; 0 for no limit.", minimum=0)
+    dicomweb_rate_per_minute: int = _setting(0, "Calls of /dicom-web a minute per account; 0 for no limit.", minimum=0)
+    hsts_seconds: int = _setting(31_536_000, "For how long browsers that came by TLS use nothing else (HSTS); 0 to not ask it.", minimum=0)
 
     web_processes: int = _setting(2, "Processes of the web role.", minimum=1)
     web_threads: int = _setting(8, "Threads of each web process.", minimum=1)

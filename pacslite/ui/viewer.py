@@ -163,7 +163,10 @@ def _page(request: Request, viewer: Installed) -> Reply:
 
 def _absent() -> Reply:
     page = files("pacslite.ui").joinpath("no_viewer.html").read_text().replace("%VERSION%", viewer_package.VERSION)
-    policy = ("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'self'")
+    policy = (
+        "Content-Security-Policy",
+        "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'self'; base-uri 'none'; form-action 'none'",
+    )
     return Reply(503, [("Content-Type", _TYPES[".html"]), ("Cache-Control", "no-store"), policy], page.encode())
 
 

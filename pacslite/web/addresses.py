@@ -43,6 +43,18 @@ def base_url(environ: dict[str, Any], public_url: str | None, trusted_proxies: t
     return _checked_url(scheme, host, prefix)
 
 
+def is_secure(environ: dict[str, Any], public_url: str | None, trusted_proxies: tuple[str, ...]) -> bool:
+    """Whether the caller came by TLS, as the public URL or a trusted proxy tells."""
+    if public_url:
+        return public_url.startswith("https:")
+    if trusted_proxies and is_trusted(environ.get("REMOTE_ADDR", ""), trusted_proxies):
+        forwarded = dict(_FORWARDED_PAIR.findall(_first(environ, "HTTP_FORWARDED").lower()))
+        told = forwarded.get("proto") or _first(environ, "HTTP_X_FORWARDED_PROTO").lower()
+        if told:
+            return told == "https"
+    return bool(environ["wsgi.url_scheme"] == "https")
+
+
 def client_address(environ: dict[str, Any], trusted_proxies: tuple[str, ...]) -> str:
     """Address of the caller: behind trusted proxies the last one of X-Forwarded-For that is none of them."""
     address: str = environ.get("REMOTE_ADDR", "")

@@ -16,7 +16,7 @@ from pacslite.core.access import Principal, Right
 from pacslite.core.content import FileBody as FileBody
 from pacslite.core.content import StreamBody as StreamBody
 from pacslite.errors import BadRequest
-from pacslite.web.addresses import base_url, client_address
+from pacslite.web.addresses import base_url, client_address, is_secure
 
 Headers = list[tuple[str, str]]
 
@@ -123,6 +123,11 @@ class Request:
         if self._base_url is None:
             self._base_url = base_url(self.environ, self.public_url, self._trusted_proxies)
         return self._base_url
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether the caller came by TLS."""
+        return is_secure(self.environ, self.public_url, self._trusted_proxies)
 
     @property
     def address(self) -> str:

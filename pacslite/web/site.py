@@ -20,6 +20,7 @@ from pacslite.web.incoming import drain
 from pacslite.web.messages import Headers, Reply, Request, Route
 from pacslite.web.problems import accepted_form, http_problem, problem
 from pacslite.web.replies import Environ, StartResponse, conditional, send
+from pacslite.web.security_headers import Added, security_headers
 
 Hook = Callable[[Any, Request, Route], None]
 Record = Callable[[Any, Request, Route, Mapping[str, str], int], None]
@@ -50,9 +51,11 @@ class Site:
     before: tuple[Hook, ...] = ()
     record: Record | None = None
     _check_host: HostCheck | None = field(init=False)
+    _security_headers: Added = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_check_host", host_check(self.settings))
+        object.__setattr__(self, "_security_headers", security_headers(self.settings))
 
     def request(self, environ: Environ) -> Request:
         """The request of this environment; the same object for the same environment."""
@@ -114,13 +117,7 @@ class Site:
     def common_headers(self, request: Request, present: Headers) -> Headers:
         """What is added to every answer: request id, protection against sniffing and framing, CORS when configured."""
         origins = self.settings.cors_origins
-        headers = [
-            ("X-Request-ID", request.request_id),
-            ("X-Content-Type-Options", "nosniff"),
-            ("Cross-Origin-Resource-Policy", "cross-origin" if origins else "same-origin"),
-        ]
-        if not any(name.lower() == "content-security-policy" for name, _ in present):
-            headers.append(("Content-Security-Policy", "default-src 'none'; frame-ancestors 'self'"))
+        headers = [("X-Request-ID", request.request_id), *self._security_headers(request.environ, present)]
         if origins:
             headers.append(("Vary", "Origin"))
             origin = request.header("Origin")

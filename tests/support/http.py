@@ -22,7 +22,7 @@ import sys
 from pacslite import app, web_server
 from pacslite.settings import load
 settings = load()
-values = web_server.options(settings) | {"bind": ["fd://" + sys.argv[1]], "workers": 1, "graceful_timeout": 2, "keepalive": 5}
+values = web_server.options(settings) | {"bind": ["fd://" + sys.argv[1]], "graceful_timeout": 2, "keepalive": 5}
 web_server._Server(values, lambda: app.web_application(settings)).run()
 """
 
@@ -82,7 +82,8 @@ def running(data: Path, **settings: str) -> Iterator[WebServer]:
     from pacslite import app
     from pacslite.settings import load
 
-    environment = {f"PACSLITE_{k.upper()}": v for k, v in {"data": str(data), "auth": "0", "log_level": "warning", **settings}.items()}
+    defaults = {"data": str(data), "auth": "0", "log_level": "warning", "web_processes": "1"}
+    environment = {f"PACSLITE_{k.upper()}": v for k, v in {**defaults, **settings}.items()}
     pacs = app.build(load(environment=environment))
     pacs.catalog.migrate()
     pacs.close()

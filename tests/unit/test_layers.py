@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "pacslite"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 BASE = frozenset({"settings", "errors", "error_map", "logs", "resources", "run_state", "pacslite"})
-FOUNDATIONS = frozenset({"catalog", "storage", "codec", "webclient"})
+FOUNDATIONS = frozenset({"catalog", "storage", "codec", "webclient", "rates"})
 ADAPTERS = frozenset({"dimse", "dicomweb", "files", "admin", "ui"})
 # What each part may import, besides itself and the base. `dicom` is there for everybody.
 MAY = {
@@ -51,6 +51,7 @@ OWNERS = {
     "botocore": {"storage"},
     "pynetdicom": {"dimse"},
     "urllib3": {"webclient"},
+    "limits": {"rates"},
     "flask": {"web", "dicomweb", "admin", "ui", "files"},
     "werkzeug": {"web", "dicomweb", "admin", "ui", "files"},
     "imagecodecs": {"codec"},
