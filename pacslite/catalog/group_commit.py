@@ -29,7 +29,7 @@ class Item:
         self.ready = ready
         self.keys = keys
         self.deadline = deadline
-        self.woken = threading.Event()
+        self.woken: threading.Event | None = None  # of those who have to wait
         self.leads = False
         self.finished = False
         self.result: Any = None
@@ -74,14 +74,16 @@ class GroupCommit:
             if self._idle_leaders:
                 self._idle_leaders -= 1
                 item.leads = True
-        if not item.leads:
-            self._wait(item, timeout_s)
+            else:
+                item.woken = threading.Event()
+        if item.woken is not None:
+            self._wait(item, item.woken, timeout_s)
         if item.leads:
             self._lead(item)
         return item.outcome()
 
-    def _wait(self, item: Item, timeout_s: float) -> None:
-        if item.woken.wait(timeout_s):
+    def _wait(self, item: Item, woken: threading.Event, timeout_s: float) -> None:
+        if woken.wait(timeout_s):
             return
         with self._mutex:
             if item in self._queue and not item.leads:
@@ -89,7 +91,7 @@ class GroupCommit:
                 item.fail(Busy("the catalog is busy"))
                 return
         # Its transaction is under way (or it was asked to lead just now): what comes of it has to be known.
-        item.woken.wait()
+        woken.wait()
 
     def _lead(self, item: Item) -> None:
         batch: list[Item] = []
@@ -113,14 +115,14 @@ class GroupCommit:
             for one in batch:
                 if not one.finished:
                     one.fail(OutcomeUnknown("the commit of the catalog was interrupted; nobody knows its outcome"))
-                if one is not item:
+                if one.woken is not None and one is not item:
                     one.woken.set()
             self._hand_over()
 
     def _hand_over(self) -> None:
         with self._mutex:
             for following in self._queue:
-                if not following.leads:
+                if following.woken is not None and not following.leads:
                     following.leads = True
                     following.woken.set()
                     return

@@ -25,6 +25,8 @@ _CHECKED_BYTES = 16 * 1024 * 1024
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 DEFAULT_MAX_AGE_S = 6 * 3600
+# A thousand small files a second need not ask each for the room on the disk; large ones ask while they grow.
+_FRESH_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +38,23 @@ class SpoolFile:
     again.
     """
 
-    path: Path
+    location: str
     size_bytes: int
     sha256: str
     data_set_digest: str | None
     content: bytes | None = None
 
+    @property
+    def path(self) -> Path:
+        """Where it lies."""
+        return Path(self.location)
+
     def discard(self) -> None:
         """Remove the file if it is still in the spool."""
-        _unlink(self.path)
+        _unlink(self.location)
 
 
-def _unlink(path: Path) -> None:
+def _unlink(path: str) -> None:
     try:
         os.unlink(path)
     except FileNotFoundError:
@@ -65,10 +72,10 @@ def storage_error(what: str, error: OSError) -> StorageError:
 class SpoolWriter:
     """Writes one spool file and hashes what passes; leaving its `with` block unfinished removes the file."""
 
-    __slots__ = ("_begun", "_checked", "_digests", "_fd", "_max_bytes", "_pending", "_spool", "path", "size_bytes")
+    __slots__ = ("_begun", "_checked", "_digests", "_fd", "_max_bytes", "_pending", "_spool", "location", "size_bytes")
 
-    def __init__(self, path: Path, max_bytes: int | None = None, spool: Spool | None = None) -> None:
-        self.path = path
+    def __init__(self, location: str, max_bytes: int | None = None, spool: Spool | None = None) -> None:
+        self.location = location
         self._spool = spool
         self._checked = 0
         self.size_bytes = 0
@@ -77,9 +84,14 @@ class SpoolWriter:
         self._digests = Digests()
         self._begun = False
         try:
-            self._fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o640)
+            self._fd = os.open(location, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o640)
         except OSError as error:
             raise storage_error("the spool cannot be written", error) from error
+
+    @property
+    def path(self) -> Path:
+        """Where the file lies."""
+        return Path(self.location)
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """Append bytes (a view must be of single bytes); raises TooLarge past the bound and OutOfSpace."""
@@ -125,20 +137,20 @@ class SpoolWriter:
         if self._pending or not self._begun:
             self._flush()
         self._close()
-        return SpoolFile(self.path, self.size_bytes, self._digests.sha256, self._digests.data_set_digest, content)
+        return SpoolFile(self.location, self.size_bytes, self._digests.sha256, self._digests.data_set_digest, content)
 
     def abort(self) -> None:
         """Remove the file; nothing happens after `finish`."""
         if self._fd >= 0:
             self._close()
-            _unlink(self.path)
+            _unlink(self.location)
 
     def _close(self) -> None:
         fd, self._fd = self._fd, -1
         try:
             os.close(fd)
         except OSError as error:  # NFS and quotas tell of a failed write here
-            _unlink(self.path)
+            _unlink(self.location)
             raise storage_error("the spool cannot be written", error) from error
 
     def __enter__(self) -> Self:
@@ -153,7 +165,9 @@ class Spool:
 
     def __init__(self, directory: Path, reserve_bytes: int = 0) -> None:
         self.directory = directory
+        self._prefix = os.fspath(directory) + "/"
         self._reserve_bytes = reserve_bytes
+        self._had_room_at = -_FRESH_S
         try:
             directory.mkdir(mode=0o750, parents=True, exist_ok=True)
         except OSError as error:
@@ -161,19 +175,21 @@ class Spool:
 
     def create(self, suffix: str = "", max_bytes: int | None = None) -> SpoolWriter:
         """A writer of a new spool file; raises OutOfSpace when only the reserve is left, then or later."""
-        self.check_space()
-        return SpoolWriter(self.directory / f"{os.urandom(12).hex()}{suffix}", max_bytes, self)
+        if time.monotonic() - self._had_room_at >= _FRESH_S:
+            self.check_space()
+        return SpoolWriter(f"{self._prefix}{os.urandom(12).hex()}{suffix}", max_bytes, self)
 
     def check_space(self, wanted_bytes: int = 0) -> None:
         """Raises OutOfSpace unless so many bytes fit beside the reserve."""
         if not self._reserve_bytes:
             return
         try:
-            found = os.statvfs(self.directory)
+            found = os.statvfs(self._prefix)
         except OSError as error:
             raise storage_error("the spool cannot be read", error) from error
         if found.f_bavail * found.f_frsize - wanted_bytes < self._reserve_bytes:
             raise OutOfSpace("the disk of the spool has no room left but its reserve")
+        self._had_room_at = time.monotonic()
 
     def sweep(self, older_than_s: float = DEFAULT_MAX_AGE_S) -> int:
         """Remove files that nobody has written to for that long; how many."""

@@ -35,6 +35,7 @@ class Sync:
         except OSError as error:
             self._error = error
         finally:
+            del work
             self._done.release()
 
     def wait(self) -> None:
