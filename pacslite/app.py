@@ -5,6 +5,7 @@ Modules are imported when they are first needed, so that a role pays only for wh
 
 from __future__ import annotations
 
+import logging
 import os
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -78,6 +79,9 @@ class Pacs:
 
     def close(self) -> None:
         """Lets go of the connections to the catalog, and of the codec processes."""
+        from pacslite import tracing
+
+        tracing.stop()
         self.codecs.close()
         with suppress(PacsliteError):  # counts are not worth a failure at the end
             self.peer_counts.write()
@@ -166,7 +170,24 @@ def routes() -> list[Route]:
     from pacslite.ui import viewer
     from pacslite.web import app as _  # noqa: F401 - Flask too is loaded here, once for all workers
 
-    return [*DICOMWEB, *admin.routes(), *viewer.ROUTES]
+    return [*DICOMWEB, *admin.routes(), *ui.routes(page)]
+
+
+def _routes_of(settings: Settings) -> list[Route]:
+    from pacslite.admin import metrics
+
+    return metrics.public(routes()) if settings.metrics_public else routes()
+
+
+def observe(settings: Settings, role: str) -> None:
+    """Counts, and traces if the settings say so, from now on in this process. Call it after forking, never before."""
+    from pacslite import metrics, tracing
+
+    tracing.start(settings, role)
+    try:
+        metrics.start(settings.data, role)
+    except OSError as error:
+        logging.getLogger(__name__).error("nothing is counted: %s", error.strerror)
 
 
 def web_application(settings: Settings) -> WsgiApplication:
@@ -178,4 +199,5 @@ def web_application(settings: Settings) -> WsgiApplication:
 
     pacs = build(settings)
     pacs.catalog.check_revision()
-    return web.create(pacs, routes(), limited(authenticate), record_request)
+    observe(settings, "web")
+    return web.create(pacs, _routes_of(settings), limited(authenticate), record_request)

@@ -50,6 +50,11 @@ def configure(level: str = "info", stream: TextIO | None = None) -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
+def add(**fields: Any) -> None:
+    """Adds fields to every line until the end of the innermost `bound`, which is where the work began."""
+    _context.set({**_context.get(), **fields})
+
+
 @contextmanager
 def bound(**fields: Any) -> Iterator[None]:
     """Adds fields (`request_id=...`, `association_id=...`) to every line logged inside."""

@@ -65,6 +65,8 @@ class Settings:
     aet: str = _setting("PACSLITE", "Application entity title of the listener, 1-16 characters.")
     auth: bool = _setting(True, "Whether callers must log in; off only on loopback addresses.")
     log_level: str = _setting("info", "How much is logged.", choices=("debug", "info", "warning", "error"))
+    access_log: bool = _setting(False, "Whether every web request is a line in the log.")
+    trace_endpoint: str | None = _setting(None, "URL that traces are sent to, OTLP over HTTP (.../v1/traces); needs pacslite[otel].")
 
     storage: str = _setting("filesystem", "Where bytes are kept.", choices=("filesystem", "s3"))
     storage_root: Path | None = _setting(None, "Root of the filesystem storage; <data>/storage when not set.")
@@ -172,6 +174,7 @@ class Settings:
     max_retrieve_instances: int = _setting(100_000, "Instances that one DICOMweb request may retrieve.", minimum=1)
     max_stow_metadata_bytes: int = _setting(16 * 1024**2, "Largest JSON or XML metadata of one STOW-RS body.", minimum=1024)
     free_space_reserve_bytes: int = _setting(256 * 1024**2, "Room on the disk of the spool that no instance may use up.", minimum=0)
+    disk_warning_bytes: int = _setting(2 * 1024**3, "Room on a disk below which /health/ready says degraded.", minimum=0)
     max_rendered_pixels: int = _setting(50_000_000, "Pixels of the largest picture that is rendered, an animation's in all.", minimum=1)
     strict_accept: bool = _setting(False, "Whether a DICOMweb request without Accept is refused (406).")
     removal_grace_s: int = _setting(86400, "Time between a deletion and the erasure of bytes.", minimum=0)
@@ -317,6 +320,8 @@ def _checked(settings: Settings) -> Settings:
         r"https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?(?:/[A-Za-z0-9._~-]+)*/?", settings.public_url
     ):
         raise ConfigurationError(f"public_url: {settings.public_url!r} is not http(s)://HOST[:PORT][/PREFIX]")
+    if settings.trace_endpoint and not re.fullmatch(r"https?://[^\s@/]+(?:/\S*)?", settings.trace_endpoint):
+        raise ConfigurationError("trace_endpoint: is not http(s)://HOST[:PORT]/PATH, without a password")
     for one in settings.trusted_proxies:
         try:
             ip_network(one, strict=False)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import gunicorn.glogging
 from gunicorn.app.base import BaseApplication
 
 from pacslite.settings import Settings
+from pacslite.web.observation import note
 
 if TYPE_CHECKING:
     from pacslite.roles import Status
@@ -24,6 +26,8 @@ _SHARED_MEMORY = "/dev/shm"  # the heartbeat file of a worker must not wait for 
 class Logger(gunicorn.glogging.Logger):  # type: ignore[misc]
     """Gunicorn's messages in the log of the process, as JSON lines like all others."""
 
+    logs_access = False
+
     def setup(self, cfg: Any) -> None:
         """Replaces gunicorn's own handlers and formats."""
         super().setup(cfg)
@@ -36,6 +40,10 @@ class Logger(gunicorn.glogging.Logger):  # type: ignore[misc]
         """Logs the error at hand; a client that was silent for too long is none of ours."""
         if not isinstance(sys.exception(), BlockingIOError | TimeoutError):
             super().exception(msg, *args, **kwargs)
+
+    def access(self, resp: Any, req: Any, environ: dict[str, Any], request_time: timedelta) -> None:
+        """Counts a request that is over, and logs it if the settings say so."""
+        note(environ, resp, request_time.total_seconds(), logs=self.logs_access)
 
 
 def options(settings: Settings) -> dict[str, Any]:
@@ -55,13 +63,14 @@ def options(settings: Settings) -> dict[str, Any]:
         "timeout": _WORKER_SILENCE_S,
         "graceful_timeout": _GRACE_S,
         "keepalive": _KEEPALIVE_S,
+        "umask": 0o027,
         "limit_request_line": MOST_LINE_BYTES,
         "worker_tmp_dir": _SHARED_MEMORY if os.path.isdir(_SHARED_MEMORY) else None,
         "control_socket_disable": True,
         "forwarded_allow_ips": ",".join(settings.trusted_proxies),
         "accesslog": None,
         "loglevel": settings.log_level,
-        "logger_class": "pacslite.web_server.Logger",
+        "logger_class": type("Logger", (Logger,), {"logs_access": settings.access_log}),
         "proc_name": "pacslite-web",
     }
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pacslite import metrics
 from pacslite.errors import PacsliteError
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ ERASE_INTERVAL_S = 60
 INDEX_INTERVAL_S = 15
 JOIN_INTERVAL_S = 3600
 PRUNE_INTERVAL_S = 3600
+TOTALS_INTERVAL_S = 5
 
 _log = logging.getLogger(__name__)
 
@@ -50,6 +52,7 @@ def main(settings: Settings) -> int:
     stop = stop_event()
     pacs = app.build(settings)
     pacs.catalog.check_revision()
+    app.observe(settings, "worker")
     run(pacs, stop)
     pacs.close()
     return 0
@@ -96,10 +99,15 @@ def _lane(pacs: Pacs, stop: threading.Event, tasks: list[Task]) -> None:
 
 
 def _do(pacs: Pacs, task: Task) -> None:
+    began, outcome = time.perf_counter(), "failed"
     try:
         task.run(pacs)
+        outcome = "success"
+        metrics.TASK_DONE_AT.set(time.time(), task.name)
     except (PacsliteError, OSError) as error:
         _log.error("%s failed: %s", task.name, error, extra={"action": task.name, "outcome": "failed"})
+    finally:
+        metrics.TASK_SECONDS.observe(time.perf_counter() - began, task.name, outcome)
 
 
 def tasks_of(pacs: Pacs) -> tuple[Task, ...]:
@@ -107,12 +115,15 @@ def tasks_of(pacs: Pacs) -> tuple[Task, ...]:
     from pacslite.core import jobs, search_index
     from pacslite.core.erasure import erase_doomed
     from pacslite.core.journal import Journal
+    from pacslite.core.totals import Totals
     from pacslite.dimse import commitment
 
+    totals = Totals(pacs.store.name)
     journal, grace_s, sweep_s = Journal(pacs.store, pacs.spool), pacs.settings.removal_grace_s, pacs.settings.sweep_interval_s
     return (
         Task("journal.write", JOURNAL_INTERVAL_S, lambda p: journal.write_new(p.catalog), at_end=True),
         Task("catalog.checkpoint", CHECKPOINT_INTERVAL_S, lambda p: p.catalog.checkpoint()),
+        Task("metrics.totals", TOTALS_INTERVAL_S, lambda p: totals.go_on(p.catalog)),
         Task("commitment.report", COMMITMENT_INTERVAL_S, commitment.report_due, calls_peers=True),
         Task("blobs.erase", ERASE_INTERVAL_S, lambda p: erase_doomed(p.catalog, p.store, grace_s), is_long=True),
         Task("jobs.prune", PRUNE_INTERVAL_S, lambda p: jobs.prune(p.catalog, p.settings.job_retention_days), is_long=True),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pacslite.admin import auth, changes, description, health, jobs, peers, remote, studies, tokens, users
+from pacslite.admin import auth, changes, description, health, jobs, metrics, peers, remote, studies, tokens, users
 from pacslite.web.messages import Route
 from pacslite.web.operations import Operation
 from pacslite.web.operations import routes as routes_of
 
 OPERATIONS: tuple[Operation, ...] = (
     *health.OPERATIONS,
+    *metrics.OPERATIONS,
     *peers.OPERATIONS,
     *remote.OPERATIONS,
     *jobs.OPERATIONS,

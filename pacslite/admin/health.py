@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from pacslite import __version__, run_state
+from pacslite import __version__
+from pacslite.core import health
 from pacslite.core.access import Right
-from pacslite.errors import OutOfSpace, PacsliteError, StorageError
-from pacslite.run_state import RoleState
+from pacslite.run_state import READY, RoleState
 from pacslite.web.forms import rule
 from pacslite.web.messages import Reply, Request
 from pacslite.web.operations import Operation, json_reply
 
 if TYPE_CHECKING:
     from pacslite.app import Pacs
-
-_LEAST_FREE_BYTES = 64 * 1024**2
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,24 +27,29 @@ class Live:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing the server stands on."""
+    """One thing the server stands on; `unknown` when nothing on this machine tells, or none is set."""
 
-    state: Literal["ok", "failed"]
-    detail: str | None = field(default=None, metadata=rule("What is wrong."))
+    state: Literal["ok", "warning", "failed", "unknown"]
+    detail: str | None = field(default=None, metadata=rule("What is wrong, or why nobody knows."))
 
 
 @dataclass(frozen=True, slots=True)
 class Checks:
-    """The things the server stands on."""
+    """The things the server stands on. Without the first three no request is served; the others degrade it."""
 
     catalog: Check
     storage: Check
     spool: Check
+    disk: Check
+    clock: Check
+    certificate: Check
+    worker: Check
+    dimse: Check
 
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """`degraded` when requests are served but a process of this machine is down; `not-ready` (with 503) when a check failed."""
+    """`degraded` when requests are served but something else is wrong; `not-ready` (with 503) when catalog, storage or spool failed."""
 
     status: Literal["ready", "degraded", "not-ready"]
     version: str
@@ -62,36 +63,14 @@ def get_live(pacs: Pacs, request: Request) -> Reply:
 
 
 def get_ready(pacs: Pacs, request: Request) -> Reply:
-    """Looks at catalog, storage, spool and the processes."""
-    checks = Checks(_checked(lambda: _check_catalog(pacs)), _checked(pacs.store.check), _checked(lambda: _check_spool(pacs)))
-    states = run_state.read_all(pacs.settings.data)
-    roles = tuple(role for state in states for role in state.roles)
-    if "failed" in (checks.catalog.state, checks.storage.state, checks.spool.state):
+    """Looks at everything, for a bounded time."""
+    found = health.look(pacs)
+    checks = Checks(**{name: Check(one.state, one.detail) for name, one in found.items()})  # type: ignore[arg-type]
+    roles = health.roles(pacs.settings.data)
+    if any(found[name].state == health.FAILED for name in health.NEEDED):
         return json_reply(Readiness("not-ready", __version__, checks, roles), 503, [("Retry-After", "2")])
-    served = all(role.state == run_state.READY for role in roles)
-    return json_reply(Readiness("ready" if served else "degraded", __version__, checks, roles))
-
-
-def _checked(check: Callable[[], None]) -> Check:
-    try:
-        check()
-    except PacsliteError as error:
-        return Check("failed", str(error))
-    return Check("ok")
-
-
-def _check_catalog(pacs: Pacs) -> None:
-    pacs.catalog.check_revision()
-    pacs.catalog.check_writable()
-
-
-def _check_spool(pacs: Pacs) -> None:
-    try:
-        free = shutil.disk_usage(pacs.settings.spool_directory).free
-    except OSError as error:
-        raise StorageError(f"the spool cannot be read: {error.strerror}") from None
-    if free < _LEAST_FREE_BYTES:
-        raise OutOfSpace(f"the spool has {free} bytes left")
+    is_well = all(one.state in (health.OK, health.UNKNOWN) for one in found.values()) and all(role.state == READY for role in roles)
+    return json_reply(Readiness("ready" if is_well else "degraded", __version__, checks, roles))
 
 
 OPERATIONS = (

@@ -18,6 +18,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from pacslite import metrics
 from pacslite.catalog import schema
 from pacslite.catalog.group_commit import GroupCommit, Item, Take
 from pacslite.catalog.models import REVISION
@@ -111,13 +112,25 @@ class Catalog:
         `work` may run more than once and does nothing but SQL. `keys` name what it changes (`study:UID`): on PostgreSQL
         two writes that share a key never overlap.
         """
-        result: T = self._group.run(work, keys, self.busy_timeout_s, ready)
-        return result
+        began, outcome = time.perf_counter(), "failed"
+        try:
+            result: T = self._group.run(work, keys, self.busy_timeout_s, ready)
+            outcome = "success"
+            return result
+        except Busy:
+            outcome = "busy"
+            raise
+        finally:
+            metrics.WRITE_SECONDS.observe(time.perf_counter() - began, outcome)
 
     def _commit(self, take: Take, deadline: float) -> None:
         held: AbstractContextManager[None] = self._lock.held(deadline) if self._lock else nullcontext()
+        began = time.perf_counter()
         with held:
+            if self._lock:
+                metrics.LOCK_WAIT_SECONDS.observe(time.perf_counter() - began)
             batch = take()
+            metrics.BATCH_SIZE.observe(len(batch))
             attempt = 1
             while not self._try_batch([item for item in batch if not item.finished], last=attempt >= _ATTEMPTS):
                 attempt += 1
@@ -225,6 +238,14 @@ class Catalog:
             driver: Any = conn.connection.driver_connection
             _, in_log, copied = driver.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         return int(max(0, in_log - copied))
+
+    def wal_bytes(self) -> int | None:
+        """Size of SQLite's write-ahead log; None where there is no such file."""
+        file = _database_file(self.url) if self.is_sqlite else None
+        try:
+            return None if file is None else file.with_name(file.name + "-wal").stat().st_size
+        except FileNotFoundError:
+            return 0
 
     def close(self) -> None:
         """Close all connections; the catalog is not used afterwards."""

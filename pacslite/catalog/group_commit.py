@@ -14,6 +14,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+from pacslite import metrics
 from pacslite.errors import Busy, OutcomeUnknown
 
 MAX_BATCH = 64
@@ -65,6 +66,7 @@ class GroupCommit:
         self._idle_leaders = leaders
         self._queue: deque[Item] = deque()
         self._mutex = threading.Lock()
+        self._told_queued = 0
 
     def run(self, work: Callable[[Any], Any], keys: tuple[str, ...], timeout_s: float, ready: Callable[[], None] | None = None) -> Any:
         """The result of the work once it is committed; raises Busy when its turn does not come in time."""
@@ -104,6 +106,9 @@ class GroupCommit:
                 del batch[MAX_BATCH:]
                 for one in batch[1:]:
                     self._queue.remove(one)
+                if len(self._queue) != self._told_queued:
+                    metrics.WRITES_QUEUED.add(amount=len(self._queue) - self._told_queued)
+                    self._told_queued = len(self._queue)
             return batch
 
         try:

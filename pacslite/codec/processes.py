@@ -14,13 +14,14 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
-from pacslite import errors
+from pacslite import errors, metrics
 from pacslite.codec.process import FAILED, LEAVING, plain
 from pacslite.errors import Busy, PacsliteError, Unavailable, UndecodablePixels
 
@@ -138,6 +139,7 @@ class CodecProcesses:
     def _finish(self, waiting: deque[tuple[_Process, Task]]) -> Any:
         """The result of the oldest task under way."""
         process, task = waiting[0]
+        began, name = time.perf_counter(), task[0].rpartition(":")[2]
         try:
             while True:
                 try:
@@ -148,9 +150,11 @@ class CodecProcesses:
                     waiting[0] = process, task
                     process.send(task)
         except PacsliteError:
+            metrics.CODEC_SECONDS.observe(time.perf_counter() - began, name, "failed")
             waiting.popleft()
             self._give_back(process)
             raise
+        metrics.CODEC_SECONDS.observe(time.perf_counter() - began, name, "success")
         waiting.popleft()
         self._give_back(process)
         return result

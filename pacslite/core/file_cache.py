@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+from pacslite import metrics
 from pacslite.storage.spool import storage_error
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -46,6 +47,7 @@ class FileCache:
         """The open file and its size; `make` writes it when it is not there."""
         path = self.directory / (self._boot + name)
         found = _opened(path)
+        self._count(found)
         if found is None:
             with self._locks[hash(name) % _STRIPES]:
                 found = _opened(path) or self._make(path, make)
@@ -53,7 +55,12 @@ class FileCache:
 
     def find(self, name: str) -> tuple[BinaryIO, int] | None:
         """The open file and its size, when it was made before."""
-        return _opened(self.directory / (self._boot + name))
+        found = _opened(self.directory / (self._boot + name))
+        self._count(found)
+        return found
+
+    def _count(self, found: object) -> None:
+        metrics.CACHE_REQUESTS.add(self.directory.name, "miss" if found is None else "hit")
 
     def _make(self, path: Path, make: Callable[[BinaryIO], None]) -> tuple[BinaryIO, int]:
         unfinished = path.with_name(f".{os.urandom(8).hex()}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import time
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pacslite import metrics, tracing
 from pacslite.catalog import instances
 from pacslite.catalog.arrival import Arrival, NewBlob, columns_of, identity_of, modality_of, row_of
 from pacslite.catalog.changes import Origin
@@ -32,6 +34,7 @@ from pacslite.errors import (
     BlobMissing,
     Busy,
     DuplicateRefused,
+    InstanceRefused,
     OutcomeUnknown,
     PacsliteError,
     SopClassMismatch,
@@ -110,6 +113,21 @@ class Ingest:
         Raises InstanceRefused leaves (nothing is kept), StorageError, Busy, and OutcomeUnknown when the connection to the
         catalog broke during the commit.
         """
+        began, became, size = time.perf_counter(), "failed", spool_file.size_bytes
+        try:
+            with tracing.span("ingest", source=origin.protocol):
+                accepted = self._accept(spool_file, origin, expected)
+            became = accepted.outcome
+        except InstanceRefused:
+            became = "refused"
+            raise
+        finally:
+            metrics.INGESTED.add(origin.protocol, became)
+            metrics.INGESTED_BYTES.add(origin.protocol, became, amount=size)
+            metrics.INGEST_SECONDS.observe(time.perf_counter() - began, origin.protocol)
+        return accepted
+
+    def _accept(self, spool_file: SpoolFile, origin: Origin, expected: Expected) -> Accepted:
         kept, placing = False, None
         try:
             # The store syncs a large file while its header is read.

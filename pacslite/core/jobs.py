@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pacslite import metrics, tracing
 from pacslite.catalog import changes, inventory
 from pacslite.catalog import jobs as rows
 from pacslite.catalog.jobs import STATES, ItemOutcome, Job
@@ -87,6 +88,7 @@ class Run:
         self.job, self.payload = job, job.payload
         self.memo: dict[str, Any] = dict(job.memo)
         self._catalog, self._owner, self._lease_s, self._stop = catalog, owner, lease_s, stop
+        self.outcome = "success"  # how this attempt ends: stopped, later, failed
         self._done, self._total = job.progress_done, job.progress_total
         self._pending: dict[str, ItemOutcome] = {}
         self._written_at = time.monotonic()
@@ -228,11 +230,14 @@ class Runner:
         run = Run(catalog, job, owner, self._parts.settings.job_lease_s, self._stop)
         beat = threading.Thread(target=run.beat, name=f"job-{job.id}-beat", daemon=True)
         beat.start()
+        began = time.perf_counter()
         try:
-            settle = self._outcome(run, job)
+            with tracing.span(f"job {job.kind}", job=job.uid, attempt=job.attempts):
+                settle = self._outcome(run, job)
         finally:
             run.end()
             beat.join()
+        metrics.JOB_SECONDS.observe(time.perf_counter() - began, job.kind, run.outcome)
         catalog.write(lambda conn: settle(conn, owner))
 
     def _outcome(self, run: Run, job: Job) -> Callable[[Connection, str], bool]:
@@ -242,23 +247,25 @@ class Runner:
             result = self._find(job.kind).run(self._parts, run)
             run.write()
         except Stopped:
+            run.outcome = "stopped"
             run.write()
             return lambda conn, owner: rows.postpone(conn, job.id, owner, 0)
         except Later as later:
-            seconds = later.seconds
+            seconds, run.outcome = later.seconds, "later"
             run.write()
             return lambda conn, owner: rows.postpone(conn, job.id, owner, seconds)
         except Failed as error:
-            failure, kept = str(error), error.result
+            failure, kept, run.outcome = str(error), error.result, "failed"
             run.write()
             _log.warning("job failed", extra={**about, "outcome": "failed", "reason": failure})
             return lambda conn, owner: rows.fail(conn, job.id, owner, failure, again=False, result=kept)
         except PacsliteError as error:
-            failure, again = str(error), not isinstance(error, NotFound)
+            failure, again, run.outcome = str(error), not isinstance(error, NotFound), "failed"
             _log.warning("job failed", extra={**about, "outcome": "failed", "reason": failure})
             return lambda conn, owner: rows.fail(conn, job.id, owner, failure, again=again)
         # One kind of job that is at fault must not end the others.
         except Exception:  # noqa: BLE001
+            run.outcome = "failed"
             _log.exception("job failed", extra={**about, "outcome": "failed"})
             return lambda conn, owner: rows.fail(conn, job.id, owner, "internal error")
         _log.info("job done", extra={**about, "outcome": "success"})

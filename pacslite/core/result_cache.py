@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from pacslite import metrics
 from pacslite.core.file_cache import boot_mark
 from pacslite.errors import Busy, PacsliteError
 from pacslite.storage.spool import storage_error
@@ -56,13 +57,16 @@ class ResultCache:
 
     def open(self, name: str, make: Pieces) -> tuple[BinaryIO, int]:
         """The whole result as an open file, and its size; whoever comes first makes it, the others wait."""
-        path = self._path(name)
+        path, result = self._path(name), "hit"
         while True:
             found = _opened(path)
             if found is not None:
+                self._count(result)
                 return found
+            result = "joined"  # another makes it, or has just made it
             part = self._locked(path, wait=True)
             if part is not None:
+                self._count("miss")
                 return self._made(part, path, make, lambda: None)
 
     def follow(self, name: str, make: Pieces) -> Iterator[bytes]:
@@ -71,14 +75,21 @@ class ResultCache:
         while True:
             found = _opened(path)
             if found is not None:
+                self._count("joined" if at else "hit")
                 with found[0] as file:
                     yield from _rest(file, at)
                 return
-            making = self._begin(path, make) or self._making.get(path)
+            making = self._begin(path, make)
+            if making is not None:
+                self._count("miss")
+            making = making or self._making.get(path)
             with suppress(FileNotFoundError), open(_part_of(path), "rb", buffering=0) as part:
                 at = yield from _grown(part, making, at)
             if making is not None and making.error is not None:
                 raise making.error
+
+    def _count(self, result: str) -> None:
+        metrics.CACHE_REQUESTS.add(self.directory.name, result)
 
     def _path(self, name: str) -> Path:
         return self.directory / (self._boot + name)

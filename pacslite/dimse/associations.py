@@ -15,15 +15,16 @@ import select
 import socket
 import struct
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from pacslite import logs
+from pacslite import logs, metrics, tracing
 from pacslite.core.callers import Caller, Callers
-from pacslite.dimse import audit, commands, pdus
+from pacslite.dimse import audit, commands, observation, pdus
 from pacslite.dimse.commands import Command
 from pacslite.dimse.contexts import Context
 from pacslite.dimse.pdus import (
@@ -84,6 +85,7 @@ class Association:
         self._context_id = 0
         self._data_left = self._cancelled = False
         self._message_id = 0
+        self._final_status: int | None = None
         self._lock = threading.Lock()
         self._busy = self._stopping = False
         self._idle_work: deque[Callable[[], None]] = deque()
@@ -166,6 +168,7 @@ class Association:
         agreed = result if isinstance(result, Refused) else result.agreed
         self.calling_aet, self.called_aet = agreed.calling_aet, agreed.called_aet
         if isinstance(result, Refused):
+            metrics.ASSOCIATIONS.add("rejected")
             audit.rejected(self, result.why)
             return result.answer, f"rejected: {result.why}"
         self._caller, agreed = result.caller, result.agreed
@@ -173,6 +176,7 @@ class Association:
         self._reader = PduReader(self._sock, settings.max_pdu_bytes, settings.network_timeout_s)
         audit.opened(self)
         self.send(agreed.answer)
+        metrics.ASSOCIATIONS.add("accepted")
         _log.debug("association accepted", extra=self._who())
         return None
 
@@ -194,7 +198,8 @@ class Association:
     def _serve_message(self) -> None:
         request = self._read_request()
         try:
-            self._serve(request)
+            with tracing.entry("dimse " + observation.name_of(request.command.field), {}, association_id=self.id):
+                self._serve(request)
         finally:
             with self._lock:
                 self._busy = False
@@ -231,6 +236,7 @@ class Association:
 
     def _serve(self, request: Request) -> None:
         service = self._services.get(request.command.field)
+        began, self._final_status = time.perf_counter(), None
         try:
             if service is not None:
                 if right := commands.RIGHTS.get(request.command.field):
@@ -243,6 +249,8 @@ class Association:
         # The adapter's one catch: whatever a request met is answered with a status, and the association goes on.
         except Exception as error:  # noqa: BLE001
             self._refuse(request, error)
+        finally:
+            observation.note(request.command.field, self._final_status, time.perf_counter() - began)
 
     def _serve_unknown(self, request: Request) -> None:
         field = request.command.field
@@ -333,6 +341,7 @@ class Association:
         """
         for _ in self.fragments():
             pass
+        self._final_status = status
         name = f"{request.command.field:04X}:{status:04X}"
         self.answered[name] = self.answered.get(name, 0) + 1
         audit.answered(self, request.command.field, status)

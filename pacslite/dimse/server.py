@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from pacslite import metrics
 from pacslite.core import peers
 from pacslite.core.callers import Authenticate, Callers
 from pacslite.dimse import audit, commands, commitment, commitment_reports, echo, find, get, lobby, move, pdus, store, tls
@@ -121,6 +122,7 @@ class DimseServer:
             if room:
                 self._active[association] = thread
         if not room:
+            metrics.ASSOCIATIONS.add("overloaded")
             audit.turned_away(self._pacs.audit, address, "too many associations")
             _log.warning("association rejected: too many", extra={"address": address})
             self._lobby.say_goodbye(sock, address, pdus.reject_pdu(*_TOO_MANY))
@@ -140,9 +142,11 @@ class DimseServer:
 
     def _run(self, association: Association, sock: socket.socket, associate_rq: bytes) -> None:
         linger = False
+        metrics.ASSOCIATIONS_OPEN.add()
         try:
             linger = association.run(associate_rq)
         finally:
+            metrics.ASSOCIATIONS_OPEN.add(amount=-1)
             if linger:
                 self._lobby.linger(sock)
             else:

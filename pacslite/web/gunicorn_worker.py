@@ -22,6 +22,7 @@ from gunicorn import util
 from gunicorn.http import errors
 from gunicorn.workers.gthread import _DEFER, ThreadWorker
 
+from pacslite import metrics
 from pacslite.errors import Busy
 from pacslite.web.problems import http_problem
 from pacslite.web.replies import with_length
@@ -116,6 +117,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             status, detail = 500, "The server failed to answer; the log has the request id."
         else:
             _, status, detail = refusal
+            metrics.HTTP_MALFORMED.add(str(status))
             _log.info("malformed request refused", extra={**about, "reason": type(exc).__name__})
         with suppress(OSError):  # a client that has gone needs no answer
             util.write_nonblock(client, _wire(status, detail, request_id))

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pacslite import tracing
 from pacslite.errors import PacsliteError
-from pacslite.logs import bound
+from pacslite.logs import add, bound
 from pacslite.settings import Settings
 from pacslite.web.addresses import HostCheck, host_check
 from pacslite.web.encodings import check_charset, compressed, is_compressible, tag_of_gzip, takes_gzip
@@ -70,12 +71,26 @@ class Site:
 
     def answer(self, request: Request, route: Route, arguments: Mapping[str, str]) -> Reply:
         """What the handler replies, or the problem it ended in; never raises."""
+        request.environ["pacslite.route"] = route
+        if not tracing.is_on():
+            return self._answer(request, route, arguments)
+        carrier = {name: request.header(name) for name in ("traceparent", "tracestate")}
+        with tracing.entry(f"{request.method} {route.rule}", carrier, request_id=request.request_id) as span:
+            reply = self._answer(request, route, arguments)
+            span.set_attributes(
+                {"http.request.method": request.method, "http.route": route.rule, "http.response.status_code": reply.status}
+            )
+        return reply
+
+    def _answer(self, request: Request, route: Route, arguments: Mapping[str, str]) -> Reply:
         try:
             if self._check_host is not None:
                 self._check_host(request.environ)
             if request.method != "OPTIONS":  # what there is, anybody may ask (PS3.18 8.9, Fetch 3.2)
                 for hook in self.before:
                     hook(self.pacs, request, route)
+                if request.actor:
+                    add(actor=request.actor)
             reply = route.handler(self.pacs, request, **arguments)
             return self._recorded(request, route, arguments, _finished(request, reply) if request.method in ("GET", "HEAD") else reply)
         except Exception as error:  # noqa: BLE001 - the edge: whatever it is becomes an answer

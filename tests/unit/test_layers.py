@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[2] / "pacslite"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
-BASE = frozenset({"settings", "errors", "error_map", "logs", "resources", "run_state", "pacslite"})
+BASE = frozenset({"settings", "errors", "error_map", "logs", "metrics", "resources", "run_state", "tracing", "pacslite"})
 FOUNDATIONS = frozenset({"catalog", "storage", "codec", "webclient", "rates"})
 ADAPTERS = frozenset({"dimse", "dicomweb", "files", "admin", "ui"})
 # What each part may import, besides itself and the base. `dicom` is there for everybody.
@@ -59,6 +59,8 @@ OWNERS = {
     "click": {"cli"},
     "argon2": {"core"},
     "jwt": {"core"},
+    "prometheus_client": {"metrics", "roles"},
+    "opentelemetry": {"tracing"},
 }
 
 
