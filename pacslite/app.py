@@ -170,7 +170,7 @@ def routes() -> list[Route]:
     from pacslite.ui import viewer
     from pacslite.web import app as _  # noqa: F401 - Flask too is loaded here, once for all workers
 
-    return [*DICOMWEB, *admin.routes(), *ui.routes(page)]
+    return [*DICOMWEB, *admin.routes(), *viewer.ROUTES]
 
 
 def _routes_of(settings: Settings) -> list[Route]:
