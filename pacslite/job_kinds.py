@@ -20,6 +20,7 @@ KINDS: dict[str, str] = {
     "peer.retrieve": "pacslite.core.remote_retrieve:RETRIEVE",
     "peer.store": "pacslite.core.remote_store:STORE",
     "peer.commit": "pacslite.core.remote_commit:COMMIT",
+    "audit.verify": "pacslite.core.audit_upkeep:HANDLER",
 }
 """Where the handler of a kind is: module and name."""
 

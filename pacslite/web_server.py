@@ -92,6 +92,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
 def run(settings: Settings, status: Status, listen_fd: int | None) -> None:
     """Serves until SIGTERM; tells `status` of every worker that serves or has ended."""
     from pacslite import app, roles
+    from pacslite.core import audit
 
     values = options(settings)
     if listen_fd is not None:
@@ -104,8 +105,11 @@ def run(settings: Settings, status: Status, listen_fd: int | None) -> None:
     def post_worker_init(worker: Any) -> None:
         status.ready()
 
+    def worker_exit(server: Any, worker: Any) -> None:
+        audit.close_all()
+
     def child_exit(server: Any, worker: Any) -> None:
         status.gone(worker.pid)
 
-    values |= {"post_fork": post_fork, "post_worker_init": post_worker_init, "child_exit": child_exit}
+    values |= {"post_fork": post_fork, "post_worker_init": post_worker_init, "child_exit": child_exit, "worker_exit": worker_exit}
     _Server(values, lambda: app.web_application(settings)).run()

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pacslite.settings import Settings
 
 JOURNAL_INTERVAL_S = 2
+AUDIT_INTERVAL_S = 2
+VERIFY_INTERVAL_S = 24 * 3600
 CHECKPOINT_INTERVAL_S = 5
 COMMITMENT_INTERVAL_S = 1
 ERASE_INTERVAL_S = 60
@@ -112,16 +114,21 @@ def _do(pacs: Pacs, task: Task) -> None:
 
 def tasks_of(pacs: Pacs) -> tuple[Task, ...]:
     """What this release does in the background."""
-    from pacslite.core import jobs, search_index
+    from pacslite.core import audit_chain, audit_upkeep, jobs, search_index
     from pacslite.core.erasure import erase_doomed
     from pacslite.core.journal import Journal
     from pacslite.core.totals import Totals
     from pacslite.dimse import commitment
 
     totals = Totals(pacs.store.name)
+    anchor = audit_chain.anchor_of(pacs.settings.data)
     journal, grace_s, sweep_s = Journal(pacs.store, pacs.spool), pacs.settings.removal_grace_s, pacs.settings.sweep_interval_s
     return (
         Task("journal.write", JOURNAL_INTERVAL_S, lambda p: journal.write_new(p.catalog), at_end=True),
+        Task("audit.chain", AUDIT_INTERVAL_S, lambda p: audit_chain.advance(p.catalog, anchor), at_end=True),
+        Task("audit.send", AUDIT_INTERVAL_S, audit_upkeep.send, calls_peers=True),
+        Task("audit.close", PRUNE_INTERVAL_S, audit_upkeep.close_old, is_long=True),
+        Task("audit.verify", VERIFY_INTERVAL_S, audit_upkeep.verify, is_long=True),
         Task("catalog.checkpoint", CHECKPOINT_INTERVAL_S, lambda p: p.catalog.checkpoint()),
         Task("metrics.totals", TOTALS_INTERVAL_S, lambda p: totals.go_on(p.catalog)),
         Task("commitment.report", COMMITMENT_INTERVAL_S, commitment.report_due, calls_peers=True),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pacslite.admin import auth, changes, description, health, jobs, metrics, peers, remote, studies, tokens, users
+from pacslite.admin import audit, auth, changes, description, health, jobs, metrics, peers, remote, studies, tokens, users
 from pacslite.web.messages import Route
 from pacslite.web.operations import Operation
 from pacslite.web.operations import routes as routes_of
@@ -15,6 +15,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *jobs.OPERATIONS,
     *changes.OPERATIONS,
     *studies.OPERATIONS,
+    *audit.OPERATIONS,
     *auth.OPERATIONS,
     *users.OPERATIONS,
     *tokens.OPERATIONS,

@@ -128,7 +128,8 @@ def head(conn: Connection) -> Head | None:
 def chain(conn: Connection, more: Sequence[Event] = ()) -> list[Entry]:
     """Give pending events, some hundred at most, and `more` their places; the new entries. Under `CHAIN_KEYS`."""
     rows = conn.execute(select(pending_table.c.id, pending_table.c.payload).order_by(pending_table.c.id).limit(_AT_ONCE)).all()
-    events = [*(_unpacked(payload) for _, payload in rows), *more]
+    now = now_text()
+    events = [*(_unpacked(payload) for _, payload in rows), *(replace(event, at=event.at or now) for event in more)]
     if not events:
         return []
     patients = _patients(conn, events)
@@ -152,7 +153,6 @@ def hash_of(seq: int, row: Mapping[str, Any], previous: str) -> str:
 
 def _row(event: Event) -> dict[str, Any]:
     values: dict[str, Any] = {name: getattr(event, name) for name in (*_TEXTS, "request_id", "actor_id", "patient_id")}
-    values["at"] = event.at or now_text()
     values["detail"] = json.dumps(dict(event.detail), ensure_ascii=False, sort_keys=True) if event.detail else ""
     return values
 
@@ -189,6 +189,12 @@ def page(conn: Connection, wanted: Filter, before: int | None, limit: int) -> li
     statement = _READ.where(*_conditions(wanted)).order_by(event_table.c.seq.desc()).limit(limit)
     if before is not None:
         statement = statement.where(event_table.c.seq < before)
+    return [_entry(row) for row in conn.execute(statement)]
+
+
+def page_after(conn: Connection, wanted: Filter, seq: int, limit: int) -> list[Entry]:
+    """Entries that fit, oldest first, from behind a number on."""
+    statement = _READ.where(*_conditions(wanted), event_table.c.seq > seq).order_by(event_table.c.seq).limit(limit)
     return [_entry(row) for row in conn.execute(statement)]
 
 
@@ -253,11 +259,11 @@ def newest_of(conn: Connection, action: str) -> Entry | None:
 def _entry(row: Sequence[Any]) -> Entry:
     seq, *values, found = row
     named = dict(zip(_COLUMNS, values, strict=True))
-    named["detail"] = _parsed(named["detail"])
+    named["detail"] = parsed_detail(named["detail"])
     return Entry(seq, Event(**named), found)
 
 
-def _parsed(detail: str) -> Mapping[str, Any]:
+def parsed_detail(detail: str) -> Mapping[str, Any]:
     """The detail of an entry; what somebody has made unreadable is shown as it is."""
     if not detail:
         return {}

@@ -25,6 +25,7 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {
     "samples": ("intake", "samples", "Take in a small sample made by the program."),
     "peer": ("peers", "peer", "Keep the known peers; query them, retrieve from them, send to them."),
     "peers": ("peers", "peer", "The same as peer."),
+    "audit": ("audit", "audit", "Look at the audit log, verify that nobody has changed it, export it."),
     "jobs": ("jobs", "jobs", "Look at work in the background, cancel it, run it again."),
     "migrate": ("upkeep", "migrate", "Create the catalog or bring it to this release's schema."),
     "verify": ("upkeep", "verify", "Compare the catalog with the storage."),

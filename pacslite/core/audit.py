@@ -27,7 +27,20 @@ if TYPE_CHECKING:
 
     from pacslite.catalog.database import Catalog
 
-__all__ = ["FAILED", "REFUSED", "SUCCESS", "Entry", "Event", "Filter", "Recorder", "note", "outcome_of_status", "page", "record"]
+__all__ = [
+    "FAILED",
+    "REFUSED",
+    "SUCCESS",
+    "Entry",
+    "Event",
+    "Filter",
+    "Recorder",
+    "close_all",
+    "note",
+    "outcome_of_status",
+    "page",
+    "record",
+]
 
 SUCCESS, REFUSED, FAILED = "success", "refused", "failed"
 _log = logging.getLogger(__name__)
@@ -75,10 +88,7 @@ class Recorder:
         self._writer: threading.Thread | None = None
         self._wake = threading.Event()
         self._closed = False
-        # A process that ends in order has counts to write.
-        reference = weakref.ref(self)
-        self._at_exit = lambda: _close(reference)
-        atexit.register(self._at_exit)
+        _recorders.add(self)
 
     def record(self, event: Event, *, later: bool = False) -> None:
         """Record an event before it is answered; with `later` within a second, for what has other evidence.
@@ -176,7 +186,6 @@ class Recorder:
 
     def close(self) -> None:
         """Write everything; nothing is put off any more."""
-        atexit.unregister(self._at_exit)
         with self._lock:
             if self._closed:
                 return
@@ -210,7 +219,11 @@ def _counted(window: _Window) -> Event:
     return replace(window.event, detail=detail, at=now_text())
 
 
-def _close(reference: weakref.ReferenceType[Recorder]) -> None:
-    recorder = reference()
-    if recorder is not None:
+_recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()
+
+
+@atexit.register
+def close_all() -> None:
+    """Write everything that recorders of this process hold; a process that ends in order calls it."""
+    for recorder in list(_recorders):
         recorder.close()

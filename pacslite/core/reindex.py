@@ -20,10 +20,12 @@ from typing import IO, TYPE_CHECKING, Protocol, TypeVar
 
 from pacslite.catalog import changes, deletions, instances, inventory
 from pacslite.catalog.arrival import NewBlob
+from pacslite.catalog.audit import Event
 from pacslite.catalog.changes import Kind, Origin
 from pacslite.catalog.deletions import Target
 from pacslite.catalog.instances import AsOf, Intent
 from pacslite.catalog.statements import now_text, time_text
+from pacslite.core import audit_chain
 from pacslite.core.ingest import arrival_of, read_limits
 from pacslite.core.journal import Entry, Journal
 from pacslite.core.stocktaking import Progress, as_file, take_stock
@@ -142,6 +144,8 @@ class _Reindexing:
             rebuilding = inventory.is_rebuilding(conn)
         if not rebuilding:
             self._journal.write_new(self._catalog)  # what this catalog knows is not thrown away
+            audit_chain.advance(self._catalog, audit_chain.anchor_of(self._settings.data))
+        audit_chain.begin_rebuilding(self._catalog)
         self._catalog.write(lambda conn: inventory.begin_rebuilding(conn, now_text()))
         self._total = sum(1 for _ in self._store.list(RADIOLOGY))
         self._find_repairs()
@@ -149,6 +153,7 @@ class _Reindexing:
         self._take_the_rest()
         self._report.missing = list(islice((key for of_study in self._lost.values() for key in of_study), _LISTED))
         self._catalog.write(inventory.end_rebuilding)
+        audit_chain.end_rebuilding(self._catalog, Event(audit_chain.REBUILT, object_type="catalog", protocol="cli"))
         self._keep_journal_in_step()
         return self._report
 
