@@ -364,6 +364,11 @@ class Association:
         """Do this, in the thread of the association, when nothing of the peer waits to be read; never once it has ended."""
         self._idle_work.append(work)
 
+    @property
+    def owes(self) -> int:
+        """How much is to be done yet when nothing of the peer waits, or was done and is not answered."""
+        return len(self._idle_work) + len(self.expected)
+
     def invoke(self, context: Context, command: Callable[[int], bytes], data_set: bytes) -> int:
         """Send a request of ours; its message id, which is given to `command`. The response comes as any message does."""
         self._own_message_id = self._own_message_id % 0xFFFF + 1

@@ -34,6 +34,8 @@ _CONTEXT_ID = _MESSAGE_ID = 1
 # PS3.7 10.1.4.1.10 and annex C.
 _PROCESSING_FAILURE, _INVALID_ARGUMENT, _RESOURCE_LIMITATION = 0x0110, 0x0115, 0x0213
 _NO_SUCH_INSTANCE, _NO_SUCH_CLASS, _NO_SUCH_ACTION = 0x0112, 0x0118, 0x0123
+# Reports that a requester who does not listen, or does not answer, may have us keep in memory.
+_MOST_OWED = 64
 
 
 class _Interrupted(Exception):
@@ -45,6 +47,8 @@ def serve(association: Association, request: Request) -> None:
     pacs, requester = association.pacs, association.calling_aet
     try:
         refusal = _refusal(request)
+        if refusal is None and association.owes > _MOST_OWED:
+            refusal = _RESOURCE_LIMITATION, f"more than {_MOST_OWED} requests of this association are not reported yet"
         if refusal is not None:
             association.respond(request, *refusal)
             return

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 _FIND, _MOVE, _GET = commands.C_FIND_RQ, commands.C_MOVE_RQ, commands.C_GET_RQ
 _PENDING = frozenset({commands.PENDING, commands.PENDING_WARNING})
+# Matches of one query are kept up to this size; a peer that goes on after a C-CANCEL is listened to for so long.
+_MAX_MATCHES_BYTES, _CANCEL_S = 128 * 1024**2, 5.0
 # A peer may work long at one sub-operation of a C-MOVE without a word; what happens is looked at in between.
 _MOVE_SILENCE_S, _LOOK_S = 900.0, 0.5
 # An archive may report on the association of the request; it is given this long.
@@ -83,19 +85,22 @@ class DimseArchive:
             syntax = association.accepted[context_id]
             identifier = encode_identifier(question(level, dict.fromkeys(fields, "") | dict(keys)), syntax)
             send_request(association, context_id, _FIND, model, identifier)
-            truncated = False
+            truncated, size, give_up_at = False, 0, float("inf")
             while True:
                 _, response = association.next_message()
                 status = status_of(response, _FIND)
                 if status not in _PENDING:
                     break
                 data = association.data_set()
-                if len(records) < limit:
+                size += len(data)
+                if len(records) < limit and size <= _MAX_MATCHES_BYTES:
                     records.append(decode_record(data, syntax))
                 elif not truncated:
-                    truncated = True
+                    truncated, give_up_at = True, time.monotonic() + _CANCEL_S
                     association.send(pdus.encode_message(context_id, cancel_rq(), None, association.max_pdu_bytes))
-        if status != commands.SUCCESS and not (truncated and status == commands.CANCELLED):
+                elif time.monotonic() >= give_up_at:
+                    break
+        if status != commands.SUCCESS and not (truncated and status in (commands.CANCELLED, *_PENDING)):
             raise PeerError(f"{self._where}: C-FIND was answered with status {status:04X}H{comment_of(response)}")
         return Found(tuple(records), truncated)
 

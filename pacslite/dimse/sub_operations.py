@@ -24,7 +24,7 @@ from pacslite.storage.blob_store import BlobStore
 
 # In this order, when the receiver does not take what is stored. Nothing is made that loses something: that would be another
 # instance (PS3.3 C.7.6.1.1.5) than the one the request names.
-_TARGETS = (EXPLICIT, IMPLICIT, BIG_ENDIAN, DEFLATED, *sorted(REVERSIBLE - NATIVE))
+TARGETS = (EXPLICIT, IMPLICIT, BIG_ENDIAN, DEFLATED, *sorted(REVERSIBLE - NATIVE))
 _MOST = 0xFFFF
 # Warnings of the Storage Service (PS3.4 B.2.3) and general ones (PS3.7 annex C): B000 to BFFF, and these.
 _WARNINGS = frozenset({0x0001, 0x0107, 0x0116})
@@ -206,7 +206,7 @@ def _route(
 ) -> tuple[int, str] | str:
     if not syntaxes:
         return f"SOP class not accepted: {sop_class_uid}"
-    for target in (*preferred, transfer_syntax_uid, *_TARGETS):
+    for target in (*preferred, transfer_syntax_uid, *TARGETS):
         if target in syntaxes and is_possible(transfer_syntax_uid, target):
             return syntaxes[target], target
     return f"transfer syntax not accepted: {transfer_syntax_uid}"

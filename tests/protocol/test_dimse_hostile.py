@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pacslite.catalog.peers import Peer as KnownPeer
-from pacslite.dimse import commands, pdus
+from pacslite.core import peers
+from pacslite.dicom.attributes import Level
+from pacslite.dimse import commands, pdus, remote
+from pacslite.dimse.contexts import COMMITMENT, COMMITMENT_INSTANCE
 from pacslite.dimse.peers import echo
 from pacslite.dimse.user_identity import split
 from pacslite.errors import PeerError
-from tests.support.dimse import IMPLICIT_LE, STUDY_ROOT_FIND, Listener, Peer, associate_rq, find_rq
+from tests.support.dimse import CT, IMPLICIT_LE, STUDY_ROOT_FIND, Listener, Peer, associate_rq, find_rq, uid_value
 from tests.support.retrieval import retrieving
 
 
@@ -109,3 +114,48 @@ def test_a_peer_whose_command_set_has_no_end_is_hung_up_on() -> None:
 
     with a_peer(talk) as peer, pytest.raises(PeerError, match="command set too long"):
         echo(peer, "PACSLITE")
+
+
+def test_a_peer_that_goes_on_with_matches_after_a_cancel_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checklist 124: as SCU: C-CANCEL when there are more matches than wanted; a peer that does not heed it does not hold us."""
+    match = struct.pack("<HHI", 0x0020, 0x000D, 6) + b"1.2.3\0"
+    command = commands.encode_response(commands.Command({0x0100: b"\x20\0", 0x0110: b"\1\0"}), commands.PENDING, data_set=True)
+    cancelled = threading.Event()
+
+    def talk(sock: socket.socket) -> None:
+        sock.settimeout(20)
+        while True:
+            # The command field of a C-CANCEL-RQ.
+            if select.select([sock], [], [], 0)[0] and b"\xff\x0f" in sock.recv(65536):
+                cancelled.set()
+            sock.sendall(pdus.encode_message(1, command, match, 0))
+
+    monkeypatch.setattr(remote, "_CANCEL_S", 0.2)
+    with retrieving(tmp_path) as listener, a_peer(talk) as peer:
+        peers.put(listener.pacs.catalog, peer)
+        with listener.pacs.remote(peer) as archive:
+            found = archive.find(Level.STUDY, {"PatientID": "1"}, ("StudyInstanceUID",), 3)
+    assert (len(found.records), found.truncated, cancelled.is_set()) == (3, True, True)
+
+
+def test_requests_for_commitment_whose_reports_are_not_answered_are_bounded(listener: Listener) -> None:
+    """Checklist 130: 0213H when too many of one association are open."""
+    with listener.peer() as peer:
+        peer.associate([(COMMITMENT, (IMPLICIT_LE,))], calling="DEAF")
+        statuses: list[int] = []
+        for number in range(80):
+            reference = b"".join(element(tag, uid) for tag, uid in ((0x00081150, CT), (0x00081155, "1.2.3")))
+            item = struct.pack("<HHI", 0xFFFE, 0xE000, len(reference)) + reference
+            data = element(0x00081195, f"1.2.77.{number}") + struct.pack("<HHI", 0x0008, 0x1199, len(item)) + item
+            rq: dict[int, bytes | int] = {0x0003: uid_value(COMMITMENT), 0x0100: 0x0130, 0x0110: number + 1, 0x0800: 1}
+            peer.request(1, {**rq, 0x1001: uid_value(COMMITMENT_INSTANCE), 0x1008: 1}, data)
+            while (response := peer.response()[0]).field != 0x8130:
+                pass  # a report
+            statuses.append(response.number(commands.STATUS))
+    assert statuses[:60] == [commands.SUCCESS] * 60
+    assert statuses[-1] == 0x0213
+
+
+def element(tag: int, uid: str) -> bytes:
+    value = uid_value(uid)
+    return struct.pack("<HHI", tag >> 16, tag & 0xFFFF, len(value)) + value
