@@ -128,10 +128,30 @@ def build_catalog(settings: Settings) -> Catalog:
 
 
 def migrate(settings: Settings) -> None:
-    """Brings the catalog to this release's schema, under a lock."""
+    """Brings the catalog to this release's schema, under a lock; makes the first administrator if the settings name one."""
+    from pacslite.core.accounts import Accounts
+
     catalog = build_catalog(settings)
     try:
         catalog.migrate()
+        if settings.auth:
+            from pacslite.core import users
+
+            accounts = Accounts(settings, catalog)
+            _ = accounts.keys  # made here, or found to be wrong, before anybody needs them
+            users.first_administrator_of_settings(accounts)
+    finally:
+        catalog.close()
+
+
+def first_administrator(settings: Settings) -> tuple[str, str] | None:
+    """Makes the first administrator when there is no account: name and password; None when there is one."""
+    from pacslite.core import users
+    from pacslite.core.accounts import Accounts
+
+    catalog = build_catalog(settings)
+    try:
+        return users.first_administrator(Accounts(settings, catalog), settings.admin_password)
     finally:
         catalog.close()
 

@@ -17,15 +17,15 @@ _PAUSE_S = 0.05
 
 
 def check_loopback(settings: Settings) -> None:
-    """Refuses a web address that others can reach, since nobody can log in yet; raises ConfigurationError.
+    """Refuses a web address that others can reach when nobody has to log in; raises ConfigurationError.
 
     DICOM listens anywhere: callers from elsewhere are held to `dicom_unknown_callers` and the known peers.
     """
     address = settings.http
-    if not address.is_loopback:
+    if not settings.auth and not address.is_loopback:
         raise ConfigurationError(
-            f"http: {address.text} can be reached from other machines, and this release has no accounts to protect it; "
-            f"use a loopback address such as 127.0.0.1:{address.port}"
+            f"http: {address.text} can be reached from other machines, and nobody has to log in (--no-auth, auth = off); "
+            f"use a loopback address such as 127.0.0.1:{address.port}, or let users log in"
         )
 
 

@@ -78,13 +78,14 @@ def stop_event() -> threading.Event:
 def run_dimse(assignment: Assignment, status: Status) -> None:
     """The DICOM listener, until SIGTERM."""
     from pacslite import app
+    from pacslite.core.dicom_logins import DicomLogins
     from pacslite.dimse.server import DimseServer
 
     stop = stop_event()
     pacs = app.build(assignment.settings)
     pacs.catalog.check_revision()
     app.observe(assignment.settings, "dimse")
-    server = DimseServer(assignment.settings, pacs)
+    server = DimseServer(assignment.settings, pacs, DicomLogins(pacs.accounts))
     server.start()
     status.ready()
     stop.wait()

@@ -10,7 +10,7 @@ import io
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +20,11 @@ from pacslite.errors import PacsliteError, StorageError
 if TYPE_CHECKING:
     from pacslite.app import Pacs
     from pacslite.settings import Address
+    from pacslite.web.messages import Request, Route
 
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _TIMEOUT_S = 20.0
+_TOKEN_SECONDS = 300
 
 
 class SelftestError(PacsliteError):
@@ -142,7 +144,7 @@ def _through_wsgi(pacs: Pacs, path: str) -> bytes:
     environ: dict[str, Any] = {"PATH_INFO": path, "HTTP_ACCEPT": "application/dicom", "REMOTE_ADDR": "127.0.0.1"}
     setup_testing_defaults(environ)
     statuses: list[str] = []
-    answer = create(pacs, app.routes())(environ, lambda status, headers, *_: statuses.append(status))
+    answer = create(pacs, app.routes(), (_act_as_local,))(environ, lambda status, headers, *_: statuses.append(status))
     try:
         content = b"".join(answer)
     finally:
@@ -152,6 +154,13 @@ def _through_wsgi(pacs: Pacs, path: str) -> bytes:
     if statuses != ["200 OK"]:
         raise SelftestError(f"retrieval answered {statuses[0]}")
     return content
+
+
+def _act_as_local(pacs: Pacs, request: Request, route: Route) -> None:
+    """Whoever can read the settings of the server may test it."""
+    from pacslite.core.access import LOCAL_ADMIN
+
+    request.principal = LOCAL_ADMIN
 
 
 def _clean_up(pacs: Pacs, made: Synthetic) -> str:
@@ -172,24 +181,30 @@ def _clean_up(pacs: Pacs, made: Synthetic) -> str:
 
 def of_server(pacs: Pacs, http: Address, dicom: Address, keep: bool) -> Iterator[Step]:
     """The round trip through a running server: in over DIMSE, found and fetched over DICOMweb."""
+    from pacslite.core.access import Right
+    from pacslite.core.users import passing_token
     from pacslite.dimse import send
 
     made = synthetic()
     base = f"http://{http.text}"
     settings = pacs.settings
     peer = send.Receiver(settings.aet, dicom.host, dicom.port, tls=settings.dicom_tls == settings.dicom)
+    token = ExitStack()
     try:
+        secret = token.enter_context(passing_token(pacs.accounts, "selftest", frozenset({Right.DICOMWEB_READ}), _TOKEN_SECONDS))
+        login = {"Authorization": f"Bearer {secret}"}
         yield "echo", f"C-ECHO answered in {send.echo(peer, settings.aet, security=settings) * 1000:.0f} ms by {peer.aet} at {dicom.text}"
         send.store(peer, made.file, settings.aet, settings)
         yield "store over DIMSE", f"instance {made.sop_instance_uid}"
-        found = _fetch(f"{base}/dicom-web/studies?StudyInstanceUID={made.study_instance_uid}", Accept="application/dicom+json")
+        found = _fetch(f"{base}/dicom-web/studies?StudyInstanceUID={made.study_instance_uid}", Accept="application/dicom+json", **login)
         if made.study_instance_uid.encode() not in found:
             raise SelftestError("the study was stored and is not found")
         yield "find over DICOMweb", f"study {made.study_instance_uid}"
-        content = _fetch(base + made.path, Accept="application/dicom")
+        content = _fetch(base + made.path, Accept="application/dicom", **login)
         if not content.endswith(made.file[-256:]):
             raise SelftestError("what was fetched is not what was stored")
         yield "retrieve over DICOMweb", f"{len(content)} bytes"
     finally:
+        token.close()
         removed = "kept, as asked" if keep else _clean_up(pacs, made)
     yield "clean up", removed

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 from pacslite import __version__, listeners, roles, run_state
 from pacslite.errors import PacsliteError, Unavailable
@@ -34,6 +34,7 @@ _BACKOFF_S = (0.0, 0.25, 1.0, 2.0, 5.0, 10.0, 30.0)
 _STABLE_AFTER_S = 60.0
 _EXIT_STOPPED, _EXIT_USELESS = 0, 3
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
@@ -280,14 +281,14 @@ class Supervisor:
                 child.process = None
 
 
-def in_child(work: Callable[[], None]) -> None:
-    """Does work in a forked process and raises here what it raises; the memory of what it imports goes with it."""
+def in_child(work: Callable[[], T]) -> T:
+    """What work gives, done in a forked process, or raises what it raises; the memory of what it imports goes with it."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
         told = False
         try:
-            os.write(writer, pickle.dumps(_error_of(work)))
+            os.write(writer, pickle.dumps(_outcome_of(work)))
             told = True
         finally:
             if not told:
@@ -299,17 +300,18 @@ def in_child(work: Callable[[], None]) -> None:
     os.waitpid(pid, 0)
     if not outcome:
         raise Unavailable("the preparation of the catalog broke off")
-    error = pickle.loads(outcome)
+    result, error = pickle.loads(outcome)
     if error is not None:
         raise error
+    made: T = result
+    return made
 
 
-def _error_of(work: Callable[[], None]) -> PacsliteError | None:
+def _outcome_of(work: Callable[[], T]) -> tuple[T | None, PacsliteError | None]:
     try:
-        work()
+        return work(), None
     except PacsliteError as error:
-        return error
-    return None
+        return None, error
 
 
 @contextlib.contextmanager

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from pacslite.core import logins
 from pacslite.core.access import Right
 from pacslite.core.accounts import Recognized
-from pacslite.errors import Conflict, Unauthenticated
+from pacslite.core.audit import REFUSED, SUCCESS, Event, record
+from pacslite.errors import Conflict, TooManyRequests, Unauthenticated
 from pacslite.web.authentication import (
     browser_login_of,
     check_same_origin,
@@ -76,7 +79,10 @@ def login(pacs: Pacs, request: Request) -> Reply:
     """Access and refresh token for name and password."""
     _check_on(pacs)
     form = parse(LoginForm, request)
-    return _tokens(logins.login(pacs.accounts, form.username, form.password, request.address))
+    with _recorded(pacs, request, form.username):
+        pacs.limits.login(form.username, request.address)
+        pair = logins.login(pacs.accounts, form.username, form.password, request.address)
+    return _tokens(pair)
 
 
 def refresh(pacs: Pacs, request: Request) -> Reply:
@@ -102,8 +108,9 @@ def begin_session(pacs: Pacs, request: Request) -> Reply:
     _check_on(pacs)
     check_same_origin(request)
     form = parse(LoginForm, request)
-    begun = logins.begin_browser_login(pacs.accounts, form.username, form.password, request.address)
-    request.principal = begun.recognized.principal
+    with _recorded(pacs, request, form.username):
+        pacs.limits.login(form.username, request.address)
+        begun = logins.begin_browser_login(pacs.accounts, form.username, form.password, request.address)
     return json_reply(_view(begun.recognized), headers=[session_cookie(request, begun, pacs.settings.session_seconds)])
 
 
@@ -116,6 +123,21 @@ def end_session(pacs: Pacs, request: Request) -> Reply:
     """Ends the login of the cookie."""
     logins.logout(pacs.accounts, _login_of_browser(pacs, request).principal, None)
     return Reply(204, [no_session_cookie(request), ("Cache-Control", "no-store")])
+
+
+@contextmanager
+def _recorded(pacs: Pacs, request: Request, username: str) -> Iterator[None]:
+    """Puts a login on record, a failed one under the name that was tried."""
+    event = Event(
+        "auth.login", SUCCESS, username, object_type="auth", address=request.address, request_id=request.request_id, protocol="http"
+    )
+    request.is_recorded = True
+    try:
+        yield
+    except (Unauthenticated, TooManyRequests) as error:
+        record(pacs.catalog, replace(event, outcome=REFUSED, detail={"status": 429 if isinstance(error, TooManyRequests) else 401}))
+        raise
+    record(pacs.catalog, event)
 
 
 def _login_of_browser(pacs: Pacs, request: Request) -> Recognized:

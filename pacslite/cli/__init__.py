@@ -27,6 +27,7 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {
     "peers": ("peers", "peer", "The same as peer."),
     "audit": ("audit", "audit", "Look at the audit log, verify that nobody has changed it, export it."),
     "jobs": ("jobs", "jobs", "Look at work in the background, cancel it, run it again."),
+    "user": ("users", "user", "Keep the accounts of users."),
     "migrate": ("upkeep", "migrate", "Create the catalog or bring it to this release's schema."),
     "verify": ("upkeep", "verify", "Compare the catalog with the storage."),
     "reindex": ("upkeep", "reindex", "Rebuild the catalog from the storage alone."),

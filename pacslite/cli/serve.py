@@ -57,29 +57,26 @@ def serve(
 
 def run(settings: Settings, scope: str, as_json: bool, epilog: str = "") -> int:
     """Checks, migrates, supervises; the exit code."""
-    import logging
-
     from pacslite import app, listeners, logs
     from pacslite.supervisor import Supervisor, in_child
 
     logs.configure(settings.log_level)
     listeners.check_loopback(settings)
-    if settings.auth:
-        logging.getLogger(__name__).warning(
-            "this release has no accounts yet: nobody is asked to log in; the web is for this machine alone; --no-auth says the same"
-        )
     app.prepare_directories(settings)
     in_child(lambda: app.migrate(settings))
 
     def announce(state: RunState) -> None:
-        text = json.dumps({"event": "ready", **dataclasses.asdict(state)}) if as_json else _told(state, settings)
+        # Made when it can be told: whoever does not see it printed has not got it.
+        made = in_child(lambda: app.first_administrator(settings)) if settings.auth and state.http else None
+        first = {"first_administrator": {"username": made[0], "password": made[1]}} if made else {}
+        text = json.dumps({"event": "ready", **dataclasses.asdict(state), **first}) if as_json else _told(state, settings, made)
         click.echo(text + ("" if as_json else epilog))
         sys.stdout.flush()
 
     return Supervisor(settings, scope, announce).run()
 
 
-def _told(state: RunState, settings: Settings) -> str:
+def _told(state: RunState, settings: Settings, first: tuple[str, str] | None) -> str:
     lines = [f"pacslite {state.version} serves {settings.data}"]
     if state.http:
         base = settings.public_url or f"http://{state.http}"
@@ -88,4 +85,7 @@ def _told(state: RunState, settings: Settings) -> str:
         lines.append(f"  DICOM      {state.aet} at {state.dicom}")
     if state.dicom_tls:
         lines.append(f"  DICOM TLS  {state.aet} at {state.dicom_tls}")
+    if first:
+        said = f"  The first administrator is {first[0]!r} with the password  {first[1]}"
+        lines += ["", said, "  It is shown this once; change it after the first login.", ""]
     return "\n".join([*lines, "Ctrl-C stops it."])

@@ -10,12 +10,13 @@ import logging
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from ipaddress import ip_address
 from typing import Protocol
 
 from pacslite.catalog.peers import SERVICES, Peer
+from pacslite.core.access import Principal
 from pacslite.errors import Forbidden
 from pacslite.settings import Settings
 
@@ -46,19 +47,14 @@ class UserIdentity:
     secret: str = field(default="", repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Principal:
-    """A user that was recognized; `services` are those (of `catalog.peers.SERVICES`) it may use, None for all."""
-
-    name: str
-    services: frozenset[str] | None = None
-
-
 class Authenticate(Protocol):
-    """Recognizes users; accounts provide it."""
+    """Recognizes users (`core.dicom_logins`)."""
 
     def __call__(self, identity: UserIdentity, address: str, calling_aet: str) -> Principal | None:
         """The user, None when the identity is not accepted; raises PacsliteError when that cannot be told now."""
+
+    def still(self, principal: Principal) -> Principal | None:
+        """The user as of now, None when it is one no longer."""
 
 
 class Refusal(Enum):
@@ -82,8 +78,16 @@ class CallerRefused(Exception):
 class Caller:
     """The requester of one association; one thread uses it."""
 
-    def __init__(self, aet: str, principal: Principal | None, find_peer: Callable[[str], Peer | None], *, may_be_unknown: bool) -> None:
-        self.aet, self.principal = aet, principal
+    def __init__(
+        self,
+        aet: str,
+        principal: Principal | None,
+        find_peer: Callable[[str], Peer | None],
+        *,
+        may_be_unknown: bool,
+        still: Callable[[Principal], Principal | None] = lambda principal: principal,
+    ) -> None:
+        self.aet, self.principal, self._still = aet, principal, still
         self._find_peer, self._may_be_unknown = find_peer, may_be_unknown
         self._peer: Peer | None = None
         self._looked_at = 0.0
@@ -98,8 +102,11 @@ class Caller:
         now = time.monotonic()
         if service != "store" or now - self._looked_at > _FRESH_S:
             self._peer, self._looked_at = self._find_peer(self.aet), now
+            if self.principal is not None:
+                # What was taken from the user since the association began.
+                self.principal = self._still(self.principal) or replace(self.principal, rights=frozenset())
         allowed = self._may_be_unknown if self._peer is None else _covering(service) in self._peer.allow
-        if self.principal is not None and self.principal.services is not None:
+        if self.principal is not None:
             allowed = allowed and service in self.principal.services
         if not allowed:
             raise Forbidden(f"{self.aet} may not {service}")
@@ -122,7 +129,8 @@ class Callers:
         checked = peer is not None and not is_local and self._settings.dicom_check_peer_host
         if peer is not None and checked and _plain(address) not in self._addresses(peer.host):
             raise CallerRefused(Refusal.WRONG_ADDRESS)
-        return Caller(aet, self._recognize(identity, address, aet), self._find_peer, may_be_unknown=may_be_unknown)
+        still = self._authenticate.still if self._authenticate is not None else lambda principal: principal
+        return Caller(aet, self._recognize(identity, address, aet), self._find_peer, may_be_unknown=may_be_unknown, still=still)
 
     def _recognize(self, identity: UserIdentity | None, address: str, aet: str) -> Principal | None:
         policy = self._settings.dicom_user_identity

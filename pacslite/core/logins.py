@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _WRONG = "The name or the password is wrong."
 _FORGET_FAILURES_S = 900
+_OVER_FOR_DAYS = 7
 _PATIENCE_S = 15.0
 _LONGEST_NAME = 256
 # Attempts under one name from one address come one after the other, so that good ones at the same time do not look like guesses.
@@ -47,6 +48,8 @@ class TokenPair:
     access_token: str
     expires_in: int
     refresh_token: str
+    username: str = ""
+    account_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ def username_key(username: str) -> str:
 
 def login(accounts: Accounts, username: str, password: str, address: str) -> TokenPair:
     """A new login; raises Unauthenticated, TooManyRequests, Busy."""
-    return check_password(accounts, username, password, address, lambda conn, account: _begin_pair(accounts, conn, account, address))
+    return check_password(accounts, username, password, address, lambda conn, account: begin_token_login(accounts, conn, account, address))
 
 
 def begin_browser_login(accounts: Accounts, username: str, password: str, address: str) -> BrowserLogin:
@@ -81,6 +84,14 @@ def begin_browser_session(accounts: Accounts, conn: Connection, account: Account
     credentials.add_session(conn, session, address, fingerprint(secret))
     recognized = Recognized(principal_of(account, "user", session.id), seconds_of(session.expires_at), accounts.csrf_token(session.id))
     return BrowserLogin(secret, recognized)
+
+
+def begin_token_login(accounts: Accounts, conn: Connection, account: Account, address: str) -> TokenPair:
+    """The tokens of a program whose user is known, however that came."""
+    session, refresh_token = _new_session(account, accounts.settings.refresh_token_seconds), secrets.token_urlsafe(32)
+    credentials.add_session(conn, session, address)
+    credentials.add_refresh_token(conn, fingerprint(refresh_token), session.id)
+    return TokenPair(*accounts.access_token(session), refresh_token, account.username, account.id)
 
 
 def check_password(accounts: Accounts, username: str, password: str, address: str, then: Callable[[Connection, Account], T]) -> T:
@@ -137,13 +148,6 @@ def logout(accounts: Accounts, principal: Principal | None, refresh_token: str |
         raise Unauthenticated(INVALID, invalid=True)
 
 
-def _begin_pair(accounts: Accounts, conn: Connection, account: Account, address: str) -> TokenPair:
-    session, refresh_token = _new_session(account, accounts.settings.refresh_token_seconds), secrets.token_urlsafe(32)
-    credentials.add_session(conn, session, address)
-    credentials.add_refresh_token(conn, fingerprint(refresh_token), session.id)
-    return TokenPair(*accounts.access_token(session), refresh_token)
-
-
 def _new_session(account: Account, seconds: int) -> Session:
     return Session(secrets.token_hex(16), account.id, time_text(datetime.now(UTC) + timedelta(seconds=seconds)))
 
@@ -196,3 +200,9 @@ def _turn(key: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def prune(accounts: Accounts) -> int:
+    """Forgets logins and tokens that are over for a week, and failed attempts that no longer count; how many."""
+    before = time_text(datetime.now(UTC) - timedelta(days=_OVER_FOR_DAYS))
+    return accounts.catalog.write(lambda conn: credentials.prune(conn, before))

@@ -6,15 +6,23 @@ import logging
 import re
 import secrets
 import unicodedata
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from pacslite.catalog import accounts as rows
+from pacslite.catalog import credentials
 from pacslite.catalog.accounts import Account as Account
+from pacslite.catalog.statements import now_text, time_text
 from pacslite.core import passwords
-from pacslite.core.access import Role
+from pacslite.core.access import Right, Role
+from pacslite.core.accounts import API_TOKEN_PREFIX
 from pacslite.core.logins import username_key
-from pacslite.errors import Conflict, InvalidForm, NotFound, Unauthenticated
+from pacslite.core.secret_keys import fingerprint
+from pacslite.errors import ConfigurationError, Conflict, InvalidForm, NotFound, Unauthenticated
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -157,9 +165,32 @@ def first_administrator_of_settings(accounts: Accounts) -> None:
     """The first administrator that the settings name with a password; later ones of the same settings change nothing."""
     if accounts.settings.admin_password is None:
         return
-    made = first_administrator(accounts, accounts.settings.admin_password)
+    try:
+        made = first_administrator(accounts, accounts.settings.admin_password)
+    except InvalidForm as error:
+        raise ConfigurationError(f"admin_user or admin_password: {error}") from None
     if made is not None:
         _log.info("the first administrator was made", extra={"actor": made[0]})
+
+
+@contextmanager
+def passing_token(accounts: Accounts, purpose: str, scopes: frozenset[Right], seconds: int) -> Iterator[str]:
+    """An API token while the block lasts, of an account that nobody logs in to: for a program with access to the catalog."""
+    name = f"_{purpose}-{secrets.token_hex(4)}"  # no name that a user can have
+    secret = API_TOKEN_PREFIX + secrets.token_urlsafe(32)
+    until = time_text(datetime.now(UTC) + timedelta(seconds=seconds))
+
+    def add(conn: Connection) -> int:
+        owner = rows.add(conn, name, name, Role.SERVICE.value, None)
+        token = credentials.ApiToken(str(uuid.uuid4()), owner.id, purpose, " ".join(sorted(scopes)), now_text(), until)
+        credentials.add_token(conn, token, fingerprint(secret))
+        return owner.id
+
+    account_id = accounts.catalog.write(add, ("accounts",))
+    try:
+        yield secret
+    finally:
+        accounts.catalog.write(lambda conn: rows.remove(conn, account_id), ("accounts",))
 
 
 def _keep_an_administrator(conn: Connection, changed: Account) -> None:

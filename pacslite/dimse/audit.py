@@ -36,8 +36,9 @@ _WARNINGS = frozenset({0x0001, 0x0107, 0x0116})
 def _event(association: Association, action: str, outcome: str = SUCCESS, **more: Any) -> Event:
     caller = association.caller_or_none
     principal = None if caller is None else caller.principal
+    account_id = None if principal is None else principal.account_id
     told = {"address": association.address, "request_id": association.id, "calling_aet": association.calling_aet, "protocol": "dimse"}
-    return Event(action, outcome, "" if principal is None else principal.name, **(told | more))
+    return Event(action, outcome, "" if principal is None else principal.username, account_id, **(told | more))
 
 
 def opened(association: Association) -> None:

@@ -205,6 +205,8 @@ def test_config_shows_hides_and_checks(data: Path, monkeypatch: pytest.MonkeyPat
     assert json.loads(shown)["data"] == str(data)
     assert run(data, "config", "check") == 0
     monkeypatch.setenv("PACSLITE_HTTP", "0.0.0.0:80")
+    assert run(data, "config", "check") == 0
+    monkeypatch.setenv("PACSLITE_AUTH", "off")
     assert run(data, "config", "check") == 2
     assert cli.run(["config", "sample"]) == 0
 

@@ -15,7 +15,8 @@ import pytest
 from pynetdicom import AE
 from pynetdicom import pdu_primitives as primitives
 
-from pacslite.core.callers import IdentityKind, Principal, UserIdentity
+from pacslite.core.access import SCOPES, Principal, Right, Role
+from pacslite.core.callers import IdentityKind, UserIdentity
 from pacslite.dimse import commands, pdus, user_identity
 from pacslite.dimse.negotiation import Agreed, negotiate
 from pacslite.dimse.pdus import ProtocolViolation
@@ -39,11 +40,14 @@ class Accounts:
         if identity.name == "down":
             raise Unavailable("the accounts cannot be read")
         known = {
-            (IdentityKind.USERNAME, "bob", ""): Principal("bob"),
-            (IdentityKind.PASSWORD, "änn", SECRET): Principal("änn"),
-            (IdentityKind.JWT, "", "e30.e30.x"): Principal("änn", frozenset({"find"})),
+            (IdentityKind.USERNAME, "bob", ""): Principal(1, "bob", Role.ADMIN, SCOPES),
+            (IdentityKind.PASSWORD, "änn", SECRET): Principal(2, "änn", Role.ADMIN, SCOPES),
+            (IdentityKind.JWT, "", "e30.e30.x"): Principal(2, "änn", Role.VIEWER, frozenset({Right.DICOMWEB_READ})),
         }
         return known.get((identity.kind, identity.name, identity.secret))
+
+    def still(self, principal: Principal) -> Principal:
+        return principal
 
 
 def identity(kind: int, first: str = "", second: str = "", answer: bool = True) -> primitives.UserIdentityNegotiation:
