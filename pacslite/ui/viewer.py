@@ -11,12 +11,14 @@ from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from pacslite.core.access import Right
-from pacslite.errors import NotFound
+from pacslite.errors import NotFound, Unauthenticated
 from pacslite.ui import viewer_package
+from pacslite.ui.pages import login_path, prefix_of, redirect
 from pacslite.ui.viewer_package import Installed, ViewerFile
+from pacslite.web.authentication import principal_of
 from pacslite.web.encodings import takes_gzip
 from pacslite.web.messages import FileBody, Headers, Reply, Request, Route
 
@@ -49,23 +51,20 @@ _HEADERS: Headers = [
         "object-src 'self' blob:; frame-src 'self' blob:; frame-ancestors 'self'; base-uri 'self'; form-action 'self'",
     ),
 ]
+# A login that is over while the viewer is open: the page comes back to where it was.
+_TO_LOGIN = """window.config.httpErrorHandler = error => {
+  if (error && error.status === 401) {
+    window.location.assign("%LOGIN%?next=" + encodeURIComponent(window.location.pathname + window.location.search));
+  }
+};
+"""
 _DATA_SOURCE = "@ohif/extension-default.dataSourcesModule.dicomweb"
 _ONE_YEAR = "public, max-age=31536000, immutable"
-
-
-def prefix_of(request: Request) -> str:
-    """The path under which the caller reaches the server, percent-encoded, without a final slash."""
-    return quote(urlsplit(request.base_url).path.rstrip("/"), safe="/%")
 
 
 def base_path(request: Request) -> str:
     """The path of the viewer as the caller sees it, with a final slash."""
     return prefix_of(request) + "/viewer/"
-
-
-def home(pacs: Pacs, request: Request) -> Reply:
-    """Leads from `/` to the viewer."""
-    return _redirect(302, base_path(request))
 
 
 def without_slash(pacs: Pacs, request: Request) -> Reply:
@@ -81,6 +80,8 @@ def _redirect(status: int, location: str) -> Reply:
 def configuration(pacs: Pacs, request: Request) -> Reply:
     """`app-config.js`: the roots are paths of the same origin, as the caller sees them."""
     script = f"window.config = {json.dumps(config(request), indent=2)};\n"
+    if pacs.settings.auth:
+        script += _TO_LOGIN.replace("%LOGIN%", prefix_of(request) + "/login")
     return Reply(200, [("Content-Type", _TYPES[".js"]), ("Cache-Control", "no-store"), *_HEADERS], script.encode())
 
 
@@ -129,7 +130,7 @@ def config(request: Request) -> dict[str, Any]:
 
 
 def file(pacs: Pacs, request: Request, path: str = "") -> Reply:
-    """One file of the viewer; its page for every path that names none, as a single-page application needs.
+    """One file of the viewer; its page for every path that names none, as a single-page application needs, after a login.
 
     Raises NotFound for names of files that are not there.
     """
@@ -138,7 +139,18 @@ def file(pacs: Pacs, request: Request, path: str = "") -> Reply:
         return _file(request, viewer.directory / path, viewer.files[path])
     if "." in PurePosixPath(path).name and path != "index.html":
         raise NotFound("The viewer has no such file.")
+    if pacs.settings.auth and not _is_known(pacs, request):
+        query = request.environ.get("QUERY_STRING", "")
+        return redirect(login_path(request, prefix_of(request) + quote(request.path) + (f"?{query}" if query else "")))
     return _absent() if viewer is None else _page(request, viewer)
+
+
+def _is_known(pacs: Pacs, request: Request) -> bool:
+    """Whether the page has somebody to show studies to."""
+    try:
+        return principal_of(pacs, request) is not None
+    except Unauthenticated:
+        return False
 
 
 def _installed(data: Path) -> Installed | None:
@@ -187,7 +199,6 @@ def _file(request: Request, path: Path, found: ViewerFile) -> Reply:
 
 
 ROUTES = (
-    Route("GET", "/", home, Right.PUBLIC),
     Route("GET", "/viewer", without_slash, Right.PUBLIC),
     Route("GET", "/viewer/", file, Right.PUBLIC),
     Route("GET", "/viewer/app-config.js", configuration, Right.PUBLIC),

@@ -103,8 +103,15 @@ def no_session_cookie(request: Request) -> tuple[str, str]:
 
 def _set_cookie(request: Request, value: str, seconds: int) -> tuple[str, str]:
     path = urlsplit(request.base_url).path or "/"
-    secure = "; Secure" if request.base_url.startswith("https:") else ""
-    return "Set-Cookie", f"{COOKIE}={value}; Path={path}; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}"
+    secure = "; Secure" if request.is_secure else ""
+    return "Set-Cookie", f"{cookie_name(request)}={value}; Path={path}; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}"
+
+
+def cookie_name(request: Request, name: str = COOKIE) -> str:
+    """The name by which a browser lets nobody else set the cookie: other hosts of the domain, or a page without TLS (RFC 6265bis 4.1.3)."""
+    if not request.is_secure:
+        return name
+    return ("__Secure-" if urlsplit(request.base_url).path.strip("/") else "__Host-") + name
 
 
 def _cookie(request: Request) -> str | None:
@@ -112,7 +119,7 @@ def _cookie(request: Request) -> str | None:
     if given is None or COOKIE not in given or len(given) > _LONGEST_COOKIES:
         return None
     try:
-        morsel = SimpleCookie(given).get(COOKIE)
+        morsel = SimpleCookie(given).get(cookie_name(request))
     except CookieError:
         return None
     if morsel is None or not morsel.value:

@@ -19,7 +19,7 @@ from pacslite.rates.counting import Counting
 from pacslite.settings import load
 from pacslite.web.rate_limits import kind_of
 from tests.support.http import Answer, WebServer, running
-from tests.support.processes import until
+from tests.support.processes import children_of, until
 
 RATE = 20
 # The window slides: what is counted in the window before fades, one place every 60 s / RATE.
@@ -34,10 +34,6 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
         found.root = ""
         until(lambda: len(children_of(found.process.pid)) == 2, what="two web processes")
         yield found
-
-
-def children_of(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def ask(server: WebServer, address: str) -> Answer:

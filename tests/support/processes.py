@@ -145,6 +145,11 @@ def _line(process: subprocess.Popen[str], deadline_s: float) -> str:
         return process.stdout.readline()
 
 
+def children_of(pid: int) -> list[int]:
+    """The processes that a process of one thread has started."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def is_running(pid: int) -> bool:
     """Whether a process of that pid is there and not a zombie."""
     try:

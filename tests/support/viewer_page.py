@@ -26,8 +26,8 @@ class ViewerPage:
         self.root = root
 
     def open_list(self) -> None:
-        """Goes to the server's first page, which leads to the study list."""
-        self.browser.open(self.root + "/")
+        """Goes to the study list."""
+        self.browser.open(self.root + "/viewer/")
         self.browser.shows("Study List")
 
     def patient_names(self, count: int) -> list[str]:

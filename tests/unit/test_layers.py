@@ -52,6 +52,7 @@ OWNERS = {
     "pynetdicom": {"dimse"},
     "urllib3": {"webclient"},
     "limits": {"rates"},
+    "jinja2": {"ui"},
     "flask": {"web", "dicomweb", "admin", "ui", "files"},
     "werkzeug": {"web", "dicomweb", "admin", "ui", "files"},
     "imagecodecs": {"codec"},
