@@ -121,6 +121,9 @@ class Settings:
     dicom_unknown_callers: str = _setting(
         "loopback", "From where calling AE titles that are no peers are accepted.", choices=("loopback", "accept", "refuse")
     )
+    dicom_unknown_groups: tuple[str, ...] = _setting(
+        (), "Groups of callers that are no peers and name no user, separated by commas: they see what admits one of these."
+    )
     dicom_check_peer_host: bool = _setting(True, "Whether a peer may call only from the addresses of its host, or over loopback.")
     dicom_user_identity: str = _setting(
         "ignore", "Whether user identities of associations are checked, and needed.", choices=("ignore", "check", "required")

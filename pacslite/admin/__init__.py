@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pacslite.admin import audit, auth, changes, description, health, jobs, metrics, peers, remote, studies, tokens, users
+from pacslite.admin import access, audit, auth, changes, description, health, jobs, metrics, peers, remote, shares, studies, tokens, users
 from pacslite.web.messages import Route
 from pacslite.web.operations import Operation
 from pacslite.web.operations import routes as routes_of
@@ -19,9 +19,11 @@ OPERATIONS: tuple[Operation, ...] = (
     *auth.OPERATIONS,
     *users.OPERATIONS,
     *tokens.OPERATIONS,
+    *access.OPERATIONS,
+    *shares.OPERATIONS,
 )
 
 
 def routes() -> list[Route]:
     """The routes of all operations, and of the two that describe them."""
-    return routes_of((*OPERATIONS, *description.describe(OPERATIONS)))
+    return [*routes_of((*OPERATIONS, *description.describe(OPERATIONS))), *shares.ROUTES]

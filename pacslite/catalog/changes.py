@@ -6,15 +6,17 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, bindparam, func, insert, select
+from sqlalchemy import BigInteger, ColumnElement, Connection, and_, bindparam, func, insert, or_, select, text
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from pacslite.catalog.models import change
 from pacslite.catalog.statements import Prepared
+from pacslite.catalog.visibility import Sight
 
 
 class Kind(StrEnum):
@@ -102,17 +104,30 @@ _WRITTEN = ("at", "kind", *_UIDS, "version_number", "blob_uid", "protocol", "cal
 _INSERT = Prepared(
     insert(change).values({**{name: bindparam(name) for name in _WRITTEN}, "transaction_id": _ThisTransaction()}).returning(change.c.seq)
 )
-_AFTER = Prepared(
-    select(change.c.seq, *(change.c[name] for name in _WRITTEN))
-    .where(change.c.seq > bindparam("seq"), func.coalesce(change.c.transaction_id, 0) < _OldestTransaction())
-    .order_by(change.c.seq)
-    .limit(bindparam("limit", type_=BigInteger()))
-)
-_COUNT = (
-    select(func.count())
-    .select_from(change)
-    .where(change.c.seq > bindparam("seq"), func.coalesce(change.c.transaction_id, 0) < _OldestTransaction())
-)
+_FOLLOWING = (change.c.seq > bindparam("seq"), func.coalesce(change.c.transaction_id, 0) < _OldestTransaction())
+
+
+@lru_cache(maxsize=512)
+def _after(sight: Sight | None) -> Prepared:
+    statement = select(change.c.seq, *(change.c[name] for name in _WRITTEN)).where(*_FOLLOWING, *_seen(sight))
+    return Prepared(statement.order_by(change.c.seq).limit(bindparam("limit", type_=BigInteger())))
+
+
+@lru_cache(maxsize=512)
+def _count(sight: Sight | None) -> Prepared:
+    return Prepared(select(func.count()).select_from(change).where(*_FOLLOWING, *_seen(sight)))
+
+
+def _seen(sight: Sight | None) -> tuple[ColumnElement[bool], ...]:
+    """Changes of what is in sight; of what is of no study, such as jobs, one's own."""
+    if sight is None:
+        return ()
+    named = text(f"({sight.names('change.study_instance_uid', 'change.series_instance_uid')})")
+    of_study = change.c.study_instance_uid.is_not(None)
+    own = change.c.study_instance_uid.is_(None) & (change.c.actor == bindparam("actor")) & (bindparam("actor") != "")
+    return (or_(and_(of_study, named), own),)
+
+
 _LAST = select(func.coalesce(func.max(change.c.seq), 0)).where(func.coalesce(change.c.transaction_id, 0) < _OldestTransaction())
 
 
@@ -147,14 +162,19 @@ def add(
     return seq
 
 
-def after(conn: Connection, seq: int, limit: int = 1000) -> list[Change]:
-    """The entries that follow a number, in order. What is returned has no gap that could be filled later."""
-    return [_change(row) for row in _AFTER.all(conn, {"seq": seq, "limit": limit})]
+def after(conn: Connection, seq: int, limit: int = 1000, sight: Sight | None = None) -> list[Change]:
+    """The entries that follow a number, of what is in sight, in order. What is returned has no gap that could be filled later."""
+    return [_change(row) for row in _after(sight).all(conn, {"seq": seq, "limit": limit, **_actor(sight)})]
 
 
-def count_after(conn: Connection, seq: int) -> int:
-    """How many entries follow a number."""
-    return int(conn.execute(_COUNT, {"seq": seq}).scalar_one())
+def count_after(conn: Connection, seq: int, sight: Sight | None = None) -> int:
+    """How many entries follow a number, of what is in sight."""
+    row = _count(sight).first(conn, {"seq": seq, **_actor(sight)})
+    return int(row[0]) if row is not None else 0
+
+
+def _actor(sight: Sight | None) -> dict[str, str]:
+    return {"actor": sight.actor} if sight is not None else {}
 
 
 def last(conn: Connection) -> int:

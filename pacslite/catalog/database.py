@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from copy import copy
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +25,7 @@ from pacslite.catalog.group_commit import GroupCommit, Item, Take
 from pacslite.catalog.models import REVISION
 from pacslite.catalog.process_lock import ProcessLock
 from pacslite.catalog.statements import Prepared, key_number, lock_keys
+from pacslite.catalog.visibility import EVERYTHING, Sight, Visibility, sight
 from pacslite.errors import Busy, ConfigurationError, OutcomeUnknown, OutOfSpace, PacsliteError, Unavailable
 
 T = TypeVar("T")
@@ -68,7 +70,13 @@ class _Connections:
 
 
 class Catalog:
-    """One database, one process. Safe for threads; to be made after a fork, not before."""
+    """One database, one process. Safe for threads; to be made after a fork, not before.
+
+    `visibility` is what its user may see: `seen_by` gives the same catalog to somebody else, and whoever reads patients, studies
+    or series passes `sight(conn)` on to the statements.
+    """
+
+    visibility: Visibility = EVERYTHING
 
     def __init__(self, url: str, *, busy_timeout_s: float = 20, pool_size: int = 16) -> None:
         self.url = _parse(url)
@@ -89,6 +97,18 @@ class Catalog:
         self._autocommit = self._reads if self.is_sqlite else _postgresql_engine(self.url, pool_size, busy_timeout_s, autocommit=True)
         self._driver_error: type[Exception] = self._writes.dialect.loaded_dbapi.Error
         self._group = GroupCommit(self._commit, 1 if self.is_sqlite else _POSTGRESQL_LEADERS)
+
+    def seen_by(self, visibility: Visibility) -> Catalog:
+        """This catalog for somebody who may not see everything."""
+        if visibility == self.visibility:
+            return self
+        seen = copy(self)
+        seen.visibility = visibility
+        return seen
+
+    def sight(self, conn: Connection) -> Sight | None:
+        """What is hidden from the user of this catalog in this transaction; None when nothing is."""
+        return sight(conn, self.visibility) if self.visibility.is_limited else None
 
     @contextmanager
     def read(self) -> Iterator[Connection]:

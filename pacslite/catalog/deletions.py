@@ -18,6 +18,7 @@ from pacslite.catalog.arrival import PatientIdentity, row_of
 from pacslite.catalog.changes import Kind, Origin
 from pacslite.catalog.models import blob, conflict, instance, metadata, patient, request_attribute, series, study, tombstone, version
 from pacslite.catalog.statements import lock_keys, now_text
+from pacslite.catalog.visibility import Sight, sees
 from pacslite.dicom.attributes import EXTRACTED_TAGS, REQUEST_ATTRIBUTES_SEQUENCE, Level
 from pacslite.dicom.document import items_of, tag_key, values_of
 
@@ -79,13 +80,13 @@ _UIDS = ("study_instance_uid", "series_instance_uid", "sop_instance_uid")
 _KINDS = {1: Kind.STUDY_DELETED, 2: Kind.SERIES_DELETED, 3: Kind.INSTANCE_DELETED}
 
 
-def delete_target(conn: Connection, target: Target, origin: Origin, at: str | None = None) -> Deleted | None:
+def delete_target(conn: Connection, target: Target, origin: Origin, at: str | None = None, sight: Sight | None = None) -> Deleted | None:
     """Take a study, series or instance out of the catalog; None when there is no such. The caller commits.
 
     Series and studies that are left empty go with it, and so do patients without a study. `at` is for a catalog
-    made anew.
+    made anew. What is not in `sight` is not there, and stays.
     """
-    instance_pks = _instances(target)
+    instance_pks = _instances(target, sight)
     count = conn.execute(select(func.count()).select_from(instance_pks.subquery())).scalar_one()
     above = conn.execute(_above(target)).first()
     if above is None or not count:
@@ -107,12 +108,12 @@ def delete_target(conn: Connection, target: Target, origin: Origin, at: str | No
     return Deleted(count, versions)
 
 
-def is_there(conn: Connection, target: Target) -> bool:
+def is_there(conn: Connection, target: Target, sight: Sight | None = None) -> bool:
     """Whether there is an instance of the target."""
-    return conn.execute(_instances(target).limit(1)).first() is not None
+    return conn.execute(_instances(target, sight).limit(1)).first() is not None
 
 
-def kept_of(conn: Connection, target: Target, since: str, prefix: str) -> list[Kept]:
+def kept_of(conn: Connection, target: Target, since: str, prefix: str, sight: Sight | None = None) -> list[Kept]:
     """What was deleted after `since` of the target, whose keys begin with `prefix`, and is not being erased yet.
 
     That is what a deletion of the target, or of something above it, took; when there is nothing of that, what was deleted
@@ -127,11 +128,19 @@ def kept_of(conn: Connection, target: Target, since: str, prefix: str) -> list[K
         statement = select(*_KEPT).where(_IS_DOOMED, blob.c.doomed_at.in_(times), blob.c.storage_key.startswith(prefix))
         found = [Kept(*row) for row in conn.execute(statement.order_by(blob.c.uid))]
         if found:
-            return found
+            return _in_sight(conn, target.study_instance_uid, found, sight)
     return []
 
 
-def _instances(target: Target) -> Select[tuple[int]]:
+def _in_sight(conn: Connection, study_uid: str, found: list[Kept], sight: Sight | None) -> list[Kept]:
+    if sight is None:
+        return found
+    series = {one.storage_key.split("/")[2] for one in found}  # radiology/study/series/...
+    seen = {uid for uid in series if sees(conn, sight, study_uid, uid)}
+    return [one for one in found if one.storage_key.split("/")[2] in seen]
+
+
+def _instances(target: Target, sight: Sight | None) -> Select[tuple[int]]:
     statement = (
         select(instance.c.pk)
         .join(series, series.c.pk == instance.c.series_pk)
@@ -142,7 +151,7 @@ def _instances(target: Target) -> Select[tuple[int]]:
         statement = statement.where(series.c.series_instance_uid == target.series_instance_uid)
     if target.sop_instance_uid is not None:
         statement = statement.where(instance.c.sop_instance_uid == target.sop_instance_uid)
-    return statement
+    return statement.where(*sight.clauses(Level.INSTANCE)) if sight is not None else statement
 
 
 def _above(target: Target) -> Select[Any]:

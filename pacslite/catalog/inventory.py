@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, text, update
 
-from pacslite.catalog import account_models
+from pacslite.catalog import access_models, account_models
 from pacslite.catalog.jobs import REBUILDING
 from pacslite.catalog.models import (
     Base,
@@ -31,7 +31,9 @@ from pacslite.catalog.models import (
 
 LIVE, DOOMED, QUARANTINED = "live", "doomed", "quarantined"
 # What does not stand on instances, or names them by UID only, outlives the rows of the others.
-_KEPT_TABLES = frozenset({peer, peer_statistics, job, job_item, audit_pending, audit_event, audit_state, *account_models.TABLES})
+_KEPT_TABLES = frozenset(
+    {peer, peer_statistics, job, job_item, audit_pending, audit_event, audit_state, *account_models.TABLES, *access_models.TABLES}
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -261,21 +261,25 @@ def by_uid(conn: Connection, uid: str) -> Job | None:
     return None if row is None else _job(row)
 
 
-def listed(conn: Connection, *, before: int | None = None, limit: int = 100, state: str = "", kind: str = "") -> list[Job]:
-    """Jobs, newest first, from below a number on."""
-    statement = select(*_COLUMNS).where(*_chosen(state, kind)).order_by(job.c.id.desc()).limit(limit)
+def listed(
+    conn: Connection, *, before: int | None = None, limit: int = 100, state: str = "", kind: str = "", actor: str | None = None
+) -> list[Job]:
+    """Jobs, newest first, from below a number on; with `actor` those of somebody."""
+    statement = select(*_COLUMNS).where(*_chosen(state, kind, actor)).order_by(job.c.id.desc()).limit(limit)
     if before is not None:
         statement = statement.where(job.c.id < before)
     return [_job(row) for row in conn.execute(statement)]
 
 
-def count(conn: Connection, state: str = "", kind: str = "") -> int:
+def count(conn: Connection, state: str = "", kind: str = "", actor: str | None = None) -> int:
     """How many jobs there are."""
-    return int(conn.execute(select(func.count()).select_from(job).where(*_chosen(state, kind))).scalar_one())
+    return int(conn.execute(select(func.count()).select_from(job).where(*_chosen(state, kind, actor))).scalar_one())
 
 
-def _chosen(state: str, kind: str) -> list[ColumnElement[bool]]:
+def _chosen(state: str, kind: str, actor: str | None) -> list[ColumnElement[bool]]:
     chosen = [job.c.kind != REBUILDING]
+    if actor is not None:
+        chosen.append(job.c.actor == actor)
     if state:
         chosen.append(job.c.state == state)
     if kind:

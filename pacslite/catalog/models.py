@@ -29,7 +29,7 @@ from sqlalchemy.orm import DeclarativeBase
 
 from pacslite.dicom.attributes import REQUEST_ATTRIBUTES_SEQUENCE, SEQUENCE_ITEMS, Attribute, Level, Source, of_level
 
-REVISION = "0005"
+REVISION = "0006"
 """The revision of the schema these tables are; the newest under migrations/versions."""
 
 # INTEGER PRIMARY KEY is SQLite's row id; any other type would cost an index.
@@ -498,4 +498,5 @@ VALUES_OF_LEVEL = {level: _value_table(table.name) for level, table in zip(Level
 
 TABLE_OF_LEVEL = {Level.PATIENT: patient, Level.STUDY: study, Level.SERIES: series, Level.INSTANCE: instance}
 
+from pacslite.catalog import access_models as _more  # noqa: E402, F401
 from pacslite.catalog import account_models as _  # noqa: E402, F401  whoever has the tables has them all

@@ -1,6 +1,7 @@
 """What retrieval reads: which bytes make up a study, series or instance, and their metadata documents.
 
-The newest version of each instance, unless another is named. Each function is one indexed statement.
+The newest version of each instance, unless another is named. Each function is one indexed statement. `sight` is what the
+caller may see, None for all: what it hides is not there.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, or_, select, text
 
 from pacslite.catalog.models import blob, instance, metadata, patient, series, study, tombstone, version
 from pacslite.catalog.statements import Prepared
+from pacslite.catalog.visibility import Sight
 from pacslite.dicom.attributes import LEVELS, Level
 
 _FETCHED_ROWS = 100
@@ -95,7 +97,7 @@ _WHICH: dict[str, ColumnElement[int]] = {
 _MOST_VERSIONS = 10_000
 
 
-def _statement(columns: tuple[Any, ...], depth: int, which: str = "newest") -> Select[Any]:
+def _statement(columns: tuple[Any, ...], depth: int, which: str, sight: Sight | None) -> Select[Any]:
     """Instances of a study (1), of a series (2) or one (3), in the order of series and instance numbers."""
     statement = (
         select(*columns)
@@ -103,7 +105,7 @@ def _statement(columns: tuple[Any, ...], depth: int, which: str = "newest") -> S
         .join(series, series.c.study_pk == study.c.pk)
         .join(instance, instance.c.series_pk == series.c.pk)
         .join(version, (version.c.instance_pk == instance.c.pk) & (version.c.number == _WHICH[which]))
-        .where(study.c.study_instance_uid == bindparam("study"))
+        .where(study.c.study_instance_uid == bindparam("study"), *_seen(sight, Level.SERIES))
     )
     if depth > 1:
         statement = statement.where(series.c.series_instance_uid == bindparam("series"))
@@ -113,33 +115,49 @@ def _statement(columns: tuple[Any, ...], depth: int, which: str = "newest") -> S
     return statement.order_by(*numbers, instance.c.instance_number_value, instance.c.pk)
 
 
-_ITEMS = {
-    (depth, which): Prepared(_statement(_ITEM, depth, which).join(blob, blob.c.pk == version.c.blob_pk))
-    for depth in (1, 2, 3)
-    for which in _WHICH
-}
-_DOCUMENTS = {
-    (depth, which): Prepared(_statement(_DOCUMENT, depth, which).join(metadata, metadata.c.version_pk == version.c.pk))
-    for depth in (1, 2, 3)
-    for which in _WHICH
-}
+def _seen(sight: Sight | None, level: Level) -> tuple[ColumnElement[bool], ...]:
+    return sight.clauses(level) if sight is not None else ()
+
+
+@lru_cache(maxsize=512)
+def _items(depth: int, which: str, sight: Sight | None) -> Prepared:
+    return Prepared(_statement(_ITEM, depth, which, sight).join(blob, blob.c.pk == version.c.blob_pk))
+
+
+@lru_cache(maxsize=512)
+def _documents(depth: int, which: str, sight: Sight | None) -> Prepared:
+    return Prepared(_statement(_DOCUMENT, depth, which, sight).join(metadata, metadata.c.version_pk == version.c.pk))
+
+
 _FRAME_INDEX = Prepared(select(metadata.c.frame_index).where(metadata.c.version_pk == bindparam("version")))
-_STUDY_CHANGE = Prepared(select(study.c.change_seq).where(study.c.study_instance_uid == bindparam("study")))
-_SERIES_CHANGE = Prepared(
-    select(series.c.change_seq)
-    .join(study, study.c.pk == series.c.study_pk)
-    .where(series.c.series_instance_uid == bindparam("series"), study.c.study_instance_uid == bindparam("study"))
-)
+
+
+@lru_cache(maxsize=512)
+def _change(depth: int, sight: Sight | None) -> Prepared:
+    of_study = study.c.study_instance_uid == bindparam("study")
+    joined = study.join(series, series.c.study_pk == study.c.pk)
+    if depth == 2:
+        of_series = series.c.series_instance_uid == bindparam("series")
+        return Prepared(select(series.c.change_seq).select_from(joined).where(of_series, of_study, *_seen(sight, Level.SERIES)))
+    if sight is None or not sight.hides_parts:
+        return Prepared(select(study.c.change_seq).where(of_study, *_seen(sight, Level.STUDY)))
+    # Changes of series that are hidden change nothing; their coming and going neither.
+    newest = select(func.max(series.c.change_seq), func.count()).select_from(joined)
+    return Prepared(newest.where(of_study, *_seen(sight, Level.SERIES)))
+
+
 # A deletion of this, of what is above it, or of a part of it: what is not there any more lost its last part so.
-_TOMBSTONE = Prepared(
-    select(tombstone.c.deleted_at)
-    .where(
+@lru_cache(maxsize=512)
+def _tombstone(sight: Sight | None) -> Prepared:
+    statement = select(tombstone.c.deleted_at).where(
         tombstone.c.study_instance_uid == bindparam("study"),
         or_(bindparam("series") == "", tombstone.c.series_instance_uid.in_(["", bindparam("series")])),
         or_(bindparam("instance") == "", tombstone.c.sop_instance_uid.in_(["", bindparam("instance")])),
     )
-    .limit(1)
-)
+    if sight is not None:
+        names = sight.names("tombstone.study_instance_uid", "tombstone.series_instance_uid")
+        statement = statement.where(text(names))
+    return Prepared(statement.limit(1))
 
 
 _VERSION = (
@@ -152,21 +170,25 @@ _VERSION = (
     version.c.description,
     version.c.author,
 )
-_VERSIONS = Prepared(
-    select(*_VERSION)
-    .select_from(study)
-    .join(series, series.c.study_pk == study.c.pk)
-    .join(instance, instance.c.series_pk == series.c.pk)
-    .join(version, version.c.instance_pk == instance.c.pk)
-    .join(blob, blob.c.pk == version.c.blob_pk)
-    .where(
-        study.c.study_instance_uid == bindparam("study"),
-        series.c.series_instance_uid == bindparam("series"),
-        instance.c.sop_instance_uid == bindparam("instance"),
+
+
+@lru_cache(maxsize=512)
+def _versions(sight: Sight | None) -> Prepared:
+    statement = (
+        select(*_VERSION)
+        .select_from(study)
+        .join(series, series.c.study_pk == study.c.pk)
+        .join(instance, instance.c.series_pk == series.c.pk)
+        .join(version, version.c.instance_pk == instance.c.pk)
+        .join(blob, blob.c.pk == version.c.blob_pk)
+        .where(
+            study.c.study_instance_uid == bindparam("study"),
+            series.c.series_instance_uid == bindparam("series"),
+            instance.c.sop_instance_uid == bindparam("instance"),
+            *_seen(sight, Level.INSTANCE),
+        )
     )
-    .order_by(version.c.number.desc())
-    .limit(_MOST_VERSIONS)
-)
+    return Prepared(statement.order_by(version.c.number.desc()).limit(_MOST_VERSIONS))
 
 
 def _parameters(study_uid: str, series_uid: str | None, instance_uid: str | None) -> tuple[int, dict[str, Any]]:
@@ -186,32 +208,37 @@ def _choice(parameters: dict[str, Any], which: Which) -> str:
 
 
 def items(
-    conn: Connection, study_uid: str, series_uid: str | None = None, instance_uid: str | None = None, which: Which = None
+    conn: Connection,
+    study_uid: str,
+    series_uid: str | None = None,
+    instance_uid: str | None = None,
+    which: Which = None,
+    sight: Sight | None = None,
 ) -> list[ItemRow]:
     """The instances of a study or series, or one of them; empty when there is none."""
     depth, parameters = _parameters(study_uid, series_uid, instance_uid)
     choice = _choice(parameters, which)
-    return [ItemRow._make(row) for row in _ITEMS[depth, choice].all(conn, parameters)]
+    return [ItemRow._make(row) for row in _items(depth, choice, sight).all(conn, parameters)]
 
 
-def versions(conn: Connection, study_uid: str, series_uid: str, instance_uid: str) -> list[VersionRow]:
+def versions(conn: Connection, study_uid: str, series_uid: str, instance_uid: str, sight: Sight | None = None) -> list[VersionRow]:
     """All versions of an instance, newest first; empty when there is no such instance."""
     _, parameters = _parameters(study_uid, series_uid, instance_uid)
-    return [VersionRow._make(row) for row in _VERSIONS.all(conn, parameters)]
+    return [VersionRow._make(row) for row in _versions(sight).all(conn, parameters)]
 
 
-def selected(conn: Connection, keys: Mapping[Level, str], issuer: str = "") -> list[ItemRow]:
+def selected(conn: Connection, keys: Mapping[Level, str], issuer: str = "", sight: Sight | None = None) -> list[ItemRow]:
     """The instances that have these unique keys, one value for each level given; in the order of studies, series, instances.
 
     `issuer` is that of the PatientID among them, empty for any.
     """
     parameters = {level.name: value for level, value in keys.items()} | ({"issuer": issuer} if issuer else {})
-    rows = _selection(frozenset(keys), bool(issuer)).all(conn, parameters)
+    rows = _selection(frozenset(keys), bool(issuer), sight).all(conn, parameters)
     return [ItemRow._make(row) for row in rows]
 
 
-@lru_cache
-def _selection(levels: frozenset[Level], by_issuer: bool) -> Prepared:
+@lru_cache(maxsize=512)
+def _selection(levels: frozenset[Level], by_issuer: bool, sight: Sight | None) -> Prepared:
     statement = (
         select(*_ITEM)
         .select_from(study)
@@ -226,16 +253,21 @@ def _selection(levels: frozenset[Level], by_issuer: bool) -> Prepared:
     if by_issuer:
         conditions.append(patient.c.identity_issuer == bindparam("issuer"))
     order = (study.c.pk, series.c.series_number_value, series.c.pk, instance.c.instance_number_value, instance.c.pk)
-    return Prepared(statement.where(*conditions).order_by(*order))
+    return Prepared(statement.where(*conditions, *_seen(sight, Level.INSTANCE)).order_by(*order))
 
 
 def documents(
-    conn: Connection, study_uid: str, series_uid: str | None = None, instance_uid: str | None = None, which: Which = None
+    conn: Connection,
+    study_uid: str,
+    series_uid: str | None = None,
+    instance_uid: str | None = None,
+    which: Which = None,
+    sight: Sight | None = None,
 ) -> Iterator[DocumentRow]:
     """The metadata documents, fetched while they are asked for: use them before the transaction ends."""
     depth, parameters = _parameters(study_uid, series_uid, instance_uid)
     choice = _choice(parameters, which)
-    cursor = _DOCUMENTS[depth, choice].run(conn, parameters)
+    cursor = _documents(depth, choice, sight).run(conn, parameters)
     try:
         while rows := cursor.fetchmany(_FETCHED_ROWS):
             for row in rows:
@@ -250,14 +282,19 @@ def frame_index(conn: Connection, version_pk: int) -> bytes | None:
     return row[0] if row is not None else None
 
 
-def change_number(conn: Connection, study_uid: str, series_uid: str | None = None) -> int | None:
-    """The number of the last change of a study or series; None when there is no such."""
-    _, parameters = _parameters(study_uid, series_uid, None)
-    row = (_STUDY_CHANGE if series_uid is None else _SERIES_CHANGE).first(conn, parameters)
-    return row[0] if row is not None else None
+def change_number(conn: Connection, study_uid: str, series_uid: str | None = None, sight: Sight | None = None) -> str | None:
+    """What is another after each change of a study or series that is in sight; None when there is no such."""
+    depth, parameters = _parameters(study_uid, series_uid, None)
+    row = _change(depth, sight).first(conn, parameters)
+    if row is None or row[0] is None:
+        return None
+    # Others see other series: what is made for one of them must not pass for what is made for another.
+    return f"{row[0]}-{row[1]}-{sight.key}" if len(row) > 1 and sight is not None else str(row[0])
 
 
-def was_deleted(conn: Connection, study_uid: str, series_uid: str | None = None, instance_uid: str | None = None) -> bool:
+def was_deleted(
+    conn: Connection, study_uid: str, series_uid: str | None = None, instance_uid: str | None = None, sight: Sight | None = None
+) -> bool:
     """Whether this resource, which is not there, is known to have been deleted, by itself, with what was above it or part by part."""
     parameters = {"study": study_uid, "series": series_uid or "", "instance": instance_uid or ""}
-    return _TOMBSTONE.first(conn, parameters) is not None
+    return _tombstone(sight).first(conn, parameters) is not None

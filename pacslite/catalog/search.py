@@ -26,6 +26,7 @@ from pacslite.catalog.search_conditions import (
     scan_of,
 )
 from pacslite.catalog.search_order import OrderBy, after, terms_of
+from pacslite.catalog.visibility import Sight
 from pacslite.dicom.attributes import LEVELS, SEQUENCE_ITEMS, Attribute, Level, Source
 from pacslite.dicom.matching import Match, Name, SequenceMatch
 
@@ -48,6 +49,28 @@ _COMPUTED = {
         "(SELECT COALESCE(SUM(s.number_of_study_related_instances), 0) FROM study AS s WHERE s.patient_pk = patient.pk)"
     ),
 }
+# The same where not every study or series is seen: {0} and {1} are conditions on studies `t` and series `s`.
+_SERIES_OF_PATIENT = "FROM study AS t JOIN series AS s ON s.study_pk = t.pk WHERE t.patient_pk = patient.pk{0}{1}"
+_COMPUTED_IN_SIGHT = {
+    "NumberOfPatientRelatedStudies": "(SELECT COUNT(*) FROM study AS t WHERE t.patient_pk = patient.pk{0})",
+    "NumberOfPatientRelatedSeries": f"(SELECT COUNT(*) {_SERIES_OF_PATIENT})",
+    "NumberOfPatientRelatedInstances": f"(SELECT COALESCE(SUM(s.number_of_series_related_instances), 0) {_SERIES_OF_PATIENT})",
+}
+# What studies tell of their series, where not every series is seen; {0} is the condition, {1} joins values.
+_OF_PARTS = {
+    "NumberOfStudyRelatedSeries": "(SELECT COUNT(*) FROM series AS s WHERE s.study_pk = study.pk{0})",
+    "NumberOfStudyRelatedInstances": (
+        "(SELECT COALESCE(SUM(s.number_of_series_related_instances), 0) FROM series AS s WHERE s.study_pk = study.pk{0})"
+    ),
+    "ModalitiesInStudy": (
+        "(SELECT {1} FROM (SELECT DISTINCT s.modality AS one FROM series AS s "
+        "WHERE s.study_pk = study.pk AND s.modality <> ''{0} ORDER BY one) AS of_parts)"
+    ),
+    "SOPClassesInStudy": (
+        "(SELECT {1} FROM (SELECT DISTINCT i.sop_class_uid AS one FROM series AS s JOIN instance AS i ON i.series_pk = s.pk "
+        "WHERE s.study_pk = study.pk{0} ORDER BY one) AS of_parts)"
+    ),
+}
 # From a row to the newest version below it.
 _VERSIONS_BELOW = {
     Level.PATIENT: "JOIN series AS s ON s.pk = i.series_pk JOIN study AS t ON t.pk = s.study_pk WHERE t.patient_pk = patient.pk",
@@ -62,7 +85,7 @@ class Search:
     """What is looked for: rows of `level` that fit all conditions; `columns` are what each row shows after its number.
 
     With `after` only rows that come after the one of these values in the order; `()` begins, and has each page tell
-    where the next one goes on.
+    where the next one goes on. Only what is in `sight` is found, counted and told of; None for all.
     """
 
     level: Level
@@ -73,6 +96,7 @@ class Search:
     count_remaining: bool = True
     order: tuple[OrderBy, ...] = ()
     after: tuple[object, ...] | None = None
+    sight: Sight | None = None
 
     @property
     def ordered_by(self) -> frozenset[Level]:
@@ -131,24 +155,26 @@ def numbers(connection: Connection, search: Search) -> list[int]:
     return [_integer(row[0]) for row in _fetch(connection, sql, (*where.parameters, search.limit))]
 
 
-def rows_of(connection: Connection, level: Level, columns: tuple[Attribute, ...], pks: Sequence[int]) -> list[Row]:
-    """The rows with these numbers, in this order."""
+def rows_of(
+    connection: Connection, level: Level, columns: tuple[Attribute, ...], pks: Sequence[int], sight: Sight | None = None
+) -> list[Row]:
+    """The rows with these numbers, in this order; they tell only of what is in sight."""
     flavour, found = FLAVOURS[connection.dialect.name], {}
     for start in range(0, len(pks), _BATCH):
         batch = tuple(pks[start : start + _BATCH])
         marks = ", ".join([flavour.mark] * len(batch))
         tables = frozenset(a.level for a in columns)
-        sql = f"SELECT {_selected(level, columns, flavour)} FROM {_joined(level, tables)} WHERE {_TABLES[level]}.pk IN ({marks})"
+        sql = f"SELECT {_selected(level, columns, flavour, sight)} FROM {_joined(level, tables)} WHERE {_TABLES[level]}.pk IN ({marks})"
         found.update({row[0]: row for row in _fetch(connection, sql, batch)})
     return [found[pk] for pk in pks if pk in found]
 
 
-def documents(connection: Connection, level: Level, pks: Sequence[int]) -> dict[int, bytes]:
-    """The DICOM JSON of the instance stored last below each of these rows."""
+def documents(connection: Connection, level: Level, pks: Sequence[int], sight: Sight | None = None) -> dict[int, bytes]:
+    """The DICOM JSON of the instance stored last, of those in sight, below each of these rows."""
     flavour, table, found = FLAVOURS[connection.dialect.name], _TABLES[level], {}
     newest = (
         "(SELECT MAX(v.pk) FROM instance AS i JOIN version AS v ON v.instance_pk = i.pk AND v.number = i.version_number "
-        f"{_VERSIONS_BELOW[level]})"
+        f"{_VERSIONS_BELOW[level]}{_below_in_sight(level, sight)})"
     )
     for start in range(0, len(pks), _BATCH):
         batch = tuple(pks[start : start + _BATCH])
@@ -157,6 +183,16 @@ def documents(connection: Connection, level: Level, pks: Sequence[int]) -> dict[
         for pk, packed in _fetch(connection, sql, batch):
             found[_integer(pk)] = zlib.decompress(bytes(packed))  # type: ignore[call-overload]
     return found
+
+
+def _and(sql: str) -> str:
+    return f" AND {sql}" if sql else ""
+
+
+def _below_in_sight(level: Level, sight: Sight | None) -> str:
+    if sight is None or level not in (Level.PATIENT, Level.STUDY):
+        return ""
+    return (_and(sight.study_condition("t")) if level is Level.PATIENT else "") + _and(sight.part_condition("s"))
 
 
 def _fetch(connection: Connection, sql: str, parameters: tuple[object, ...]) -> list[Row]:
@@ -205,11 +241,14 @@ def _where(connection: Connection, search: Search, flavour: Flavour) -> _Where:
             if scan is not None and is_few:
                 parts.append((f"{_TABLES[attribute.level]}.pk IN ({scan[0]})", scan[1]))
             else:
-                parts.append(_one(attribute, match, flavour))
+                parts.append(_one(attribute, match, flavour, search.sight))
             anchored = isinstance(match, Name) and is_anchored(match)
             by_patient |= flavour is SQLITE and own > 0 and attribute.level is Level.PATIENT and (is_few or anchored)
     if below:
-        parts.append(_below(search.level, below, flavour))
+        parts.append(_below(search.level, below, flavour, search.sight))
+    if search.sight is not None and (seen := search.sight.conditions(search.level)):
+        parts.append((seen, ()))
+        tables |= set(LEVELS[1 : own + 1]) or {Level.PATIENT}
     if search.after:
         parts.append(after(terms_of(search.level, search.order), search.after, flavour))
         tables |= search.ordered_by
@@ -225,7 +264,7 @@ def _is_few(connection: Connection, scan: Sql) -> bool:
     return _integer(counted[0][0]) <= _FEW
 
 
-def _one(attribute: Attribute, match: Match, flavour: Flavour) -> Sql:
+def _one(attribute: Attribute, match: Match, flavour: Flavour, sight: Sight | None) -> Sql:
     if isinstance(match, SequenceMatch):
         items = {a.tag: a for a in SEQUENCE_ITEMS[attribute.tag]}
         sql, parameters = conjunction([condition(items[tag], "r", inner, flavour) for tag, inner in match.keys])
@@ -234,8 +273,11 @@ def _one(attribute: Attribute, match: Match, flavour: Flavour) -> Sql:
         return indexed_condition(attribute, match, flavour)
     if attribute.source is Source.COMPUTED:
         sql, parameters = condition(_as_column(attribute), "patient", match, flavour)
-        return sql.replace("patient.computed", _COMPUTED[attribute.keyword]), parameters
-    return condition(attribute, _TABLES[attribute.level], match, flavour)
+        return sql.replace("patient.computed", _expression(attribute, flavour, sight)), parameters
+    sql, parameters = condition(attribute, _TABLES[attribute.level], match, flavour)
+    if sight is not None and sight.hides_parts and attribute.keyword in _OF_PARTS:
+        sql = sql.replace(f"study.{attribute.column}", _expression(attribute, flavour, sight))
+    return sql, parameters
 
 
 @lru_cache(maxsize=16)
@@ -243,12 +285,18 @@ def _as_column(attribute: Attribute) -> Attribute:
     return Attribute(attribute.keyword, attribute.tag, attribute.vr, attribute.level, "computed", ("computed",), source=Source.KEPT)
 
 
-def _below(level: Level, conditions: list[tuple[Attribute, Match]], flavour: Flavour) -> Sql:
+def _below(level: Level, conditions: list[tuple[Attribute, Match]], flavour: Flavour, sight: Sight | None) -> Sql:
     """Rows that have something below them, all in one line of descent, that fits the conditions."""
     child = LEVELS[LEVELS.index(level) + 1]
     deepest = max(LEVELS.index(attribute.level) for attribute, _ in conditions)
     tables = [_TABLES[child], *(_join(i) for i in range(LEVELS.index(child) + 1, deepest + 1))]
-    sql, parameters = conjunction([_one(attribute, match, flavour) for attribute, match in conditions])
+    wanted = [_one(attribute, match, flavour, sight) for attribute, match in conditions]
+    if sight is not None:
+        joined = LEVELS[LEVELS.index(child) : deepest + 1]
+        seen = sight.study_condition("study") if Level.STUDY in joined else ""
+        seen_parts = sight.part_condition("series") if Level.SERIES in joined else ""
+        wanted += [(one, ()) for one in (seen, seen_parts) if one]
+    sql, parameters = conjunction(wanted)
     parent = _TABLES[level]
     return f"{parent}.pk IN (SELECT {_TABLES[child]}.{parent}_pk FROM {' '.join(tables)} WHERE {sql})", parameters
 
@@ -275,13 +323,17 @@ def _joined(level: Level, needed: frozenset[Level], by_patient: bool = False) ->
 
 
 @lru_cache(maxsize=256)
-def _selected(level: Level, columns: tuple[Attribute, ...], flavour: Flavour) -> str:
-    return ", ".join([f"{_TABLES[level]}.pk", *(_expression(a, flavour) for a in columns)])
+def _selected(level: Level, columns: tuple[Attribute, ...], flavour: Flavour, sight: Sight | None = None) -> str:
+    return ", ".join([f"{_TABLES[level]}.pk", *(_expression(a, flavour, sight) for a in columns)])
 
 
-def _expression(attribute: Attribute, flavour: Flavour) -> str:
+def _expression(attribute: Attribute, flavour: Flavour, sight: Sight | None) -> str:
     if attribute.source is Source.COMPUTED:
-        return _COMPUTED[attribute.keyword]
+        if sight is None:
+            return _COMPUTED[attribute.keyword]
+        return _COMPUTED_IN_SIGHT[attribute.keyword].format(_and(sight.study_condition("t")), _and(sight.part_condition("s")))
+    if sight is not None and sight.hides_parts and attribute.keyword in _OF_PARTS:
+        return _OF_PARTS[attribute.keyword].format(_and(sight.part_condition("s")), f"{flavour.aggregate}(one, {flavour.character}(92))")
     if attribute.source is Source.ITEM:
         pieces = f" || {flavour.character}(31) || ".join(f"COALESCE(r.{a.column}, '')" for a in SEQUENCE_ITEMS[attribute.tag])
         items = f"(SELECT {pieces} AS one FROM request_attribute AS r WHERE r.series_pk = series.pk ORDER BY r.item) AS items"
@@ -295,7 +347,7 @@ def _order_sql(search: Search) -> str:
 
 def _page_statement(search: Search, where: _Where, flavour: Flavour) -> str:
     level, order = search.level, _order_sql(search)
-    selected = _selected(level, search.columns, flavour)
+    selected = _selected(level, search.columns, flavour, search.sight)
     if search.after is not None:
         selected += "".join(f", {term.expression}" for term in terms_of(level, search.order))
     shown = frozenset(a.level for a in search.columns) | search.ordered_by

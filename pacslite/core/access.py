@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, TypeVar
 
+from pacslite.catalog.visibility import EVERYTHING, NOTHING, Visibility
 from pacslite.errors import Forbidden, Unauthenticated
+
+Parts = TypeVar("Parts")
 
 
 class Role(StrEnum):
@@ -66,7 +70,8 @@ class Principal:
     """Somebody who was recognized, as of this request.
 
     `rights` are what this credential gives now: for a token its scopes, as far as its owner's role has them.
-    `credential_id` names the login or token that was shown, for the record and for ending it.
+    `credential_id` names the login or token that was shown, for the record and for ending it. A share link gives `only_study`;
+    `sees_everything` of it when an administrator made it.
     """
 
     account_id: int | None
@@ -76,6 +81,8 @@ class Principal:
     groups: frozenset[str] = frozenset()
     kind: Kind = "user"
     credential_id: str = ""
+    only_study: str | None = None
+    sees_everything: bool = False
 
     @property
     def services(self) -> frozenset[str]:
@@ -87,11 +94,32 @@ LOCAL_ADMIN = Principal(None, "local", Role.ADMIN, SCOPES, kind="local")
 """Everybody, where nobody logs in (`--no-auth`)."""
 
 
+def visibility(principal: Principal | None) -> Visibility:
+    """What may be seen: administrators see everything, others what admits one of their groups, nobody known nothing."""
+    if principal is None:
+        return NOTHING
+    everything = principal.role is Role.ADMIN or principal.sees_everything
+    if everything and principal.only_study is None:
+        return EVERYTHING
+    return Visibility(everything, frozenset() if everything else principal.groups, principal.only_study, principal.username)
+
+
+def seen_by(parts: Parts, seen: Visibility) -> Parts:
+    """The parts of a process for somebody who may not see everything: their catalog hides the rest. Ingest takes from all alike."""
+    catalog = getattr(parts, "catalog", None)
+    if catalog is None or catalog.visibility == seen:
+        return parts
+    theirs = copy(parts)
+    object.__setattr__(theirs, "catalog", catalog.seen_by(seen))
+    return theirs
+
+
 def require(principal: Principal | None, right: Right) -> None:
     """Raises Unauthenticated when a login is needed, Forbidden when the one there is does not suffice."""
     if right is Right.PUBLIC:
         return
     if principal is None:
         raise Unauthenticated("This needs a login.")
-    if right is not Right.SELF and right not in principal.rights:
+    # A share link is nobody who could look after an account.
+    if right not in principal.rights and (right is not Right.SELF or principal.kind == "share"):
         raise Forbidden(f"{right.value} is not among the rights of this login.")

@@ -154,7 +154,7 @@ def _bulk_data(store: BlobStore, item: Item, path: str, value: BulkValue, media_
 def _document(catalog: Catalog, resource: Resource) -> bytes:
     """The metadata of an instance, with a NUL where the URL of its bulk data goes."""
     with catalog.read() as conn:
-        row = next(retrieval.documents(conn, *retrieve.uids(resource), resource.version), None)
+        row = next(retrieval.documents(conn, *retrieve.uids(resource), resource.version, catalog.sight(conn)), None)
     if row is None:
         raise NotFound("There is no such instance.")
     return zlib.decompress(row.json)

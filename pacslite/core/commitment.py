@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pacslite.catalog import inventory, jobs, retrieval
+from pacslite.catalog.visibility import EVERYTHING, Visibility, visibility_of
 from pacslite.dicom.attributes import Level
 from pacslite.errors import BlobMissing, Busy, Conflict, StorageError
 from pacslite.storage.digests import digests_of
@@ -60,6 +61,7 @@ class Commitment:
     requester: str
     transaction_uid: str
     references: tuple[Reference, ...]
+    visibility: Visibility = EVERYTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ def queue(catalog: Catalog, requester: str, transaction_uid: str, references: Se
     transaction of this UID under way for other instances.
     """
     named = [list(reference) for reference in dict.fromkeys(references)]
-    payload = {"requester": requester, "transaction_uid": transaction_uid, "references": named}
+    payload = {"requester": requester, "transaction_uid": transaction_uid, "references": named, **catalog.visibility.payload}
     name = f"{KIND} {requester} {transaction_uid}"
 
     def work(conn: Connection) -> Job | None:
@@ -104,7 +106,7 @@ def of_job(job: Job, owner: str) -> Commitment:
     """The request in a job that `owner` has claimed."""
     told: dict[str, Any] = dict(job.payload)
     references = tuple(Reference(*pair) for pair in told["references"])
-    return Commitment(job.id, owner, job.attempts, told["requester"], told["transaction_uid"], references)
+    return Commitment(job.id, owner, job.attempts, told["requester"], told["transaction_uid"], references, visibility_of(told))
 
 
 def finish(catalog: Catalog, commitment: Commitment, verdict: Verdict) -> None:
@@ -131,7 +133,7 @@ def check(catalog: Catalog, store: BlobStore, commitment: Commitment, go_on: Cal
     Raises Busy while the catalog is being rebuilt, StorageError when the storage fails and it is early days.
     """
     held = _Hold(catalog, commitment, go_on)
-    return check_each(catalog, store, commitment.references, held, commitment.attempts <= _PATIENT_ATTEMPTS)
+    return check_each(catalog.seen_by(commitment.visibility), store, commitment.references, held, commitment.attempts <= _PATIENT_ATTEMPTS)
 
 
 def check_each(
@@ -195,7 +197,7 @@ def _reason_against(catalog: Catalog, store: BlobStore, reference: Reference, he
 def _known(catalog: Catalog, reference: Reference) -> list[ItemRow]:
     """The newest versions of the instance; several when studies share a SOP Instance UID."""
     with catalog.read() as conn:
-        return retrieval.selected(conn, {Level.INSTANCE: reference.sop_instance_uid})
+        return retrieval.selected(conn, {Level.INSTANCE: reference.sop_instance_uid}, sight=catalog.sight(conn))
 
 
 def _fault(store: BlobStore, item: ItemRow, held: Callable[..., object], patient: bool) -> str:

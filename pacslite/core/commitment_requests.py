@@ -54,7 +54,7 @@ def request(parts: Parts, transaction_uid: str, references: Sequence[Reference],
     UID stands for other instances.
     """
     named = [list(reference) for reference in dict.fromkeys(references)]
-    payload = {"transaction_uid": transaction_uid, "references": named}
+    payload = {"transaction_uid": transaction_uid, "references": named, **parts.catalog.visibility.payload}
     name = f"{KIND} {transaction_uid}"
 
     def work(conn: Connection) -> Job:
@@ -76,8 +76,8 @@ def request(parts: Parts, transaction_uid: str, references: Sequence[Reference],
 def result(catalog: Catalog, transaction_uid: str) -> Verdict | None:
     """The result of a transaction, None while it is awaited; raises NotFound, and Unavailable when it was given up."""
     with catalog.read() as conn:
-        job = rows.by_uid(conn, _job_uid(transaction_uid))
-    if job is None:
+        job, sight = rows.by_uid(conn, _job_uid(transaction_uid)), catalog.sight(conn)
+    if job is None or (sight is not None and job.actor != sight.actor):
         raise NotFound("There is no such storage commitment transaction.")
     if job.state in (rows.FAILED, rows.CANCELLED):
         raise Unavailable("The instances could not be checked; request the commitment again.")

@@ -21,6 +21,8 @@ from pacslite.catalog import changes, inventory
 from pacslite.catalog import jobs as rows
 from pacslite.catalog.jobs import STATES, ItemOutcome, Job
 from pacslite.catalog.statements import time_text
+from pacslite.catalog.visibility import visibility_of
+from pacslite.core.access import seen_by
 from pacslite.errors import Busy, Conflict, NotFound, PacsliteError
 
 if TYPE_CHECKING:
@@ -244,7 +246,7 @@ class Runner:
         """Run the handler; how the job is to be settled."""
         about = {"action": "job.run", "object_id": job.uid, "kind": job.kind, "attempts": job.attempts}
         try:
-            result = self._find(job.kind).run(self._parts, run)
+            result = self._find(job.kind).run(seen_by(self._parts, visibility_of(job.payload)), run)
             run.write()
         except Stopped:
             run.outcome = "stopped"
@@ -276,7 +278,8 @@ class Runner:
 
 
 def queue(catalog: Catalog, kind: str, payload: Mapping[str, Any], handler: Handler, actor: str = "", dedupe_key: str | None = None) -> Job:
-    """Queue a job; inside a transaction of your own use `catalog.jobs.add`."""
+    """Queue a job; inside a transaction of your own use `catalog.jobs.add`. It will see what the user of this catalog may see."""
+    payload = {**payload, **catalog.visibility.payload}
 
     def work(conn: Connection) -> Job:
         more = {"max_attempts": handler.max_attempts, "unit": handler.unit, "dedupe_key": dedupe_key}
@@ -290,16 +293,19 @@ def queue(catalog: Catalog, kind: str, payload: Mapping[str, Any], handler: Hand
 def get(catalog: Catalog, uid: str) -> Job:
     """The job of that id; raises NotFound."""
     with catalog.read() as conn:
-        job = rows.by_uid(conn, uid)
-    if job is None:
+        job, sight = rows.by_uid(conn, uid), catalog.sight(conn)
+    if job is None or (sight is not None and job.actor != sight.actor):
         raise NotFound(f"There is no job {uid!r}.")
     return job
 
 
 def page(catalog: Catalog, *, before: int | None, limit: int, state: str = "", kind: str = "") -> tuple[list[Job], int]:
-    """Jobs, newest first, and how many there are in all."""
+    """Jobs, newest first, and how many there are in all; for who does not see everything their own."""
     with catalog.read() as conn:
-        return rows.listed(conn, before=before, limit=limit, state=state, kind=kind), rows.count(conn, state, kind)
+        sight = catalog.sight(conn)
+        actor = sight.actor if sight is not None else None
+        found = rows.listed(conn, before=before, limit=limit, state=state, kind=kind, actor=actor)
+        return found, rows.count(conn, state, kind, actor)
 
 
 def items(catalog: Catalog, uid: str, *, outcome: str, after: str, limit: int) -> tuple[list[ItemOutcome], int]:
@@ -340,4 +346,5 @@ def feed(catalog: Catalog, since: int, limit: int) -> tuple[list[Change], int, i
     with catalog.read() as conn:
         if inventory.is_rebuilding(conn):
             raise Busy("The catalog is being rebuilt.")
-        return changes.after(conn, since, limit), changes.count_after(conn, since), changes.last(conn)
+        sight = catalog.sight(conn)
+        return changes.after(conn, since, limit, sight), changes.count_after(conn, since, sight), changes.last(conn)

@@ -44,7 +44,7 @@ def describe(catalog: Catalog, resource: Resource, item: Item) -> PixelDescripti
     found = _KEPT_DESCRIPTIONS.get(item.storage_key)
     if found is None:
         with catalog.read() as conn:
-            row = next(retrieval.documents(conn, *uids(resource), resource.version), None)
+            row = next(retrieval.documents(conn, *uids(resource), resource.version, catalog.sight(conn)), None)
         if row is None:
             raise NotFound("There is no such instance.")
         found = _description(json.loads(zlib.decompress(row.json).replace(b"\0", b"")))

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from pacslite.catalog.database import Catalog
+    from pacslite.catalog.visibility import Sight
 
 _DOCUMENTS_AT_ONCE = 200
 _ORDERABLE = frozenset({Source.ELEMENT, Source.KEPT, Source.INDEXED})
@@ -125,23 +126,31 @@ def find(catalog: Catalog, query: Query) -> Page:
     """One page of a search; raises InvalidQuery, TooLarge, Busy."""
     columns, document_tags = _columns(query.level, query.fields, tuple((tag, a.level) for tag, a in query.indexed.items()))
     with catalog.read() as connection:
+        sight = catalog.sight(connection)
         ready = _ready(connection, query)
         conditions, document_keys = _split(query, ready)
-        order = _order(query, ready)
+        order = _order(query, ready, sight)
         if document_keys:
-            page = _page_of_documents(connection, query, columns, conditions, document_keys, order)
+            page = _page_of_documents(connection, query, columns, conditions, document_keys, order, sight)
         else:
-            page = _page(connection, query, columns, conditions, order)
+            page = _page(connection, query, columns, conditions, order, sight)
         if (document_tags or query.private_fields) and page.rows:
-            packed = search.documents(connection, query.level, [_number(row) for row in page.rows])
+            packed = search.documents(connection, query.level, [_number(row) for row in page.rows], sight)
             documents = tuple(_parse(packed.get(_number(row))) for row in page.rows)
             page = replace(page, document_tags=document_tags, documents=documents)
     return page
 
 
-def _page(connection: Connection, query: Query, columns: tuple[Attribute, ...], conditions: Conditions, order: tuple[OrderBy, ...]) -> Page:
+def _page(
+    connection: Connection,
+    query: Query,
+    columns: tuple[Attribute, ...],
+    conditions: Conditions,
+    order: tuple[OrderBy, ...],
+    sight: Sight | None,
+) -> Page:
     after = query.cursor.after if query.cursor else None
-    wanted = Search(query.level, conditions, columns, query.limit, query.offset, query.count_remaining, order, after)
+    wanted = Search(query.level, conditions, columns, query.limit, query.offset, query.count_remaining, order, after, sight)
     found = search.find(connection, wanted)
     return Page(columns, found.rows, found.remaining, cursor=Cursor(found.last) if found.last and found.remaining else None)
 
@@ -153,15 +162,16 @@ def _page_of_documents(
     conditions: Conditions,
     keys: tuple[tuple[int | PrivateTag, Match], ...],
     order: tuple[OrderBy, ...],
+    sight: Sight | None,
 ) -> Page:
     """A page of what only the documents tell; the pages after the first look into none of them again."""
     if query.cursor and query.cursor.rest:
         matching = list(query.cursor.rest)
     else:
-        candidates = search.numbers(connection, Search(query.level, conditions, (), query.max_documents + 1, order=order))
+        candidates = search.numbers(connection, Search(query.level, conditions, (), query.max_documents + 1, order=order, sight=sight))
         _check_narrow(candidates, keys, query.max_documents)
-        matching = _look_into(candidates, keys, partial(search.documents, connection, query.level))[query.offset :]
-    rows = search.rows_of(connection, query.level, columns, matching[: query.limit])
+        matching = _look_into(candidates, keys, partial(search.documents, connection, query.level, sight=sight))[query.offset :]
+    rows = search.rows_of(connection, query.level, columns, matching[: query.limit], sight)
     rest = tuple(matching[query.limit :]) if matching[: query.limit] else ()
     return Page(columns, rows, len(rest), cursor=Cursor(rest=rest) if rest else None)
 
@@ -173,12 +183,17 @@ def _ready(connection: Connection, query: Query) -> IndexedAttributes:
     return search_values.ready(connection, wanted) if wanted else wanted
 
 
-def _order(query: Query, ready: IndexedAttributes) -> tuple[OrderBy, ...]:
-    """The attributes to order by; raises InvalidQuery for those that have no column or describe a lower level."""
+def _order(query: Query, ready: IndexedAttributes, sight: Sight | None) -> tuple[OrderBy, ...]:
+    """The attributes to order by; raises InvalidQuery for those that have no column or describe a lower level.
+
+    Where not every series is seen, what columns tell of all of them orders nothing.
+    """
     order = []
     for tag, descending in query.order:
         attribute = BY_TAG.get(tag) or ready.get(tag)
         if attribute is None or not attribute.match_columns or attribute.source not in _ORDERABLE:
+            raise InvalidQuery(f"orderby: {name_of(tag)} is not indexed")
+        if sight is not None and sight.hides_parts and attribute.level is Level.STUDY and attribute.source is Source.KEPT:
             raise InvalidQuery(f"orderby: {name_of(tag)} is not indexed")
         if LEVELS.index(attribute.level) > LEVELS.index(query.level):
             raise InvalidQuery(f"orderby: {name_of(tag)} belongs to a lower level than the one searched")

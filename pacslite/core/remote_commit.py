@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from pacslite.core.jobs import Job
 
 KIND = "peer.commit"
-PATIENCE = timedelta(hours=24)
-"""How long a report is waited for; a retry asks anew."""
 _LOOK_S = 30.0
 _REASONS = {
     0x0110: "processing failure",
@@ -62,11 +60,12 @@ def _commit(parts: Parts, run: Run) -> Mapping[str, Any]:
         _ask(parts, run)
     waiting = run.outcomes("asked")
     if waiting:
-        until = datetime.fromisoformat(run.memo["asked_at"]) + PATIENCE
+        hours = parts.settings.commitment_wait_hours
+        until = datetime.fromisoformat(run.memo["asked_at"]) + timedelta(hours=hours)
         if datetime.now(UTC) < until:
             raise Later(_LOOK_S)
         _forget_request(run)
-        raise Failed(f"{run.payload['peer']} has not reported within {PATIENCE.total_seconds() / 3600:.0f} hours", _result(run))
+        raise Failed(f"{run.payload['peer']} has not reported within {hours} hours", _result(run))
     if run.payload["remove"]:
         _remove(parts, run)
     result = _result(run)
@@ -153,10 +152,11 @@ def _remove_one(catalog: Catalog, item: Item, origin: Origin) -> bool:
     target = Target(item.study_instance_uid, item.series_instance_uid, item.sop_instance_uid)
 
     def work(conn: Connection) -> bool:
-        now = retrieval.items(conn, item.study_instance_uid, item.series_instance_uid, item.sop_instance_uid)
+        where = item.study_instance_uid, item.series_instance_uid, item.sop_instance_uid
+        now = retrieval.items(conn, *where, sight=catalog.sight(conn))
         if not now or now[0].version_number != item.version_number:
             return False
-        return delete_target(conn, target, origin) is not None
+        return delete_target(conn, target, origin, sight=catalog.sight(conn)) is not None
 
     return catalog.write(work, target.keys)
 

@@ -10,6 +10,7 @@ from pacslite.core import jobs, peers
 from pacslite.core.jobs import Handler, Run
 from pacslite.core.remote import Parts, RemoteArchive, RemoteInstance, check_resources, instances_of, resources_of
 from pacslite.core.remote_ledger import JobLedger
+from pacslite.core.remote_turns import in_turn
 from pacslite.core.retrieve import Resource
 from pacslite.errors import Conflict, NotFound, PeerError
 
@@ -88,11 +89,12 @@ def _held(catalog: Catalog, instances: Sequence[RemoteInstance]) -> set[RemoteIn
     """Those that are in the catalog."""
     known: dict[tuple[str, str], set[str]] = {}
     with catalog.read() as conn:
+        sight = catalog.sight(conn)
         for one in instances:
             series = one.study_instance_uid, one.series_instance_uid
             if series not in known:
-                known[series] = {item.sop_instance_uid for item in retrieval.items(conn, *series)}
+                known[series] = {item.sop_instance_uid for item in retrieval.items(conn, *series, sight=sight)}
     return {one for one in instances if one.sop_instance_uid in known[one.study_instance_uid, one.series_instance_uid]}
 
 
-RETRIEVE = Handler(_retrieve)
+RETRIEVE = Handler(in_turn(_retrieve))

@@ -26,7 +26,7 @@ def remove(catalog: Catalog, target: Target, origin: Origin) -> Deleted:
 
     An instance that arrives while its study is removed comes either before it and goes along, or after it and is new.
     """
-    deleted = catalog.write(lambda conn: delete_target(conn, target, origin), target.keys)
+    deleted = catalog.write(lambda conn: delete_target(conn, target, origin, sight=catalog.sight(conn)), target.keys)
     if deleted is not None:
         return deleted
     raise absent(catalog, target)
@@ -35,5 +35,6 @@ def remove(catalog: Catalog, target: Target, origin: Origin) -> Deleted:
 def absent(catalog: Catalog, target: Target) -> NotFound | Gone:
     """The error that a target which is not there deserves."""
     with catalog.read() as conn:
-        known = retrieval.was_deleted(conn, target.study_instance_uid, target.series_instance_uid, target.sop_instance_uid)
+        uids = target.study_instance_uid, target.series_instance_uid, target.sop_instance_uid
+        known = retrieval.was_deleted(conn, *uids, sight=catalog.sight(conn))
     return Gone(f"The {target.kind} was deleted.") if known else NotFound(f"There is no such {target.kind}.")

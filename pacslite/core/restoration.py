@@ -84,7 +84,8 @@ def _kept(parts: Parts, target: Target, now: datetime | None) -> tuple[list[Kept
     since = time_text((now or datetime.now(UTC)) - timedelta(seconds=parts.settings.removal_grace_s))
     prefix = RADIOLOGY + "/".join(target.uids.values()) + "/"
     with parts.catalog.read() as conn:
-        return deletions.kept_of(conn, target, since, prefix), deletions.is_there(conn, target)
+        sight = parts.catalog.sight(conn)
+        return deletions.kept_of(conn, target, since, prefix, sight), deletions.is_there(conn, target, sight)
 
 
 def undelete(

@@ -32,6 +32,8 @@ from pacslite.storage.read_ahead import open_each
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from pacslite.catalog.visibility import Sight
+
 PIECE_BYTES = 512 * 1024
 # What is smaller is read at once: it costs less than to open it twice.
 SMALL_BYTES = 64 * 1024
@@ -72,7 +74,7 @@ class Frames:
 def plan(catalog: Catalog, resource: Resource) -> tuple[Item, ...]:
     """The instances of the resource, in order; raises NotFound, or Gone when it is known to be deleted."""
     with catalog.read() as conn:
-        return tuple(_found(conn, resource))
+        return tuple(_found(conn, resource, catalog.sight(conn)))
 
 
 def plan_whole(catalog: Catalog, store: BlobStore, resource: Resource, most: int) -> tuple[Item, ...]:
@@ -119,22 +121,23 @@ def _is_whole(store: BlobStore, item: Item) -> bool:
         return False
 
 
-def _found(conn: Connection, resource: Resource) -> list[Item]:
-    found = retrieval.items(conn, *uids(resource), resource.version)
+def _found(conn: Connection, resource: Resource, sight: Sight | None) -> list[Item]:
+    found = retrieval.items(conn, *uids(resource), resource.version, sight=sight)
     if found:
         return found
-    if resource.version is not None and retrieval.items(conn, *uids(resource)):
+    if resource.version is not None and retrieval.items(conn, *uids(resource), sight=sight):
         raise NotFound("There is no such version.")
-    raise absent(resource, retrieval.was_deleted(conn, *uids(resource)))
+    raise absent(resource, retrieval.was_deleted(conn, *uids(resource), sight=sight))
 
 
 def versions(catalog: Catalog, resource: Resource) -> list[retrieval.VersionRow]:
     """All versions of an instance, newest first; raises NotFound, Gone."""
     study, series, instance = uids(resource)
     with catalog.read() as conn:
-        found = retrieval.versions(conn, study, series or "", instance or "")
+        sight = catalog.sight(conn)
+        found = retrieval.versions(conn, study, series or "", instance or "", sight)
         if not found:
-            raise absent(resource, retrieval.was_deleted(conn, *uids(resource)))
+            raise absent(resource, retrieval.was_deleted(conn, *uids(resource), sight=sight))
     return found
 
 
@@ -156,8 +159,9 @@ def select(catalog: Catalog, selection: Selection) -> tuple[Item, ...]:
     found: dict[int, Item] = {}
     shared: dict[str, str] = {}
     with catalog.read() as conn:
+        sight = catalog.sight(conn)
         for value in selection.values:
-            for item in retrieval.selected(conn, {**selection.above, selection.level: value}, selection.issuer_of_patient_id):
+            for item in retrieval.selected(conn, {**selection.above, selection.level: value}, selection.issuer_of_patient_id, sight):
                 found[item.version_pk] = _slim(item, shared)
     return tuple(found.values())
 
@@ -187,26 +191,27 @@ def absent(resource: Resource, deleted: bool) -> NotFound | Gone:
 def change_number(catalog: Catalog, resource: Resource) -> str:
     """What changes whenever the metadata of the resource does; raises NotFound, Gone."""
     with catalog.read() as conn:
+        sight = catalog.sight(conn)
         if resource.sop_instance_uid is not None:
-            item = _found(conn, resource)[0]
+            item = _found(conn, resource, sight)[0]
             return f"{item.version_number}-{item.storage_key}"
-        number = retrieval.change_number(conn, resource.study_instance_uid, resource.series_instance_uid)
+        number = retrieval.change_number(conn, resource.study_instance_uid, resource.series_instance_uid, sight)
         if number is None:
-            raise absent(resource, retrieval.was_deleted(conn, *uids(resource)))
-    return str(number)
+            raise absent(resource, retrieval.was_deleted(conn, *uids(resource), sight=sight))
+    return number
 
 
 @contextmanager
 def documents(catalog: Catalog, resource: Resource) -> Iterator[Iterator[DocumentRow]]:
     """The metadata documents of the instances, in order, while the `with` block lasts."""
     with catalog.read() as conn:
-        yield retrieval.documents(conn, *uids(resource), resource.version)
+        yield retrieval.documents(conn, *uids(resource), resource.version, catalog.sight(conn))
 
 
 def plan_frames(catalog: Catalog, resource: Resource) -> Frames:
     """The one image of an instance resource; raises NotFound, Gone, FrameNotFound when it has no frames."""
     with catalog.read() as conn:
-        found = _found(conn, resource)
+        found = _found(conn, resource, catalog.sight(conn))
         index = _INDEXES.get(found[0].storage_key)
         encoded = retrieval.frame_index(conn, found[0].version_pk) if index is None else None
     if index is None:

@@ -23,6 +23,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pacslite import logs, metrics, tracing
+from pacslite.core import caller_sight
+from pacslite.core.access import seen_by
 from pacslite.core.callers import Caller, Callers
 from pacslite.dimse import audit, commands, observation, pdus
 from pacslite.dimse.commands import Command
@@ -71,7 +73,7 @@ class Association:
     def __init__(self, sock: socket.socket, address: str, pacs: Pacs, services: Mapping[int, Serve], callers: Callers) -> None:
         self.id = os.urandom(6).hex()
         self.address = address
-        self.pacs = pacs
+        self.pacs = self._parts = pacs  # `pacs` shows what the peer may see, as of its last request
         self.calling_aet = self.called_aet = ""
         self.instances_received = self.bytes_received = 0
         self.answered: dict[str, int] = {}
@@ -241,6 +243,8 @@ class Association:
             if service is not None:
                 if right := commands.RIGHTS.get(request.command.field):
                     self._caller.check(right)
+                    if right != "store":
+                        self.pacs = seen_by(self._parts, caller_sight.visibility_of(self._parts, self._caller))
                 service(self, request)
             else:
                 self._serve_unknown(request)

@@ -27,6 +27,11 @@ IN_TRANSACTION = frozenset(
         "peer.create",
         "peer.update",
         "peer.delete",
+        "patient.access",
+        "series.access",
+        "share.create",
+        "share.revoke",
+        "study.access",
     }
 )
 _UID, _WORD = re.compile(r"[0-9.]{1,64}"), re.compile(r"[A-Za-z0-9.]{1,64}")

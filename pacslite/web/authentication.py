@@ -12,6 +12,7 @@ from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from pacslite.core import shares
 from pacslite.core.access import LOCAL_ADMIN, Principal, Right, require
 from pacslite.core.accounts import Recognized
 from pacslite.errors import Forbidden, Unauthenticated
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from pacslite.core.logins import BrowserLogin
 
 COOKIE = "pacslite_session"
+SHARE_COOKIE = "pacslite_share"
 CSRF_HEADER = "X-CSRF-Token"
 _BEARER = re.compile(r"Bearer +([A-Za-z0-9._~+/=-]+) *", re.IGNORECASE)
 _SECRET = re.compile(r"[A-Za-z0-9_-]{20,100}")
@@ -48,8 +50,16 @@ def principal_of(pacs: Any, request: Request) -> Principal | None:
             raise Unauthenticated("Only bearer tokens are taken.", invalid=True)
         principal: Principal = pacs.accounts.recognize(found[1])
         return principal
-    recognized = browser_login_of(pacs, request)
-    return recognized.principal if recognized is not None else None
+    opened = _cookie(request, SHARE_COOKIE)
+    try:
+        recognized = browser_login_of(pacs, request)
+    except Unauthenticated:
+        if opened is None:
+            raise
+        recognized = None  # a login that is over does not stand in the way of a link
+    if recognized is not None:
+        return recognized.principal
+    return shares.recognize(pacs, opened) if opened is not None and request.method in _SAFE_METHODS else None
 
 
 def browser_login_of(pacs: Any, request: Request) -> Recognized | None:
@@ -101,10 +111,10 @@ def no_session_cookie(request: Request) -> tuple[str, str]:
     return _set_cookie(request, "", 0)
 
 
-def _set_cookie(request: Request, value: str, seconds: int) -> tuple[str, str]:
+def _set_cookie(request: Request, value: str, seconds: int, name: str = COOKIE) -> tuple[str, str]:
     path = urlsplit(request.base_url).path or "/"
     secure = "; Secure" if request.is_secure else ""
-    return "Set-Cookie", f"{cookie_name(request)}={value}; Path={path}; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}"
+    return "Set-Cookie", f"{cookie_name(request, name)}={value}; Path={path}; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}"
 
 
 def cookie_name(request: Request, name: str = COOKIE) -> str:
@@ -114,12 +124,17 @@ def cookie_name(request: Request, name: str = COOKIE) -> str:
     return ("__Secure-" if urlsplit(request.base_url).path.strip("/") else "__Host-") + name
 
 
-def _cookie(request: Request) -> str | None:
+def share_cookie(request: Request, value: str, seconds: int) -> tuple[str, str]:
+    """The header that lets a browser see what a link shares."""
+    return _set_cookie(request, value, seconds, SHARE_COOKIE)
+
+
+def _cookie(request: Request, name: str = COOKIE) -> str | None:
     given = request.header("Cookie")
-    if given is None or COOKIE not in given or len(given) > _LONGEST_COOKIES:
+    if given is None or name not in given or len(given) > _LONGEST_COOKIES:
         return None
     try:
-        morsel = SimpleCookie(given).get(cookie_name(request))
+        morsel = SimpleCookie(given).get(cookie_name(request, name))
     except CookieError:
         return None
     if morsel is None or not morsel.value:

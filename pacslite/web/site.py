@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pacslite import tracing
+from pacslite.core.access import seen_by, visibility
 from pacslite.errors import PacsliteError
 from pacslite.logs import add, bound
 from pacslite.settings import Settings
@@ -91,7 +92,8 @@ class Site:
                     hook(self.pacs, request, route)
                 if request.actor:
                     add(actor=request.actor)
-            reply = route.handler(self.pacs, request, **arguments)
+            # Whatever the handler reads, it reads as the caller may see it.
+            reply = route.handler(seen_by(self.pacs, visibility(request.principal)), request, **arguments)
             return self._recorded(request, route, arguments, _finished(request, reply) if request.method in ("GET", "HEAD") else reply)
         except Exception as error:  # noqa: BLE001 - the edge: whatever it is becomes an answer
             if request.method not in ("GET", "HEAD"):

@@ -14,11 +14,13 @@ from werkzeug.test import Client, TestResponse
 
 from pacslite.catalog import search
 from pacslite.catalog.database import Catalog
+from pacslite.core.access import LOCAL_ADMIN
 from pacslite.dicom.attributes import BY_KEYWORD
 from pacslite.dicomweb import qido, qido_json
 from pacslite.dicomweb.media_types import acceptable, choose, instance_offers
 from pacslite.settings import load
 from pacslite.web import app
+from pacslite.web.messages import Request, Route
 from tests.support.catalog_rows import Loader, json_of
 from tests.support.databases import postgres
 
@@ -97,7 +99,11 @@ def site(catalog: Catalog) -> Client:
 
 def _client(catalog: Catalog, **settings: Any) -> Client:
     pacs = SimpleNamespace(catalog=catalog, settings=replace(load(environment={}), **settings))
-    return Client(app.create(pacs, qido.ROUTES))
+    return Client(app.create(pacs, qido.ROUTES, (_as_administrator,)))
+
+
+def _as_administrator(pacs: Any, request: Request, route: Route) -> None:
+    request.principal = LOCAL_ADMIN
 
 
 def get(site: Client, path: str, accept: str | None = "application/dicom+json", **headers: str) -> TestResponse:

@@ -1,0 +1,277 @@
+"""Who sees what, as SQL: the one place where groups and labels become conditions on patients, studies and series.
+
+An object is seen when every restriction on it and above it admits one of the groups of who looks. Restrictions name rules
+(`access_rule`), of which there are few: which of them do not admit somebody is evaluated here, kept while the token of the
+catalog stays the same, and leaves SQL to look whether an object has one of those.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Text, bindparam, select, text
+
+from pacslite.catalog.access_models import access_label, access_object, access_rule, access_state
+from pacslite.catalog.statements import Prepared
+from pacslite.dicom.attributes import LEVELS, Level
+
+_UID = re.compile(r"[0-9.]{1,64}")
+_KEPT = 4096
+_SEEN = "seen"
+TOKEN = Prepared(select(access_state.c.token))
+"""What is another after every change of groups and labels, "" while nothing is limited."""
+_RULES = Prepared(select(access_rule.c.pk, access_rule.c.rule))
+_LABELS = Prepared(select(access_label.c.name, access_label.c.groups))
+_LEVELS = Prepared(select(access_object.c.level, access_object.c.rule_pk).distinct())
+
+
+@dataclass(frozen=True, slots=True)
+class Visibility:
+    """What somebody may see: everything, or what admits one of the groups; with `study` of that nothing but this study.
+
+    `actor` is whose jobs are their own, where not everything is seen.
+    """
+
+    everything: bool = False
+    groups: frozenset[str] = frozenset()
+    study: str | None = None
+    actor: str = ""
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether a restriction can mean anything to this one."""
+        return not self.everything or self.study is not None
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        """What a job keeps of it, so that it sees no more than who queued it; nothing for who sees everything."""
+        if not self.is_limited:
+            return {}
+        return {_SEEN: {"everything": self.everything, "groups": sorted(self.groups), "study": self.study, "actor": self.actor}}
+
+
+def visibility_of(payload: Mapping[str, Any]) -> Visibility:
+    """What a job may see, by its payload."""
+    told = payload.get(_SEEN)
+    return EVERYTHING if told is None else Visibility(told["everything"], frozenset(told["groups"]), told["study"], told["actor"])
+
+
+EVERYTHING = Visibility(everything=True)
+NOTHING = Visibility(study="")
+"""What nobody sees: for requests of which nobody knows whose they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What is hidden in one transaction: at each level, objects with these rules; and all studies but `study`, if that is given.
+
+    `admits` tells that the rules listed are those that are not hidden.
+    """
+
+    token: str
+    patients: Hidden | None = None
+    studies: Hidden | None = None
+    series: Hidden | None = None
+    study: str | None = None
+    actor: str = ""
+
+    @property
+    def key(self) -> str:
+        """Names what is hidden, for what is made for those who see the same."""
+        return blake2b(repr(self).encode(), digest_size=12).hexdigest()
+
+    @property
+    def hides_parts(self) -> bool:
+        """Whether a study that is seen may have series that are not."""
+        return self.series is not None
+
+    def conditions(self, level: Level) -> str:
+        """SQL for rows of a level, whose tables upwards to the study are in the statement under their names; "" for all."""
+        if level is Level.PATIENT:
+            return _seen_patient(self)
+        parts = [part for part in (_seen_study(self), _seen_series(self.series) if level is not Level.STUDY else "") if part]
+        return " AND ".join(parts)
+
+    def part_condition(self, series: str) -> str:
+        """SQL for rows of series under another name, of studies that are seen; "" for all."""
+        return _seen_series(self.series, series)
+
+    def study_condition(self, study: str) -> str:
+        """SQL for rows of studies under another name."""
+        return _seen_study(self, study)
+
+    def clauses(self, level: Level) -> tuple[ColumnElement[bool], ...]:
+        """`conditions` for a statement made by SQLAlchemy."""
+        sql = self.conditions(level)
+        return (text(f"({sql})"),) if sql else ()  # type: ignore[return-value]
+
+    def names(self, study_column: str, series_column: str) -> str:
+        """SQL for rows that name studies and series, which may be gone, by UIDs in these columns."""
+        parts = []
+        if self.study is not None:
+            parts.append(f"{study_column} = '{_uid(self.study)}'")
+        if self.studies is not None:
+            parts.append(_no_object(f"x.study_instance_uid = {study_column} AND x.series_instance_uid = ''", Level.STUDY, self.studies))
+        if self.series is not None:
+            of_series = f"x.study_instance_uid = {study_column} AND x.series_instance_uid = {series_column}"
+            parts.append(_no_object(of_series, Level.SERIES, self.series))
+        if self.patients is not None:  # whose a study was that is gone, nobody knows
+            seen = _seen_study(self, "xs")
+            parts.append(f"EXISTS (SELECT 1 FROM study AS xs WHERE xs.study_instance_uid = {study_column} AND {seen})")
+        return " AND ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """Rules by number: those that hide, or where they are fewer those that do not (`admits`)."""
+
+    rules: tuple[int, ...]
+    admits: bool
+
+    @property
+    def sql(self) -> str:
+        """The test of a rule's number that tells that it hides."""
+        listed = ", ".join(map(str, self.rules))
+        if self.admits:
+            return f"NOT IN ({listed})" if listed else "IS NOT NULL"
+        return f"IN ({listed})"
+
+
+def sight(conn: Connection, visibility: Visibility) -> Sight | None:
+    """What is hidden from somebody, in this transaction; None when nothing is."""
+    if not visibility.is_limited:
+        return None
+    row = TOKEN.first(conn, {})
+    token = row[0] if row is not None else ""
+    if (not token or visibility.everything) and visibility.study is None:
+        return None
+    if visibility.everything:
+        return Sight(token, study=visibility.study)
+    known = _evaluated(conn, token, visibility.groups) if token else (None, None, None)
+    if visibility.study is None and not any(known):
+        return None
+    return Sight(token, *known, visibility.study, visibility.actor)
+
+
+def sees(conn: Connection, seen: Sight | None, study: str, series: str = "") -> bool:
+    """Whether a study or series of these UIDs, there or gone, is in sight."""
+    if seen is None:
+        return True
+    return _naming(seen).first(conn, {"study": study, "series": series}) is not None
+
+
+@lru_cache(maxsize=512)
+def _naming(seen: Sight) -> Prepared:
+    named = select(bindparam("study", type_=Text()).label("study_uid"), bindparam("series", type_=Text()).label("series_uid")).subquery(
+        "named"
+    )
+    return Prepared(select(named.c.study_uid).where(text(seen.names("named.study_uid", "named.series_uid"))))
+
+
+Evaluated = tuple[Hidden | None, Hidden | None, Hidden | None]
+_evaluations: dict[tuple[str, frozenset[str]], Evaluated] = {}
+
+
+def _evaluated(conn: Connection, token: str, groups: frozenset[str]) -> Evaluated:
+    """What is hidden from these groups, at patients, studies and series."""
+    known = _evaluations.get((token, groups))
+    if known is None:
+        if len(_evaluations) >= _KEPT:
+            _evaluations.clear()
+        known = _evaluations[token, groups] = _evaluate(conn, groups)
+    return known
+
+
+def _evaluate(conn: Connection, groups: frozenset[str]) -> Evaluated:
+    labels = {name: frozenset(json.loads(allowed)) for name, allowed in _LABELS.all(conn, {})}
+    admitting = {pk for pk, rule in _RULES.all(conn, {}) if admits(json.loads(rule), labels, groups)}
+    used: dict[str, set[int]] = {}
+    for level, pk in _LEVELS.all(conn, {}):
+        used.setdefault(level, set()).add(pk)
+    return tuple(_hidden(used.get(str(level), set()), admitting) for level in LEVELS[:3])  # type: ignore[return-value]
+
+
+def _hidden(used: Iterable[int], admitting: set[int]) -> Hidden | None:
+    hiding = sorted(set(used) - admitting)
+    seen = sorted(set(used) & admitting)
+    if not hiding:
+        return None
+    return Hidden(tuple(seen), True) if len(seen) < len(hiding) else Hidden(tuple(hiding), False)
+
+
+def admits(rule: dict[str, list[str] | None], labels: dict[str, frozenset[str]], groups: frozenset[str]) -> bool:
+    """Whether a rule lets one of the groups see: its own groups, if it names any, and each label that restricts."""
+    limited = rule.get("groups")
+    if limited is not None and groups.isdisjoint(limited):
+        return False
+    return all(not groups.isdisjoint(labels[name]) for name in rule.get("labels") or () if name in labels)
+
+
+def _no_object(named: str, level: Level, hidden: Hidden) -> str:
+    return f"NOT EXISTS (SELECT 1 FROM access_object AS x WHERE {named} AND x.level = '{level}' AND x.rule_pk {hidden.sql})"
+
+
+_OF_PATIENT = "x.study_instance_uid = {0}.identity_study AND x.patient_id = {0}.identity_id AND x.issuer = {0}.identity_issuer"
+
+
+@lru_cache(maxsize=1024)
+def _seen_patient(seen: Sight) -> str:
+    """A patient is seen when nothing limits them and, where studies are limited, when one of theirs is seen."""
+    parts = []
+    if seen.patients is not None:
+        parts.append(_no_object(_OF_PATIENT.format("patient") + " AND x.series_instance_uid = ''", Level.PATIENT, seen.patients))
+    if seen.study is not None or seen.studies is not None or seen.series is not None:
+        own = " AND ".join(part for part in (_studies_alone(seen, "xs"), _has_part(seen, "xs")) if part)
+        parts.append(f"EXISTS (SELECT 1 FROM study AS xs WHERE xs.patient_pk = patient.pk AND {own})")
+    return " AND ".join(parts)
+
+
+def _studies_alone(seen: Sight, study: str) -> str:
+    parts = []
+    if seen.study is not None:
+        parts.append(f"{study}.study_instance_uid = '{_uid(seen.study)}'")
+    if seen.studies is not None:
+        of_study = f"x.study_instance_uid = {study}.study_instance_uid AND x.series_instance_uid = ''"
+        parts.append(_no_object(of_study, Level.STUDY, seen.studies))
+    return " AND ".join(parts)
+
+
+def _has_part(seen: Sight, study: str) -> str:
+    """A study of which no series is seen is not seen itself."""
+    if seen.series is None:
+        return ""
+    return f"EXISTS (SELECT 1 FROM series AS xp WHERE xp.study_pk = {study}.pk AND {_seen_series(seen.series, 'xp')})"
+
+
+@lru_cache(maxsize=1024)
+def _seen_study(seen: Sight, study: str = "study") -> str:
+    parts = [_studies_alone(seen, study)]
+    if seen.patients is not None:
+        of_patient = f"y.pk = {study}.patient_pk AND " + _OF_PATIENT.format("y")
+        parts.append(
+            "NOT EXISTS (SELECT 1 FROM patient AS y JOIN access_object AS x "
+            f"ON {of_patient} AND x.series_instance_uid = '' AND x.level = 'PATIENT' AND x.rule_pk {seen.patients.sql})"
+        )
+    parts.append(_has_part(seen, study))
+    return " AND ".join(part for part in parts if part)
+
+
+def _seen_series(hidden: Hidden | None, series: str = "series") -> str:
+    if hidden is None:
+        return ""
+    of_series = f"x.series_instance_uid = {series}.series_instance_uid AND xo.pk = {series}.study_pk"
+    return (
+        "NOT EXISTS (SELECT 1 FROM study AS xo JOIN access_object AS x ON x.study_instance_uid = xo.study_instance_uid "
+        f"WHERE {of_series} AND x.level = 'SERIES' AND x.rule_pk {hidden.sql})"
+    )
+
+
+def _uid(value: str) -> str:
+    """Text that is written into statements: a UID, or what no study is called."""
+    return value if _UID.fullmatch(value) else ""
