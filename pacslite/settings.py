@@ -142,6 +142,8 @@ class Settings:
 
     job_threads: int = _setting(2, "Jobs that one worker runs at once.", minimum=1)
     job_lease_s: int = _setting(60, "Time after which the job of a worker that was killed is taken up again.", minimum=2)
+    peer_jobs: int = _setting(1, "Jobs that retrieve from or send to the same peer at once.", minimum=1)
+    commitment_wait_hours: int = _setting(24, "Hours for which a peer's report on storage commitment is awaited.", minimum=1)
     job_retention_days: int = _setting(90, "Days for which jobs that are over are remembered.", minimum=1)
 
     audit_repeat_s: int = _setting(

@@ -9,6 +9,7 @@ from pacslite.core import jobs, peers, retrieve
 from pacslite.core.jobs import Handler, Run
 from pacslite.core.remote import Parts, check_resources, resources_of
 from pacslite.core.remote_ledger import JobLedger
+from pacslite.core.remote_turns import in_turn
 from pacslite.core.retrieve import Item, Resource
 from pacslite.errors import Gone, NotFound
 
@@ -54,4 +55,4 @@ def _store(parts: Parts, run: Run) -> Mapping[str, Any]:
     return ledger.settle({"peer": peer.ae_title}, "sent")
 
 
-STORE = Handler(_store)
+STORE = Handler(in_turn(_store))
