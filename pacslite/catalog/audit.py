@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -26,6 +27,8 @@ CHAIN_KEYS = ("audit:chain",)
 GENESIS = "0" * 64
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 _AT_ONCE = 500
+_MOST_TEXT = 1000
+_NOT_TEXT = re.compile(r"[^\t\n\r -\uD7FF\uE000-\uFFFD\U00010000-\U0010FFFF]")  # XML 1.0 2.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +104,22 @@ def note_all(conn: Connection, events: Iterable[Event]) -> None:
 
 
 def _packed(event: Event) -> str:
-    values = asdict(replace(event, detail={}, at=event.at or now_text())) | {"detail": dict(event.detail)}
+    cleaned = clean(event)
+    values = {name: getattr(cleaned, name) for name in Event.__slots__} | {"detail": dict(cleaned.detail), "at": event.at or now_text()}
     return json.dumps({name: value for name, value in values.items() if value not in ("", None, {})}, ensure_ascii=False)
+
+
+def clean(event: Event) -> Event:
+    """The event without what databases or XML cannot hold, and not too long: callers send what they like."""
+    return Event(**{name: _cleaned(getattr(event, name)) for name in Event.__slots__})
+
+
+def _cleaned(value: Any) -> Any:
+    if isinstance(value, str):
+        return _NOT_TEXT.sub("?", value[:_MOST_TEXT])
+    if isinstance(value, Mapping):
+        return {_cleaned(name): _cleaned(inner) for name, inner in value.items()}
+    return [_cleaned(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _unpacked(payload: str) -> Event:
@@ -129,7 +146,7 @@ def chain(conn: Connection, more: Sequence[Event] = ()) -> list[Entry]:
     """Give pending events, some hundred at most, and `more` their places; the new entries. Under `CHAIN_KEYS`."""
     rows = conn.execute(select(pending_table.c.id, pending_table.c.payload).order_by(pending_table.c.id).limit(_AT_ONCE)).all()
     now = now_text()
-    events = [*(_unpacked(payload) for _, payload in rows), *(replace(event, at=event.at or now) for event in more)]
+    events = [*(_unpacked(payload) for _, payload in rows), *(replace(clean(event), at=event.at or now) for event in more)]
     if not events:
         return []
     patients = _patients(conn, events)

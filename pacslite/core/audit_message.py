@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
+
+from pacslite.catalog.audit import clean
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -120,8 +122,9 @@ def shape_of(event: Event) -> Shape:
 
 def to_xml(entry: Entry, source_id: str, aet: str) -> bytes:
     """The message of an entry, for the source of that id, whose application entity has that title."""
-    event, shape = entry.event, shape_of(entry.event)
-    message = ElementTree.Element("AuditMessage")
+    shape = shape_of(entry.event)
+    entry = replace(entry, event=clean(entry.event))
+    event, message = entry.event, ElementTree.Element("AuditMessage")
     attributes = {"EventActionCode": shape.code, "EventDateTime": event.at, "EventOutcomeIndicator": _OUTCOMES.get(event.outcome, "8")}
     identification = ElementTree.SubElement(message, "EventIdentification", attributes)
     _coded(identification, "EventID", shape.event)
@@ -176,7 +179,8 @@ def _objects(message: Element, entry: Entry, shape: Shape) -> None:
         _details(study, entry)
         _contents(study, event)
     if event.patient_id is not None:
-        _object(message, str(event.patient_id), "1", "1", shape.life_cycle, ("2", "Patient Number"), "", "RFC-3881")
+        number = str(event.patient_id)
+        _object(message, number, "1", "1", shape.life_cycle, ("2", "Patient Number"), f"patient {number}", "RFC-3881")
     if shape.event == _QUERY:
         query = _object(message, _STUDY_ROOT_FIND, "2", "24", "", _SOP_CLASS, None)
         keys = json.dumps({name: event.detail[name] for name in ("level", "keys") if name in event.detail}).encode()

@@ -480,3 +480,14 @@ def test_chaining_takes_its_lock(catalog: Catalog) -> None:
     catalog.write(lambda conn: rows.chain(conn, [Event("a")]), CHAIN_KEYS)
     with catalog.read() as conn:
         assert rows.head(conn) is not None
+
+
+def test_what_callers_send_cannot_stop_the_chain(catalog: Catalog, anchor: Anchor) -> None:
+    hostile = "a\0b\x07\ud800\\u0000" + "x" * 100_000
+    event = Event("auth.login", "failed", hostile, object_id=hostile, calling_aet=hostile, detail={"reason": hostile[:20]})
+    catalog.write(lambda conn: rows.note(conn, event))
+    audit_chain.advance(catalog, anchor)
+    (kept,) = log(catalog)
+    assert kept.actor.startswith("a?b?")
+    assert len(kept.actor) <= 1000
+    assert verify(catalog, anchor).is_whole
