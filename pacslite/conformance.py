@@ -30,8 +30,9 @@ or breaks off is tried again later, any other refusal is not. As DICOMweb client
 
 Associations are requested for these, to report as SCP of Storage Commitment, and for Storage (SCU) to carry out C-MOVE: one
 presentation context for each SOP class and transfer syntax of what is sent, with explicit and implicit VR little endian beside it where
-we can make them (all but video and rare syntaxes). More than 128 contexts are spread over several associations, one after the other;
-`move_associations` sends a large C-MOVE over several at once.
+we can make them (all but video and rare syntaxes), those that the peer prefers, and while there is room one with whatever else loses
+nothing. More than 128 contexts are spread over several associations, one after the other; `move_associations` sends a large C-MOVE
+over several at once.
 
 - The called AE title must be ours (`PACSLITE_AET`), else the association is rejected with source 1, reason 7;
   `called_aet_policy = "any"` takes all.
@@ -51,6 +52,7 @@ we can make them (all but video and rare syntaxes). More than 128 contexts are s
   little endian is chosen among the native ones it offers.
 - Identifiers of C-MOVE and C-GET hold unique keys; other keys are passed over, except IssuerOfPatientID beside PatientID. The level PATIENT
   is taken in Study Root too.
+- Identifiers of more than 16 MiB are answered A700H, those of more than 20,000 elements and items, or nested deeper than 16, A900H.
 - Move Destination is the AE title of a known peer (`pacslite peer add`), else A801H; one added with `--tls` is called over TLS and
   never without. C-STORE requests name the Move Originator.
 - Final status of a retrieval: 0000H; B000H with failures or warnings; A702H when all failed, the receiver being out of reach among the
@@ -58,7 +60,8 @@ we can make them (all but video and rare syntaxes). More than 128 contexts are s
 - Pending responses come at once and then every second. Numbers above 65535 are told as 65535.
 - Storage Commitment: N-ACTION is answered 0000H once the request is durably queued; 0115H when TransactionUID or
   ReferencedSOPSequence is missing, empty or invalid, or a transaction of this UID is under way for other instances (the same request
-  again changes nothing); 0112H, 0118H, 0123H for another SOP instance, SOP class or action type; 0213H when there are no resources.
+  again changes nothing); 0112H, 0118H, 0123H for another SOP instance, SOP class or action type; 0213H when there are no resources, or
+  more than 64 reports of the association are open.
 - Committed is an instance whose newest version is known under the SOP class named, and whose stored bytes, read again for this, have the
   size and SHA-256 they came with. Failure Reasons: 0110H bytes missing or damaged (`pacslite verify --deep --repair` takes them out
   of service, then they can be sent again), 0112H no such instance, 0119H another SOP class.

@@ -175,6 +175,7 @@ def modality(pacs: Any = None, roles: bool = True, syntax: str = EXPLICIT_LE) ->
 
 
 def test_a_request_is_queued_before_it_is_answered_and_its_response_names_the_well_known_instance(listener: Listener) -> None:
+    """Checklist 130: N-ACTION is answered 0000H at once."""
     known(listener.pacs, "MODALITY", 1)
     uid = transaction()
     response = ask(listener, action(uid, FIRST, SECOND))
@@ -280,6 +281,7 @@ def test_other_attributes_of_the_action_information_are_passed_over(implicit: bo
 @pytest.mark.parametrize("syntax", [EXPLICIT_LE, IMPLICIT_LE])
 @pytest.mark.parametrize("roles", [True, False])
 def test_all_committed_is_event_type_1_in_an_association_where_we_are_scp(listener: Listener, syntax: str, roles: bool) -> None:
+    """Checklist 130: N-EVENT-REPORT of type 1 on a new association with the roles reversed."""
     with modality(listener.pacs, roles, syntax) as it:
         uid = transaction()
         assert ask(listener, action(uid, FIRST, SECOND, SECOND)).number(commands.STATUS) == 0
@@ -312,6 +314,7 @@ def flip_a_byte(path: Path) -> None:
 def test_what_is_damaged_unknown_or_of_another_class_is_told_with_its_reason(
     listener: Listener, damage: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Checklist 130: type 2 with failure reasons 0110H, 0112H, 0119H."""
     damage(blob_path(listener.pacs, SECOND))
     references = [(SECONDARY_CAPTURE, FIRST), (SECONDARY_CAPTURE, SECOND), (CT, THIRD), (CT, "1.2.3.404")]
     with modality(listener.pacs) as it:
@@ -334,6 +337,7 @@ def test_without_any_success_there_is_no_list_of_them(listener: Listener) -> Non
 
 
 def test_a_report_is_sent_again_until_it_is_acknowledged(listener: Listener) -> None:
+    """Checklist 130: retried until acknowledged."""
     pacs = listener.pacs
     with modality(pacs) as it:
         ask(listener, action(transaction(), FIRST))
@@ -448,6 +452,7 @@ def test_a_version_that_came_while_damaged_bytes_were_read_counts(listener: List
 
 
 def test_a_request_survives_a_restart_and_a_worker_killed_while_it_reports(tmp_path: Path) -> None:
+    """Checklist 130: survives restarts."""
     with retrieving(tmp_path) as running, modality(running.pacs) as it:
         keep_images(running.pacs, 1, STUDY)
         ask(running, action(transaction(), FIRST))
@@ -497,6 +502,7 @@ def report_rsp(request: Command, status: int = 0) -> dict[int, bytes | int]:
 
 
 def test_an_unknown_requester_is_told_on_its_own_association(listener: Listener) -> None:
+    """Checklist 130: on the same association."""
     with listener.peer() as peer:
         peer.associate([(COMMITMENT, (EXPLICIT_LE,)), (VERIFICATION, (IMPLICIT_LE,))], calling="MODALITY")
         numbers = set()
