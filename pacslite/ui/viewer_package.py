@@ -32,7 +32,7 @@ VERSION = "3.12.10"
 # SHA-512 of the tarball, as the registry and a package-lock.json state it.
 INTEGRITY = "0kuF66Mq9c9dMD++bUsTjMrJpXJwaZhz9B4uS244DawAjSkTwIYFU93pxPuRUQixaRi7QAHlF3Fe1qudBlZrmA=="
 # Counts what `install` does to the files: an installed viewer of another revision is made anew.
-REVISION = 2
+REVISION = 3
 
 BASE_MARK = "%PACSLITE_VIEWER_BASE%"
 LIST_NAME = "viewer.json"
@@ -40,11 +40,12 @@ _FETCH_TIMEOUT_S = 600
 _COMPRESS_FROM_BYTES = 2048
 _COMPRESSED = frozenset({".js", ".css", ".wasm", ".svg", ".json", ".xml"})
 
-# What the viewer needs of the package. Left out: ort/ (136 MB, AI segmentation), dicom-microscopy-viewer/ (20 MB), source
-# maps, the service worker (loads scripts from a public host), OIDC and hosting files, and the default app-config.js.
+# What the viewer needs of the package; dicom-microscopy-viewer/ shows whole slides. Left out: ort/ (136 MB, AI segmentation),
+# source maps, the service worker (loads scripts from a public host), OIDC and hosting files, and the default app-config.js.
 _NEEDED = re.compile(
     r"[\w-]+\.bundle(?:\.[0-9a-f]+)?\.(?:js|css)|\d+\.css|[0-9a-f]+\.(?:wasm|woff2)"
     r"|index\.html|manifest\.json|init-service-worker\.js|ohif-logo(?:-light)?\.svg|assets/[\w./-]+"
+    r"|dicom-microscopy-viewer/\w+(?:\.worker)?(?:\.min)?\.(?:js|wasm)"
 )
 _HASHED = re.compile(r"(?:.*\.)?[0-9a-f]{20}\.\w+")
 
@@ -95,7 +96,7 @@ def install(data: Path, *, tarball: Path | None = None, progress: Progress = _si
 
     `progress` gets a step ("fetching", "unpacking") with done and total. Raises Unavailable with what to do about it.
     """
-    home = data / "viewer"
+    home = (data / "viewer").resolve()  # npm runs in a directory of its own
     try:
         home.mkdir(mode=0o750, parents=True, exist_ok=True)
         with _alone(home / ".lock"):
@@ -239,6 +240,9 @@ _OWN_PATH = (
     b" ? document.currentScript.src : self.location.href).href;"
 )
 
+# The viewer of whole slides is loaded beside the main script too.
+_SLIDES = b"browserImportFunction('/dicom-microscopy-viewer/"
+_OWN_SLIDES = b"browserImportFunction(__webpack_require__.p + 'dicom-microscopy-viewer/"
 
 # Two modules ask for Node's `__filename` when no script is current, as when a style sheet arrives after the scripts that
 # wait for it: an error that leaves the page blank.
@@ -251,7 +255,7 @@ def mended(name: str, content: bytes) -> bytes:
     if name == "index.html":
         return _rebased_page(content)
     if name.endswith(".js"):
-        return content.replace(_PUBLIC_PATH, _OWN_PATH).replace(_NODE_NAME, _PAGE_NAME)
+        return content.replace(_PUBLIC_PATH, _OWN_PATH).replace(_NODE_NAME, _PAGE_NAME).replace(_SLIDES, _OWN_SLIDES)
     if name.endswith(".css"):
         return content.replace(b"url(/", b"url(")
     if name == "manifest.json":

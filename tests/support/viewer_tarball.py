@@ -12,13 +12,14 @@ import pytest
 from pacslite.ui import viewer_package
 
 SCRIPT = "app.bundle.0123456789abcdef0123.js"
+SLIDES = "dicom-microscopy-viewer/dicomMicroscopyViewer.min.js"
 UNTOUCHED = "85.bundle.0123456789abcdef0123.js"
 FILES = {
     "index.html": b'<script>window.PUBLIC_URL = \'/\';</script><link href="/app.bundle.css"><script src="/app-config.js"></script>',
     "manifest.json": b'{"icons":[{"src":"/assets/one.png"}]}',
     "init-service-worker.js": b"//",
     "app.bundle.css": b"@font-face{src:url(/0123456789abcdef0123.woff2)}",
-    SCRIPT: b'__webpack_require__.p = "/";' + b" " * 4000,
+    SCRIPT: b"__webpack_require__.p = \"/\";browserImportFunction('/dicom-microscopy-viewer/a.js')" + b" " * 4000,
     UNTOUCHED: b"1",
     "86.bundle.0123456789abcdef0123.js": b"return true&&(e=e||__filename)",
     "assets/manifest.webapp": b'{"60":"/assets/one.png"}',
@@ -26,7 +27,8 @@ FILES = {
     "sw.js": b"importScripts('https://elsewhere')",
     "app-config.js": b"window.config = {}",
     "ort/ort.wasm": b"x",
-    "dicom-microscopy-viewer/a.bundle.js": b"x",
+    SLIDES: b"x",
+    f"{SLIDES}.map": b"x",
     f"{SCRIPT}.map": b"x",
 }
 

@@ -9,7 +9,7 @@ import pytest
 
 from pacslite.errors import Unavailable
 from pacslite.ui import viewer_package
-from tests.support.viewer_tarball import FILES, SCRIPT, UNTOUCHED, tarball, trust
+from tests.support.viewer_tarball import FILES, SCRIPT, SLIDES, UNTOUCHED, tarball, trust
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def fake_npm(directory: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> N
 
 def test_only_what_is_needed_is_installed(package: Path, tmp_path: Path) -> None:
     viewer = viewer_package.install(tmp_path, tarball=package)
-    left_out = {"sw.js", "app-config.js", "ort/ort.wasm", "dicom-microscopy-viewer/a.bundle.js", f"{SCRIPT}.map"}
+    left_out = {"sw.js", "app-config.js", "ort/ort.wasm", f"{SLIDES}.map", f"{SCRIPT}.map"}
     assert set(viewer.files) == set(FILES) - left_out
     assert (viewer.directory / "LICENSE").read_bytes() == b"MIT"
     assert viewer == viewer_package.installed(tmp_path)
@@ -41,7 +41,9 @@ def test_no_built_in_base_path_is_left(package: Path, tmp_path: Path) -> None:
         page
         == f'<script>window.PUBLIC_URL = \'{mark}\';</script><link href="{mark}app.bundle.css"><script src="{mark}app-config.js"></script>'
     )
-    assert "document.currentScript.src" in (directory / SCRIPT).read_text()
+    script = (directory / SCRIPT).read_text()
+    assert "document.currentScript.src" in script
+    assert "browserImportFunction(__webpack_require__.p + 'dicom-microscopy-viewer/a.js')" in script
     assert "url(0123456789abcdef0123.woff2)" in (directory / "app.bundle.css").read_text()
     assert '"assets/one.png"' in (directory / "manifest.json").read_text()
     assert '"one.png"' in (directory / "assets/manifest.webapp").read_text()
@@ -64,6 +66,15 @@ def test_large_texts_are_compressed_beforehand(package: Path, tmp_path: Path) ->
     assert gzip.decompress(packed) == (viewer.directory / SCRIPT).read_bytes()
     assert viewer.files[SCRIPT].gzip_bytes == len(packed)
     assert viewer.files["init-service-worker.js"].gzip_bytes is None
+
+
+def test_the_directory_may_be_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    where = tmp_path / "where"
+    fake_npm(tmp_path, monkeypatch, f'while [ "$1" != --pack-destination ]; do shift; done; echo "$2" > {where}; exit 1')
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Unavailable):
+        viewer_package.install(Path("data"))
+    assert Path(where.read_text().strip()).is_absolute()
 
 
 def test_installing_again_fetches_nothing(package: Path, tmp_path: Path) -> None:
