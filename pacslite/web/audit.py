@@ -21,9 +21,6 @@ IN_TRANSACTION = frozenset(
         "study.delete",
         "series.delete",
         "instance.delete",
-        "study.undelete",
-        "series.undelete",
-        "instance.undelete",
         "peer.create",
         "peer.update",
         "peer.delete",
@@ -31,6 +28,7 @@ IN_TRANSACTION = frozenset(
         "series.access",
         "share.create",
         "share.revoke",
+        "share.use",
         "study.access",
     }
 )
