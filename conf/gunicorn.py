@@ -5,9 +5,11 @@ The catalog must exist (`pacslite migrate`); the DICOM listener and the worker a
 
 from pacslite.listeners import check_loopback
 from pacslite.logs import configure
+from pacslite.private import confine
 from pacslite.settings import load
 from pacslite.web_server import options
 
+confine()
 _settings = load()
 check_loopback(_settings)
 configure(_settings.log_level)

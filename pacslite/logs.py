@@ -10,10 +10,13 @@ import contextvars
 import json
 import logging
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, TextIO
+
+from pacslite.errors import PacsliteError
 
 _context: contextvars.ContextVar[dict[str, Any]] = contextvars.ContextVar("pacslite_log_context", default={})  # noqa: B039
 
@@ -33,9 +36,24 @@ class JsonFormatter(logging.Formatter):
             **_context.get(),
         }
         line.update((k, v) for k, v in record.__dict__.items() if k not in _STANDARD)
-        if record.exc_info and record.exc_info[0] is not None:
-            line["exception"] = self.formatException(record.exc_info)
+        if record.exc_info and record.exc_info[1] is not None:
+            line["exception"] = _told(record.exc_info[1])
         return json.dumps(line, ensure_ascii=False, default=str)
+
+
+# What these say is of the program or the system; the text of others may repeat what was sent, a name for one.
+_PLAIN_ERRORS = (PacsliteError, OSError, AttributeError, ImportError, MemoryError, NameError, RecursionError, TypeError)
+
+
+def _told(error: BaseException) -> str:
+    """Where an error came from, and its text if that cannot be a patient's."""
+    told: list[str] = []
+    inner: BaseException | None = error
+    while inner is not None and len(told) < 5:
+        what = f"{type(inner).__name__}{f': {inner}' if isinstance(inner, _PLAIN_ERRORS) else ''}"
+        told.insert(0, "".join(["Traceback:\n", *traceback.format_tb(inner.__traceback__), what]))
+        inner = inner.__cause__ or (None if inner.__suppress_context__ else inner.__context__)
+    return "\n\nthen ".join(told)
 
 
 def configure(level: str = "info", stream: TextIO | None = None) -> None:

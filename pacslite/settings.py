@@ -357,5 +357,19 @@ def shown(settings: Settings) -> dict[str, Any]:
         elif isinstance(value, Path):
             out[name] = str(value)
         else:
-            out[name] = value
+            out[name] = redacted(value)
     return out
+
+
+_SECRET_NAME = re.compile(r"token|password|passwd|secret|api[-_]?key|authorization|credential", re.IGNORECASE)
+
+
+def redacted(value: Any) -> Any:
+    """A value of a setting without the passwords of URLs, and without what is called a secret by its key."""
+    if isinstance(value, str):
+        return re.sub(r"(?<=://)[^/@\s]+(?=@)", "***", value)
+    if isinstance(value, dict):
+        return {key: "***" if _SECRET_NAME.search(str(key)) else redacted(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(redacted(inner) for inner in value)
+    return value

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import gunicorn.glogging
 from gunicorn.app.base import BaseApplication
 
+from pacslite.private import UMASK
 from pacslite.settings import Settings
 from pacslite.web.observation import note
 
@@ -63,7 +64,7 @@ def options(settings: Settings) -> dict[str, Any]:
         "timeout": _WORKER_SILENCE_S,
         "graceful_timeout": _GRACE_S,
         "keepalive": _KEEPALIVE_S,
-        "umask": 0o027,
+        "umask": UMASK,
         "limit_request_line": MOST_LINE_BYTES,
         "worker_tmp_dir": _SHARED_MEMORY if os.path.isdir(_SHARED_MEMORY) else None,
         "control_socket_disable": True,

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from pacslite import __version__
+from pacslite import __version__, private
 
 EXIT_NO, EXIT_USAGE, EXIT_IMPOSSIBLE, EXIT_INTERRUPTED = 1, 2, 3, 130
 
@@ -69,8 +69,7 @@ def cli(context: click.Context, config_file: str | None) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line and exits; errors raised on purpose become one line on stderr."""
-    # What is made from here on, the catalog of SQLite too, is nothing that everybody may read.
-    os.umask(os.umask(0o027) | 0o027)
+    private.confine()
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 

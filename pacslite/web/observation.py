@@ -12,9 +12,16 @@ _log = logging.getLogger(__name__)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
+# What a module is called where its name says less than what it serves.
+_CALLED = {"representations": "retrieve", "wado": "frames", "description": "openapi"}
+
+
 def route_class(route: Route | None) -> str:
-    """The word under which a route is counted: the module that serves it."""
-    return "none" if route is None else route.handler.__module__.rpartition(".")[2]
+    """The word under which a route is counted: the module that serves it, or "none" for a path without a route."""
+    if route is None:
+        return "none"
+    name = route.handler.__module__.rpartition(".")[2]
+    return _CALLED.get(name, name)
 
 
 def note(environ: dict[str, Any], response: Any, seconds: float, *, logs: bool) -> None:
