@@ -23,7 +23,6 @@ from pacslite.errors import PacsliteError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import Any
 
     from pacslite.catalog.database import Catalog
 
@@ -82,7 +81,7 @@ class Recorder:
 
     def __init__(self, catalog: Catalog, repeat_s: float = 300.0, write_s: float = _WRITE_S) -> None:
         self._catalog, self._repeat_s, self._write_s = catalog, repeat_s, write_s
-        self._windows: OrderedDict[tuple[Any, ...], _Window] = OrderedDict()
+        self._windows: OrderedDict[Kind, _Window] = OrderedDict()
         self._waiting: list[Event] = []
         self._lock = threading.Lock()
         self._writer: threading.Thread | None = None
@@ -95,12 +94,9 @@ class Recorder:
 
         Raises what the catalog raises: who asks for something that cannot be recorded does not get it.
         """
-        key = _key(event)
-        with self._lock:
-            window = self._windows.get(key)
-            if window is not None and time.monotonic() < window.until:
-                window.repeats += 1
-                return
+        key = kind_of(event)
+        if self.is_repeated(key):
+            return
         event = replace(event, at=event.at or now_text())
         if later:
             later = self._put_off(event)
@@ -108,13 +104,22 @@ class Recorder:
             self._catalog.write(lambda conn: note(conn, event))
         self._open_window(key, event)
 
+    def is_repeated(self, kind: Kind) -> bool:
+        """Whether an event of this kind is on record and this one is counted with it: then there is nothing more to do."""
+        with self._lock:
+            window = self._windows.get(kind)
+            if window is None or time.monotonic() >= window.until:
+                return False
+            window.repeats += 1
+            return True
+
     def record_all(self, events: Iterable[Event]) -> None:
         """Record several before they are answered, in one transaction."""
-        new: dict[tuple[Any, ...], Event] = {}
+        new: dict[Kind, Event] = {}
         now = time.monotonic()
         with self._lock:
             for event in events:
-                key = _key(event)
+                key = kind_of(event)
                 window = self._windows.get(key)
                 if window is not None and now < window.until:
                     window.repeats += 1
@@ -141,7 +146,7 @@ class Recorder:
             self._start_writer()
         return True
 
-    def _open_window(self, key: tuple[Any, ...], event: Event) -> None:
+    def _open_window(self, key: Kind, event: Event) -> None:
         if self._repeat_s <= 0:
             return
         with self._lock:
@@ -199,18 +204,13 @@ class Recorder:
             _log.error("counts of the audit log were lost", extra={"reason": str(error)})
 
 
-def _key(event: Event) -> tuple[Any, ...]:
-    """What makes two events the same kind: who, from where, what, of which study, with which outcome and detail."""
-    return (
-        event.action,
-        event.outcome,
-        event.actor,
-        event.address,
-        event.study_instance_uid or event.object_id,
-        event.object_type,
-        event.calling_aet,
-        repr(event.detail) if event.detail else "",
-    )
+Kind = tuple[str, str, str, str, str, str, str, str]
+
+
+def kind_of(event: Event) -> Kind:
+    """What makes two events the same kind: what, with which outcome, who, from where, about which study, by which AE, with which detail."""
+    about, detail = event.study_instance_uid or event.object_id, repr(event.detail) if event.detail else ""
+    return event.action, event.outcome, event.actor, event.address, about, event.object_type, event.calling_aet, detail
 
 
 def _counted(window: _Window) -> Event:

@@ -107,6 +107,12 @@ def record_request(pacs: Any, request: Request, route: Route, arguments: Mapping
         if found.action == "study.store":  # of instances that were there already nothing else tells
             pacs.audit.record(_event(request, "store.request", "study", arguments, outcome), later=True)
         return
+    study = arguments.get("study")
+    if study and outcome == SUCCESS and found.action != "query":
+        # Most requests are for one more frame: not worth an event that is thrown away.
+        kind = found.action, outcome, request.actor, request.address, study, found.object_type, "", ""
+        if pacs.audit.is_repeated(kind):
+            return
     pacs.audit.record(_event(request, found.action, found.object_type, arguments, outcome, status))
 
 
