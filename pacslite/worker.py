@@ -114,7 +114,7 @@ def _do(pacs: Pacs, task: Task) -> None:
 
 def tasks_of(pacs: Pacs) -> tuple[Task, ...]:
     """What this release does in the background."""
-    from pacslite.core import audit_chain, audit_upkeep, jobs, search_index
+    from pacslite.core import audit_chain, audit_upkeep, jobs, search_index, shares
     from pacslite.core.erasure import erase_doomed
     from pacslite.core.journal import Journal
     from pacslite.core.logins import prune
@@ -135,6 +135,7 @@ def tasks_of(pacs: Pacs) -> tuple[Task, ...]:
         Task("commitment.report", COMMITMENT_INTERVAL_S, commitment.report_due, calls_peers=True),
         Task("blobs.erase", ERASE_INTERVAL_S, lambda p: erase_doomed(p.catalog, p.store, grace_s), is_long=True),
         Task("jobs.prune", PRUNE_INTERVAL_S, lambda p: jobs.prune(p.catalog, p.settings.job_retention_days), is_long=True),
+        Task("shares.prune", PRUNE_INTERVAL_S, lambda p: shares.prune(p, p.settings.job_retention_days), is_long=True),
         Task("logins.prune", PRUNE_INTERVAL_S, lambda p: prune(p.accounts), is_long=True),
         Task("index.build", INDEX_INTERVAL_S, search_index.build, is_long=True),
         Task("journal.join", JOIN_INTERVAL_S, lambda p: journal.join_past_days(), is_long=True),

@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from pacslite.core import shares
 from pacslite.core.access import Right
-from pacslite.core.audit import REFUSED, Event
+from pacslite.core.audit import FAILED, Event
 from pacslite.core.shares import Share
 from pacslite.errors import Gone, InvalidForm, NotFound, Unauthenticated
 from pacslite.web.authentication import share_cookie
@@ -98,7 +98,7 @@ def open_share(pacs: Pacs, request: Request, token: str) -> Reply:
     try:
         share, cookie = shares.open_link(pacs, token, _event(request))
     except (NotFound, Gone):
-        pacs.audit.record(_event(request, "share.use", REFUSED))
+        pacs.audit.record(_event(request, "share.use", FAILED))
         raise
     prefix = quote(urlsplit(request.base_url).path.rstrip("/"), safe="/%")
     target = f"{prefix}/viewer/viewer?StudyInstanceUIDs={share.study_instance_uid}"
@@ -168,4 +168,4 @@ OPERATIONS = (
         action="share.revoke",
     ),
 )
-ROUTES = (Route("GET", "/share/<token>", open_share, Right.PUBLIC),)
+ROUTES = (Route("GET", "/share/<token>", open_share, Right.PUBLIC, action="share.use"),)

@@ -17,12 +17,13 @@ from pacslite.catalog.visibility import EVERYTHING, NOTHING, Visibility, sees
 from pacslite.core.query_keys import Dialect, build_keys, path_of
 from pacslite.dicom.attributes import BY_KEYWORD, Level
 from pacslite.dicom.matching import Match
+from tests.conftest import full
 from tests.support.arrivals import arrival, store
 
 SEED = 20261121
 GROUPS = ("a", "b", "c")
 LABELS = ("vip", "trial", "plain")
-ROUNDS = 25
+ROUNDS = 25 if full() else 8
 
 
 @dataclass
