@@ -19,6 +19,8 @@ from typing import Any, get_type_hints
 from pacslite.errors import ConfigurationError
 
 PREFIX = "PACSLITE_"
+SYSLOG_TARGET = re.compile(r"(tls|tcp|udp)://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(\d{1,5}))?/?")
+"""Transport, host and port of `audit_syslog`."""
 
 
 def _setting(default: Any, help: str, *, secret: bool = False, choices: tuple[str, ...] = (), minimum: int | None = None) -> Any:
@@ -340,6 +342,9 @@ def _checked(settings: Settings) -> Settings:
         raise ConfigurationError(
             "dicom_tls_ca: callers' certificates need authorities to be verified by; dicom_tls_client_certificates = none asks for none"
         )
+    found = SYSLOG_TARGET.fullmatch(settings.audit_syslog)
+    if settings.audit_syslog and (found is None or int(found[3] or 1) > 65535):
+        raise ConfigurationError(f"audit_syslog: {settings.audit_syslog!r} is not tls://HOST:PORT, tcp://HOST:PORT or udp://HOST:PORT")
     if settings.query_default_limit > settings.query_max_limit:
         raise ConfigurationError("query_default_limit: is above query_max_limit")
     return settings

@@ -11,7 +11,6 @@ import contextlib
 import fcntl
 import logging
 import os
-import re
 import socket
 import ssl
 import struct
@@ -25,6 +24,7 @@ from pacslite.catalog import audit as rows
 from pacslite.core.audit_message import to_syslog
 from pacslite.core.audit_segments import SYSLOG
 from pacslite.errors import ConfigurationError, PeerError
+from pacslite.settings import SYSLOG_TARGET
 
 if TYPE_CHECKING:
     from pacslite.catalog.database import Catalog
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from pacslite.settings import Settings
 
 _log = logging.getLogger(__name__)
-_TARGET = re.compile(r"(tls|tcp|udp)://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(\d{1,5}))?/?")
 _PORTS = {"tls": 6514, "tcp": 601, "udp": 514}
 _BATCH = 200
 _MOST_BATCHES = 50
@@ -57,7 +56,7 @@ def target_of(settings: Settings) -> Target | None:
     """Where messages go, None for nowhere; raises ConfigurationError."""
     if not settings.audit_syslog:
         return None
-    found = _TARGET.fullmatch(settings.audit_syslog)
+    found = SYSLOG_TARGET.fullmatch(settings.audit_syslog)
     if found is None or int(found[3] or 1) > 65535:
         raise ConfigurationError(f"audit_syslog: {settings.audit_syslog!r} is not tls://HOST:PORT, tcp://HOST:PORT or udp://HOST:PORT")
     port = int(found[3] or _PORTS[found[1]])
