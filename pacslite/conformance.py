@@ -3,9 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from pydicom._uid_dict import UID_dictionary
 
 from pacslite import error_map
+from pacslite.core.access import Right
 from pacslite.dicom.attributes import ATTRIBUTES, Attribute, Level, Returned, Source
+from pacslite.dicom.indexed_attributes import indexed_attributes
+from pacslite.dicom.syntaxes import DECODABLE, DEFLATED, EXPLICIT, IMPLICIT, IRREVERSIBLE, REVERSIBLE
+from pacslite.web.markdown_page import as_html
+from pacslite.web.messages import Reply, Request, Route
+
+if TYPE_CHECKING:
+    from pacslite.app import Pacs
+
+_MADE_NATIVE = frozenset({IMPLICIT, EXPLICIT, DEFLATED})
+_POLICY = (
+    "Content-Security-Policy",
+    "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+)
 
 _HEAD = """# Conformance
 
@@ -219,7 +236,57 @@ def page(indexed: Iterable[Attribute] = ()) -> str:
     for cls, row in error_map.rows().items():
         meaning = (cls.__doc__ or "").splitlines()[0].partition(";")[0].rstrip(".")
         parts.append(f"| {meaning} | {row.dimse:04X}H | {row.stow:04X}H | {row.http} | `{row.slug}` |\n")
-    return "".join(parts)
+    return "".join([*parts, *_services(), *_transfer_syntaxes(), *_storage_classes()])
+
+
+def _services() -> Iterable[str]:
+    """Every transaction of DICOMweb, from the routes that the server runs on."""
+    from pacslite.dicomweb.capabilities import FACTS
+    from pacslite.dicomweb.routes import ROUTES as DICOMWEB
+
+    yield "\n## Transactions of DICOMweb\n\n"
+    yield "| Transaction | Method | Resource | Request | Response | Query parameters |\n|---|---|---|---|---|---|\n"
+    for route in DICOMWEB:
+        facts = FACTS[route.handler.__name__]
+        resource = route.rule.replace("<path:", "{").replace("<", "{").replace(">", "}")
+        cells = (_codes(facts.takes), _codes(facts.gives) or f"{facts.statuses[0]}", _codes(facts.query))
+        yield f"| {facts.title} | {route.method} | `{resource}` | {' | '.join(cells)} |\n"
+
+
+def _codes(values: Iterable[str]) -> str:
+    return ", ".join(f"`{value}`" for value in values)
+
+
+def _transfer_syntaxes() -> Iterable[str]:
+    """Every transfer syntax that is negotiated, and what is done with it."""
+    from pacslite.dimse.negotiation import TRANSFER_SYNTAXES
+
+    yield "\n## Transfer syntaxes\n\n| UID | Name | Taken in and sent as stored | Decoded | Made |\n|---|---|---|---|---|\n"
+    for uid in sorted(TRANSFER_SYNTAXES, key=_numbers):
+        made = "without loss" if uid in REVERSIBLE else "with loss" if uid in IRREVERSIBLE else "native" if uid in _MADE_NATIVE else "no"
+        yield f"| {uid} | {UID_dictionary[uid][0]} | yes | {'yes' if uid in DECODABLE else 'no'} | {made} |\n"
+
+
+def _storage_classes() -> Iterable[str]:
+    """Every storage SOP class of the dictionary; private ones are taken too."""
+    from pacslite.dimse.negotiation import STORAGE_CLASSES
+
+    yield "\n## Storage SOP classes\n\nSCP and, for C-MOVE, C-GET and jobs, SCU; private classes too.\n\n| UID | Name |\n|---|---|\n"
+    for uid, name in sorted(STORAGE_CLASSES.items(), key=lambda row: _numbers(row[0])):
+        yield f"| {uid} | {name} |\n"
+
+
+def _numbers(uid: str) -> tuple[int, ...]:
+    return tuple(map(int, uid.split(".")))
+
+
+def get_conformance(pacs: Pacs, request: Request) -> Reply:
+    """`/docs/conformance`: the statement of this very server, its own indexed attributes with it."""
+    headers = [("Content-Type", "text/html; charset=utf-8"), ("Cache-Control", "no-cache"), _POLICY]
+    return Reply(200, headers, as_html(page(indexed_attributes(pacs.settings.index_attributes).values())).encode())
+
+
+ROUTES = (Route("GET", "/docs/conformance", get_conformance, Right.PUBLIC),)
 
 
 def _row(attribute: Attribute) -> str:

@@ -13,6 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import quoteattr
 
+from pacslite.codec.render_options import IMAGE_TYPES
 from pacslite.core.access import Right
 from pacslite.dicomweb.media_types import (
     DICOM,
@@ -57,10 +58,9 @@ _JSON_OR_XML = (DICOM_JSON, multipart(DICOM_XML))
 _STORED = ("image/jpeg", "image/jls", "image/jp2", "image/jpx", "image/jphc", "image/dicom-rle", "video/mpeg", "video/mp4")
 _FRAMES = (OCTET_STREAM, *_STORED)
 _BULK = (OCTET_STREAM, "*/*")
-_SEARCH = ("limit", "offset", "includefield", "fuzzymatching", "emptyvaluematching", "multiplevaluematching", "{attribute}")
+_SEARCH = ("limit", "offset", "includefield", "fuzzymatching", "emptyvaluematching", "multiplevaluematching", "orderby", "{attribute}")
 _RENDERED_QUERY = ("accept", "annotation", "quality", "viewport", "window", "iccprofile")
-_PICTURES = ("image/jpeg", "image/png", "image/gif", "image/webp")
-_PICTURES_OF_MANY = tuple(map(multipart, _PICTURES))
+_PICTURES_OF_MANY = tuple(map(multipart, IMAGE_TYPES))
 _URI_QUERY = (
     "requestType",
     "studyUID",
@@ -109,10 +109,10 @@ FACTS: dict[str, Facts] = {
         (200, 202),
     ),
     "render_series": Facts("Retrieve Rendered", _PICTURES_OF_MANY, query=_RENDERED_QUERY),
-    "render_instance": Facts("Retrieve Rendered", _PICTURES, query=_RENDERED_QUERY),
-    "render_frames": Facts("Retrieve Rendered", _PICTURES, query=_RENDERED_QUERY),
-    "thumbnail": Facts("Retrieve Thumbnail", _PICTURES, query=("accept", "viewport")),
-    "thumbnail_of_frame": Facts("Retrieve Thumbnail", _PICTURES, query=("accept", "viewport")),
+    "render_instance": Facts("Retrieve Rendered", IMAGE_TYPES, query=_RENDERED_QUERY),
+    "render_frames": Facts("Retrieve Rendered", IMAGE_TYPES, query=_RENDERED_QUERY),
+    "thumbnail": Facts("Retrieve Thumbnail", IMAGE_TYPES, query=("accept", "viewport")),
+    "thumbnail_of_frame": Facts("Retrieve Thumbnail", IMAGE_TYPES, query=("accept", "viewport")),
     "request_commitment": Facts("Request Storage Commitment", (DICOM_JSON, DICOM_XML), (DICOM_JSON,), statuses=(200, 202)),
     "check_commitment": Facts("Result Check of Storage Commitment", (DICOM_JSON, DICOM_XML), statuses=(200, 202)),
     "retrieve_by_uri": Facts("Retrieve by URI (PS3.18 9)", (DICOM, "image/jpeg", "image/png", "image/gif"), query=_URI_QUERY),

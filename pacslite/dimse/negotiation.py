@@ -32,9 +32,9 @@ _VERIFICATION = "1.2.840.10008.1.1"
 _STANDARD_ROOT = "1.2.840.10008."
 # Where the standard puts composite storage classes (PS3.6 annex A); newer ones than pynetdicom's table fall in here.
 _STORAGE_ARC = "1.2.840.10008.5.1.4.1.1."
-_TRANSFER_SYNTAXES = frozenset(uid for uid, row in UID_dictionary.items() if row[1] == "Transfer Syntax")
-_STORAGE = frozenset(_STORAGE_CLASSES.values()) | {
-    uid for uid, row in UID_dictionary.items() if row[1] == "SOP Class" and "Storage" in row[0] and "Commitment" not in row[0]
+TRANSFER_SYNTAXES = frozenset(uid for uid, row in UID_dictionary.items() if row[1] == "Transfer Syntax")
+STORAGE_CLASSES = {uid: keyword for keyword, uid in _STORAGE_CLASSES.items()} | {
+    uid: row[0] for uid, row in UID_dictionary.items() if row[1] == "SOP Class" and "Storage" in row[0] and "Commitment" not in row[0]
 }
 # Protocols, hanging protocols, templates, inventories and directories belong to no study.
 _NO_STUDY = frozenset(_NON_PATIENT_OBJECT_CLASSES.values()) | {"1.2.840.10008.1.3.10"}
@@ -87,7 +87,7 @@ def service_of(abstract_syntax: str) -> Service | None:
         return Service.COMMITMENT
     if abstract_syntax in _NO_STUDY:
         return None
-    if abstract_syntax in _STORAGE or not abstract_syntax.startswith(_STANDARD_ROOT):
+    if abstract_syntax in STORAGE_CLASSES or not abstract_syntax.startswith(_STANDARD_ROOT):
         return Service.STORAGE
     unknown = abstract_syntax not in UID_dictionary
     in_arc = abstract_syntax.startswith(_STORAGE_ARC) and not abstract_syntax.startswith(_SERVICES_IN_ARC)
@@ -208,7 +208,7 @@ def _supported(context: PresentationContext, service: Service, receives_only: bo
         wanted = _COMMITMENT_SYNTAXES
     else:
         private = [uid for uid in offered if not uid.startswith(_STANDARD_ROOT)]
-        wanted = [uid for uid in offered if uid in _TRANSFER_SYNTAXES] + (private if service is Service.STORAGE else [])
+        wanted = [uid for uid in offered if uid in TRANSFER_SYNTAXES] + (private if service is Service.STORAGE else [])
         if receives_only and wanted and wanted[0] in _QUERY_SYNTAXES:
             wanted = [*_QUERY_SYNTAXES, *wanted]
     for uid in wanted:

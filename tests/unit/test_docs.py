@@ -10,6 +10,12 @@ import pytest
 
 from pacslite import conformance, documents, settings
 from pacslite.cli import _COMMANDS
+from pacslite.codec import render_options
+from pacslite.dicom.attributes import ATTRIBUTES
+from pacslite.dicomweb.capabilities import FACTS
+from pacslite.dicomweb.routes import ROUTES as DICOMWEB
+from pacslite.dimse.negotiation import STORAGE_CLASSES, TRANSFER_SYNTAXES
+from pacslite.web.markdown_page import as_html
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -21,6 +27,30 @@ def test_the_page_of_settings_is_up_to_date() -> None:
 
 def test_the_conformance_statement_is_up_to_date() -> None:
     assert (ROOT / "docs/conformance.md").read_text() == conformance.page(), "run `make docs`"
+
+
+def test_the_conformance_statement_has_every_transaction_syntax_and_class() -> None:
+    page = conformance.page()
+    for route in DICOMWEB:
+        assert f"| {FACTS[route.handler.__name__].title} | {route.method} | " in page
+    assert all(f"| {uid} | " in page for uid in (*TRANSFER_SYNTAXES, *STORAGE_CLASSES))
+    assert all(f"| {attribute.keyword} | " in page for attribute in ATTRIBUTES)
+    assert all(f"`{media_type}`" in page for media_type in render_options.IMAGE_TYPES)
+
+
+def test_the_conformance_statement_can_be_read_in_a_browser() -> None:
+    page = as_html(conformance.page())
+    assert page.count("<h2>") == conformance.page().count("\n## ")
+    assert page.count("<tr>") == len(re.findall(r"^\|", conformance.page(), re.MULTILINE)) - page.count("<table>")
+    assert "<td>1.2.840.10008.1.2.4.201</td>" in page
+    assert not re.search(r"\*\*|`|^- ", page, re.MULTILINE)
+
+
+def test_markup_of_a_page_is_escaped() -> None:
+    page = as_html("# A <b>\n\n- one\n  goes on\n- `two <i>`\n\n| a | b |\n|---|---|\n| [x](y.md) | **z** & |\n")
+    assert "<h1>A &lt;b&gt;</h1>" in page
+    assert "<li>one goes on</li><li><code>two &lt;i&gt;</code></li></ul>" in page
+    assert "<tr><td>x</td><td><b>z</b> &amp;</td></tr>" in page
 
 
 def test_the_sample_of_settings_is_up_to_date() -> None:
