@@ -103,6 +103,15 @@ class Settings:
     analysis_services: dict[str, Any] = _setting({}, "JSON object {name: {url, timeout_s}} of analysis services.")
     max_upload_bytes: int = _setting(64 * 1024**3, "Largest body of one upload or STOW request.", minimum=1)
     file_rate_per_minute: int = _setting(600, "File contents a minute per account.", minimum=1)
+    oidc_issuer: str | None = _setting(None, "Issuer of the OpenID provider that users may log in by, as that calls itself.")
+    oidc_client_id: str | None = _setting(None, "Name of this server with the OpenID provider.")
+    oidc_client_secret: str | None = _setting(None, "Secret of the client; none for a public client.", secret=True)
+    oidc_name: str = _setting("single sign-on", "What the login page calls the OpenID provider.")
+    oidc_scopes: str = _setting("openid profile", "Scopes asked of the OpenID provider, separated by spaces.")
+    oidc_username_claim: str = _setting("preferred_username", "Claim that names an account when it is made at the first login.")
+    oidc_role_claim: str = _setting("groups", "Claim that lists the user's groups; `a.b` is b within a.")
+    oidc_roles: dict[str, Any] = _setting({}, "JSON object {group: admin|clinician|viewer}; of several the strongest counts.")
+    oidc_default_role: str = _setting("", "Role where groups give none; else that user is refused.", choices=("", "clinician", "viewer"))
     login_rate_per_minute: int = _setting(240, "Attempts to log in a minute, per address and per name; 0 for no limit.", minimum=0)
     api_rate_per_minute: int = _setting(6000, "Calls of /api/v1 a minute per account; 0 for no limit.", minimum=0)
     dicomweb_rate_per_minute: int = _setting(0, "Calls of /dicom-web a minute per account; 0 for no limit.", minimum=0)
@@ -298,7 +307,7 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
 
 
 # Read by the command line or the tests, not settings of a server.
-_NOT_SETTINGS = frozenset({"PACSLITE_CONFIG", "PACSLITE_CORPUS", "PACSLITE_HARNESS", "PACSLITE_TEST_FULL"})
+_NOT_SETTINGS = frozenset({"PACSLITE_CONFIG", "PACSLITE_CORPUS", "PACSLITE_HARNESS", "PACSLITE_TEST_FULL", "PACSLITE_TEST_SCREENSHOTS"})
 
 
 def load(file: Path | None = None, environment: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
@@ -345,9 +354,22 @@ def _checked(settings: Settings) -> Settings:
     found = SYSLOG_TARGET.fullmatch(settings.audit_syslog)
     if settings.audit_syslog and (found is None or int(found[3] or 1) > 65535):
         raise ConfigurationError(f"audit_syslog: {settings.audit_syslog!r} is not tls://HOST:PORT, tcp://HOST:PORT or udp://HOST:PORT")
+    if settings.oidc_issuer:
+        _check_oidc(settings, settings.oidc_issuer)
     if settings.query_default_limit > settings.query_max_limit:
         raise ConfigurationError("query_default_limit: is above query_max_limit")
     return settings
+
+
+def _check_oidc(settings: Settings, issuer: str) -> None:
+    if not re.fullmatch(r"https://[^\s?#@]+|http://(?:127\.0\.0\.1|localhost|\[::1\])(?::\d{1,5})?(?:/[^\s?#]*)?", issuer):
+        raise ConfigurationError("oidc_issuer: is not https://HOST[/PATH]; http is for loopback addresses alone")
+    if not settings.oidc_client_id:
+        raise ConfigurationError("oidc_client_id: the OpenID provider needs the name of a client")
+    if "openid" not in settings.oidc_scopes.split():
+        raise ConfigurationError("oidc_scopes: lacks openid")
+    if not set(settings.oidc_roles.values()) <= {"admin", "clinician", "viewer"}:
+        raise ConfigurationError("oidc_roles: names a role that is none of admin, clinician, viewer")
 
 
 def shown(settings: Settings) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def login_page(pacs: Pacs, request: Request) -> Reply:
     then = local_path(request, next(iter(request.arguments("next")), None))
     if not pacs.settings.auth or visitor(pacs, request) is not None:
         return redirect(then)
-    return _form(pacs, request, then)
+    return form_page(pacs, request, then)
 
 
 def log_in(pacs: Pacs, request: Request) -> Reply:
@@ -56,12 +56,12 @@ def log_in(pacs: Pacs, request: Request) -> Reply:
             pacs.limits.login(username, request.address)
             begun = logins.begin_browser_login(pacs.accounts, username, password, request.address)
     except Unauthenticated:
-        return _form(pacs, request, then, 401, "The name or the password is wrong.", username)
+        return form_page(pacs, request, then, 401, "The name or the password is wrong.", username)
     except TooManyRequests as error:
         told = f"Too many attempts. Try again in {_span(error.retry_after_s)}."
-        return _form(pacs, request, then, 429, told, username, [("Retry-After", str(error.retry_after_s))])
+        return form_page(pacs, request, then, 429, told, username, [("Retry-After", str(error.retry_after_s))])
     except Busy:
-        return _form(pacs, request, then, 503, "The server is busy. Try again in a moment.", username, [("Retry-After", "2")])
+        return form_page(pacs, request, then, 503, "The server is busy. Try again in a moment.", username, [("Retry-After", "2")])
     return redirect(then, [session_cookie(request, begun, pacs.settings.session_seconds)])
 
 
@@ -89,9 +89,10 @@ def log_out(pacs: Pacs, request: Request) -> Reply:
     return redirect(prefix_of(request) + "/login?out=1", [no_session_cookie(request), ("Clear-Site-Data", '"cache"')])
 
 
-def _form(
+def form_page(
     pacs: Pacs, request: Request, then: str, status: int = 200, error: str = "", username: str = "", headers: Headers | None = None
 ) -> Reply:
+    """The form, with what went wrong."""
     more: Headers = [("WWW-Authenticate", 'Bearer realm="pacslite"')] if status == 401 else []
     out = bool(request.arguments("out"))
     return page(
@@ -103,7 +104,7 @@ def _form(
         error=error,
         username=username[:256],
         out=out,
-        oidc_name="",
+        oidc_name=pacs.settings.oidc_name if pacs.settings.oidc_issuer else "",
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pacslite.core.access import Right
-from pacslite.ui import account, login, pages, viewer
+from pacslite.ui import account, login, oidc, pages, viewer
 from pacslite.web.messages import Reply, Request, Route
 
 if TYPE_CHECKING:
@@ -21,4 +21,4 @@ def routes(conformance: Callable[[], str]) -> list[Route]:
         return Reply(200, [("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-cache")], conformance().encode())
 
     statement = Route("GET", "/conformance", get_conformance, Right.PUBLIC)
-    return [*viewer.ROUTES, *pages.ROUTES, *login.ROUTES, *account.ROUTES, statement]
+    return [*viewer.ROUTES, *pages.ROUTES, *login.ROUTES, *oidc.ROUTES, *account.ROUTES, statement]

@@ -9,7 +9,17 @@ import pytest
 
 from tests.support.http import WebServer, running
 
-PATHS = ["/", "/login", "/viewer/", "/viewer/app-config.js", "/health/live", "/api/v1/openapi.json", "/dicom-web/studies", "/nothing", "/api/v1/jobs/x"]
+PATHS = [
+    "/",
+    "/login",
+    "/viewer/",
+    "/viewer/app-config.js",
+    "/health/live",
+    "/api/v1/openapi.json",
+    "/dicom-web/studies",
+    "/nothing",
+    "/api/v1/jobs/x",
+]
 
 
 @pytest.fixture(scope="module")

@@ -39,6 +39,10 @@ class ViewerPage:
     def open_study(self, study_instance_uid: str) -> None:
         """Opens a study and waits until its first picture is drawn."""
         self.browser.open(f"{self.root}/viewer/viewer?StudyInstanceUIDs={study_instance_uid}")
+        self.shown()
+
+    def shown(self) -> None:
+        """Waits until the first picture of a study is drawn."""
         self.browser.wait(f"{_VIEWPORT}?.viewportStatus === 'rendered' && {_VIEWPORT}.getImageIds().length > 0")
 
     def images(self) -> int:

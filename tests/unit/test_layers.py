@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "pacslite"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 BASE = frozenset({"settings", "errors", "error_map", "logs", "metrics", "private", "resources", "run_state", "tracing", "pacslite"})
-FOUNDATIONS = frozenset({"catalog", "storage", "codec", "webclient", "rates"})
+FOUNDATIONS = frozenset({"catalog", "storage", "codec", "webclient", "rates", "oidc"})
 ADAPTERS = frozenset({"dimse", "dicomweb", "files", "admin", "ui"})
 # What each part may import, besides itself and the base. `dicom` is there for everybody.
 MAY = {
@@ -53,6 +53,8 @@ OWNERS = {
     "urllib3": {"webclient"},
     "limits": {"rates"},
     "jinja2": {"ui"},
+    "authlib": {"oidc"},
+    "requests": {"oidc"},
     "flask": {"web", "dicomweb", "admin", "ui", "files"},
     "werkzeug": {"web", "dicomweb", "admin", "ui", "files"},
     "imagecodecs": {"codec"},
