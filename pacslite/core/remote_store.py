@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pacslite.catalog.audit import Event, note_all
 from pacslite.core import jobs, peers, retrieve
 from pacslite.core.jobs import Handler, Run
 from pacslite.core.remote import Parts, check_resources, resources_of
@@ -49,10 +51,29 @@ def _store(parts: Parts, run: Run) -> Mapping[str, Any]:
     ledger = JobLedger(run, parts.peer_counts, peer.ae_title, "sent", total, len(sent))
     if left:
         parts.peer_counts.note(peer.ae_title, {"associations_sent": 1}, seen=False)
+        _record(parts, run, peer.ae_title, left)
         with parts.remote(peer) as archive:
             archive.send(left, ledger, run)
     run.check()
     return ledger.settle({"peer": peer.ae_title}, "sent")
+
+
+def _record(parts: Parts, run: Run, ae_title: str, items: Sequence[Item]) -> None:
+    """Puts the export of each study on record, before anything leaves."""
+    events = [
+        Event(
+            "study.export",
+            actor=run.job.actor,
+            object_type="study",
+            object_id=study,
+            study_instance_uid=study,
+            request_id=run.job.uid,
+            protocol="job",
+            detail={"destination": ae_title, "instances": count},
+        )
+        for study, count in Counter(item.study_instance_uid for item in items).items()
+    ]
+    parts.catalog.write(lambda conn: note_all(conn, events))
 
 
 STORE = Handler(in_turn(_store))

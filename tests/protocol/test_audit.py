@@ -377,3 +377,23 @@ def test_commands_are_recorded_and_the_log_is_verified_by_one(tmp_path: Path) ->
     damaged = pacslite("audit", "verify", *data)
     assert damaged.returncode == 1
     assert "entry 2 is not what was written" in damaged.stdout
+
+
+def test_what_is_sent_to_a_peer_is_recorded_for_each_study(listener: Listener) -> None:
+    import threading
+
+    from pacslite import job_kinds
+    from pacslite.core import remote_store
+    from pacslite.core.retrieve import Resource
+
+    mark = mark_of(listener)
+    receiver = Receiver()
+    with receiving(receiver):
+        known(listener.pacs, "WS3", receiver.port)
+        job = remote_store.queue(listener.pacs, "WS3", [Resource(STUDY)], "anna")
+        job_kinds.runner(listener.pacs, threading.Event()).run_next()
+    events = since(listener, mark)
+    export = named(events, "study.export")
+    assert (export.actor, export.study_instance_uid, export.request_id, export.protocol) == ("anna", STUDY, job.uid, "job")
+    assert dict(export.detail) == {"destination": "WS3", "instances": 1}
+    assert {"job.queued", "job.succeeded"} <= {event.action for event in events}
