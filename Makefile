@@ -43,8 +43,8 @@ run: $(VENV)/.installed
 	else \
 		echo "node and npm are not on PATH: the viewer is left out; install them and run 'make run' again."; \
 	fi
-	@echo "Nobody is asked to log in (--no-auth), so only this machine is served. Accounts come with a later release;"
-	@echo "from then on '$(BIN)/pacslite serve --data $(DATA)', without --no-auth, turns them on."
+	@echo "Nobody is asked to log in (--no-auth), so only this machine is served. '$(BIN)/pacslite serve --data $(DATA)',"
+	@echo "without --no-auth, turns accounts on: its first start prints the name and password of an administrator."
 	@$(BIN)/pacslite serve --no-auth --data $(DATA) $(OPTIONS)
 
 # RUNLEVEL=1 keeps Debian from starting the services it installs; the tests start their own, on free ports.

@@ -101,11 +101,13 @@ class Server:
         return self.log.read_text(errors="replace")
 
 
-def start(data: Path, *options: str, prefix: Sequence[str] = (), scope: str = "all", cwd: Path | None = None, **env: str) -> Server:
-    """`pacslite serve` on free ports, ready to serve; its caller ends it."""
+def start(
+    data: Path, *options: str, prefix: Sequence[str] = (), scope: str = "all", cwd: Path | None = None, auth: bool = False, **env: str
+) -> Server:
+    """`pacslite serve` on free ports, ready to serve; its caller ends it. Nobody logs in unless `auth` says so."""
     data.mkdir(parents=True, exist_ok=True)
     log = data.parent / f"{data.name}.log"
-    command = [*prefix, sys.executable, "-m", "pacslite", "serve", scope, "--json", "--no-auth", "--data", str(data)]
+    command = [*prefix, sys.executable, "-m", "pacslite", "serve", scope, "--json", *([] if auth else ["--no-auth"]), "--data", str(data)]
     for name in ("--http", "--dicom"):
         if name not in options:
             command += [name, "127.0.0.1:0"]
