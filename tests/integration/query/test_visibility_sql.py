@@ -267,3 +267,18 @@ def test_who_sees_a_part_of_a_study_deletes_that_part(world: tuple[Catalog, Worl
     limited.write(lambda conn: deletions.delete_target(conn, Target(study), Origin("api"), sight=limited.sight(conn)))
     with catalog.read() as conn:
         assert {item.series_instance_uid for item in retrieval.items(conn, study)} == {kept}
+
+
+def test_what_is_made_for_some_has_another_name_than_what_is_made_for_others(catalog: Catalog) -> None:
+    """Documents of a study are kept under its change number, which must not be that of who sees other series."""
+    for number in (1, 2, 3):
+        store(catalog, arrival("1.1", f"1.1.{number}", f"1.1.{number}.1", digest=str(number)))
+    for number, group in ((1, "a"), (2, "b")):
+        named = Named(Level.SERIES, "1.1", f"1.1.{number}")
+        catalog.write(lambda conn, n=named, g=group: restrictions.restrict(conn, n, Restriction((g,))), restrictions.KEYS)  # type: ignore[misc]
+    names = []
+    for groups in ("a", "b", "", "ab"):
+        limited = catalog.seen_by(Visibility(groups=frozenset(groups)))
+        with limited.read() as conn:
+            names.append(retrieval.change_number(conn, "1.1", sight=limited.sight(conn)))
+    assert len(set(names)) == len(names)
