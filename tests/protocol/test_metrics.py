@@ -162,6 +162,7 @@ def _is_ready(server: Server) -> bool:
 
 
 def test_codecs_and_caches_are_counted(server: Server) -> None:
+    until(lambda: server.health()["status"] == "ready", what="a server with all its processes")
     ds = image()
     assert stow(server, part10(ds)) == 200
     path = f"/dicom-web/studies/{ds.StudyInstanceUID}/series/{ds.SeriesInstanceUID}/instances/{ds.SOPInstanceUID}"
@@ -169,9 +170,10 @@ def test_codecs_and_caches_are_counted(server: Server) -> None:
     for _ in range(2):
         assert send(server, "GET", path, Accept=jpeg_ls) == 200
     now = scrape(server.url)
-    for result in ("miss", "hit"):
-        assert now.sum("pacslite_cache_requests_total", cache="transcoded", result=result) == 1
-    assert now.sum("pacslite_codec_seconds_count", outcome="success") == 1
+    asked = {result: now.sum("pacslite_cache_requests_total", cache="transcoded", result=result) for result in ("miss", "hit", "joined")}
+    assert asked["miss"] == 1, asked
+    assert asked["hit"] + asked["joined"] >= 1, asked
+    assert now.sum("pacslite_codec_seconds_count", outcome="success") >= 1
 
 
 def names_in(expression: str) -> set[str]:
