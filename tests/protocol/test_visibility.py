@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from pydicom.dataset import Dataset
 from pynetdicom import AE, build_role, evt
+from pynetdicom.pdu_primitives import UserIdentityNegotiation
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     PatientRootQueryRetrieveInformationModelFind,
     SecondaryCaptureImageStorage,
@@ -30,14 +31,16 @@ from pacslite.catalog import restrictions
 from pacslite.catalog.restrictions import Named, Restriction
 from pacslite.core import commitment
 from pacslite.core.access import Right, Role
+from pacslite.core.dicom_logins import DicomLogins
 from pacslite.core.users import Change, change
 from pacslite.dicom.attributes import Level
 from pacslite.dimse import commands
 from pacslite.dimse.server import _SERVICES
+from pacslite.settings import Address, Settings
 from pacslite.web.messages import Route
 from tests.support.accounts import Guarded, guarded
 from tests.support.data_sets import CONTENT_TYPE, body, image, part10
-from tests.support.dimse import Listener, until
+from tests.support.dimse import Listener, listening, until
 from tests.support.http import Answer
 from tests.support.retrieval import keep, known, retrieving
 
@@ -56,7 +59,8 @@ LISTS = re.compile(
 WITHOUT_PATIENTS = re.compile(
     r"(GET|OPTIONS) /dicom-web/?|GET /dicom-web/wado|POST /dicom-web/studies|(GET|POST) /dicom-web/commitment-requests/<transaction>"
     r"|\w+ (/api/v1)?/(health/\w+|metrics)|\w+ /api/v1/(auth|users|tokens|groups|labels|audit|openapi.json|docs)(/.*)?"
-    r"|\w+ /api/v1/jobs/.*|(POST|DELETE) /api/v1/shares.*|GET /share/<token>|\w+ /(viewer|login|logout|account|conformance|docs/conformance)?(/.*)?"
+    r"|\w+ /api/v1/jobs/.*|(POST|DELETE) /api/v1/shares.*|GET /share/<token>"
+    r"|\w+ /(viewer|login|logout|account|conformance|docs/conformance)?(/.*)?"
     r"|GET /pacslite.css"
 )
 _ARGUMENTS = {"frame_list": "1", "bulk_path": "7FE00010"}
@@ -389,6 +393,42 @@ def test_commitment_of_peers_knows_nothing_hidden(listener: Listener) -> None:
     assert not _committed(listener, "BRAIN", f"{HIDDEN}.1.1")
     assert _committed(listener, "BRAIN", f"{SEEN}.1.1")
     assert _committed(listener, "HEART", f"{HIDDEN}.1.1")
+
+
+def test_a_user_of_an_association_sees_what_the_user_may_see(tmp_path: Path) -> None:
+    """PS3.7 D.3.3.7: whoever the calling AE title belongs to."""
+    pacs = app.build(Settings(data=tmp_path, dicom=Address("127.0.0.1", 0), dicom_user_identity="check"))
+    pacs.catalog.migrate()
+    try:
+        for ds in _images(HIDDEN, "SECRET-ID", "Secret^Patient"):
+            keep(pacs, ds)
+        _limit(pacs.catalog)
+        known(pacs, "HEART", 104)
+        pacs.catalog.write(lambda conn: restrictions.set_members(conn, "heart", (), ("HEART",)), restrictions.KEYS)
+        users = Guarded(None, pacs.accounts)  # type: ignore[arg-type]
+        users.user("insider", Role.VIEWER)
+        change(pacs.accounts, users.ids["insider"], Change(groups=("heart",)))
+        with listening(pacs, DicomLogins(pacs.accounts)) as running:
+            for user, title, sees in (
+                ("insider", "NOBODY", True),
+                ("viewer", "HEART", False),
+                ("admin", "NOBODY", True),
+                (None, "HEART", True),
+            ):
+                named = [] if user is None else [_named(users.bearer(user))]
+                association = _associated(running, title, StudyRootQueryRetrieveInformationModelFind, ext_neg=named)
+                asked = _identifier("STUDY", StudyInstanceUID="")
+                answers = list(association.send_c_find(asked, StudyRootQueryRetrieveInformationModelFind))
+                association.release()
+                assert len(answers) == 1 + sees, (user, title)
+    finally:
+        pacs.close()
+
+
+def _named(token: str) -> UserIdentityNegotiation:
+    item = UserIdentityNegotiation()
+    item.user_identity_type, item.primary_field = 5, token.encode()
+    return item
 
 
 def test_every_dimse_service_is_looked_at() -> None:
