@@ -21,7 +21,7 @@ from tests.support.http import Answer
 ROUTES = app.routes()
 # What anybody may see; everything else asks for a login. A new one is a decision to be made here.
 PUBLIC = re.compile(
-    r"(/api/v1)?/health/(live|ready)|/api/v1/auth/\S+|/|/login\S*|/logout|/account|/conformance|"
+    r"(/api/v1)?/health/(live|ready)|/api/v1/auth/\S+|/|/login\S*|/logout|/account|(/docs)?/conformance|"
     r"/pacslite\.css|/viewer(/\S*)?|/static/\S*|OPTIONS /dicom-web/?"
     r"|/api/v1/shares/<\S*|/share/\S*"
 )
