@@ -229,9 +229,9 @@ def test_the_start_page_says_who_is_logged_in(server: WebServer, cookie: str) ->
     assert "Log out" not in stranger
     assert "Welcome, ann" in known
     assert 'action="/logout"' in known
-    for link in ("/viewer/", "/api/v1/docs", "/conformance", "/account"):
+    for link in ("/viewer/", "/api/v1/docs", "/docs/conformance", "/account"):
         assert f'href="{link}"' in known
-    assert server.request("GET", "/conformance").status == 200
+    assert server.request("GET", "/docs/conformance").status == 200
     assert server.request("GET", "/pacslite.css").headers["content-type"].startswith("text/css")
 
 
