@@ -83,7 +83,7 @@ class Recorder:
         self._catalog, self._repeat_s, self._write_s = catalog, repeat_s, write_s
         self._windows: OrderedDict[Kind, _Window] = OrderedDict()
         self._waiting: list[Event] = []
-        self._lock = threading.Lock()
+        self._lock, self._flushing = threading.Lock(), threading.Lock()
         self._writer: threading.Thread | None = None
         self._wake = threading.Event()
         self._closed = False
@@ -171,7 +171,14 @@ class Recorder:
                 _log.error("audit events wait to be written", extra={"reason": str(error), "waiting": len(self._waiting)})
 
     def flush(self, *, everything: bool = False) -> None:
-        """Write what waits, and the counts of windows that are over; `everything`: of all."""
+        """Write what waits, and the counts of windows that are over; `everything`: of all.
+
+        Returns after whatever another thread was writing is written too.
+        """
+        with self._flushing:
+            self._flush(everything)
+
+    def _flush(self, everything: bool) -> None:
         now = time.monotonic()
         with self._lock:
             # All windows are of one length, so the first to open is the first to end.
