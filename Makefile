@@ -1,6 +1,8 @@
 # The habits of this project. `make` alone lists them.
 
 PYTHON ?= python3
+# Tests wait more than they count: three processes keep two cores busy. A file stays with one process.
+JOBS ?= 3
 DATA ?= ./data
 VENV := .venv
 BIN := $(VENV)/bin
@@ -61,10 +63,10 @@ tools:
 	$$sudo env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $$missing >/dev/null
 
 test: tools $(VENV)/.installed-test
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 test-all: tools $(VENV)/.installed-test
-	@PACSLITE_TEST_FULL=1 $(BIN)/python -m pytest $(ARGS)
+	@PACSLITE_TEST_FULL=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 conformance-table: tools $(VENV)/.installed-test
 	@$(BIN)/python -m tests.support.conformance_table $(ARGS)

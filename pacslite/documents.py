@@ -13,7 +13,15 @@ from typing import Any, get_type_hints
 
 from pacslite.settings import FIELDS, Address, Settings, variable
 
-_KINDS: dict[Any, str] = {bool: "on or off", int: "whole number", str: "text", Address: "HOST:PORT", Address | None: "HOST:PORT", Path: "path", tuple[str, ...]: "list"}
+_KINDS: dict[Any, str] = {
+    bool: "on or off",
+    int: "whole number",
+    str: "text",
+    Address: "HOST:PORT",
+    Address | None: "HOST:PORT",
+    Path: "path",
+    tuple[str, ...]: "list",
+}
 _HEAD = """# Settings
 
 Made by `make docs` from `pacslite/settings.py`. Each setting has a default, a key in the TOML file (`--config FILE` or

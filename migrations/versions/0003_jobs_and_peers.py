@@ -50,8 +50,6 @@ def upgrade() -> None:
     op.add_column("peer", sa.Column("headers", _TEXT, nullable=True))
     op.add_column("peer", sa.Column("transfer_syntaxes", _TEXT, nullable=True))
     op.add_column("peer", sa.Column("coercion_warnings", sa.Boolean(), nullable=True))
-    # Who might store might ask for commitment; that is a right of its own now.
-    op.execute("UPDATE peer SET allow = allow || ' commitment' WHERE ' ' || allow || ' ' LIKE '% store %'")
     op.create_table(
         "peer_statistics",
         sa.Column("ae_title", _TEXT, nullable=False),

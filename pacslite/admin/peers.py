@@ -19,9 +19,9 @@ from pacslite.web.pages import page_of
 if TYPE_CHECKING:
     from pacslite.app import Pacs
 
-Service = Literal["store", "find", "move", "get", "commitment"]
+Service = Literal["store", "find", "move", "get"]
 PeerKind = Literal["dicom", "dicomweb"]
-_ALLOW = rule("What it may ask of this server.")
+_ALLOW = rule("What it may ask of this server; storage commitment goes with `store`.")
 _SECRET = "It is kept with the peer and never shown."
 
 
@@ -32,7 +32,7 @@ class PeerForm:
     ae_title: str = field(default="", metadata=rule("Application entity title.", maxLength=64))
     host: str = field(default="", metadata=rule("Host name or address.", maxLength=253, pattern=r"^[A-Za-z0-9._:%-]*$"))
     port: int = field(default=0, metadata=rule("TCP port.", minimum=0, maximum=65535))
-    allow: tuple[Service, ...] = field(default=("store", "find", "move", "get", "commitment"), metadata=_ALLOW)
+    allow: tuple[Service, ...] = field(default=("store", "find", "move", "get"), metadata=_ALLOW)
     tls: bool = field(default=False, metadata=rule("Whether it is called over TLS."))
     kind: PeerKind = field(default="dicom", metadata=rule("DICOM over TCP, or a DICOMweb server."))
     name: str | None = field(default=None, metadata=rule("Of a DICOMweb server, in place of `ae_title`; its host when absent."))

@@ -14,7 +14,7 @@ from pacslite.catalog.models import peer as table
 from pacslite.catalog.models import peer_statistics as statistics
 from pacslite.catalog.statements import time_text
 
-SERVICES = ("store", "find", "move", "get", "commitment")
+SERVICES = ("store", "find", "move", "get")
 DICOM, DICOMWEB = "dicom", "dicomweb"
 
 

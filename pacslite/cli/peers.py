@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pacslite.catalog.peers import Peer
     from pacslite.core.peers import Origin
 
-_SERVICES = ["store", "find", "move", "get", "commitment"]
+_SERVICES = ["store", "find", "move", "get"]
 
 
 @click.group()

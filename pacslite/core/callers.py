@@ -15,7 +15,7 @@ from enum import Enum
 from ipaddress import ip_address
 from typing import Protocol
 
-from pacslite.catalog.peers import SERVICES, Peer
+from pacslite.catalog.peers import Peer
 from pacslite.core.access import Principal
 from pacslite.errors import Forbidden
 from pacslite.settings import Settings
@@ -98,7 +98,7 @@ class Caller:
         return self._peer
 
     def check(self, service: str) -> None:
-        """Raises Forbidden when the caller may not use this service (one of `catalog.peers.SERVICES`)."""
+        """Raises Forbidden when the caller may not use this service (of `dimse.commands.RIGHTS`)."""
         now = time.monotonic()
         if service != "store" or now - self._looked_at > _FRESH_S:
             self._peer, self._looked_at = self._find_peer(self.aet), now
@@ -159,8 +159,8 @@ class Callers:
 
 
 def _covering(service: str) -> str:
-    """The right that a service needs: commitment goes with storage where peers have no right of that name."""
-    return service if service in SERVICES else "store"
+    """The right that a service needs: who may store may ask whether it is kept."""
+    return "store" if service == "commitment" else service
 
 
 def _resolve(host: str) -> frozenset[str]:

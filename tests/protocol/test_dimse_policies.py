@@ -131,8 +131,7 @@ def test_a_peer_does_what_it_may_and_is_answered_0124_to_the_rest(listener: List
 
 
 def test_commitment_is_for_those_who_may_ask_for_it(listener: Listener) -> None:
-    rights = "commitment" if "commitment" in peers.SERVICES else "store"
-    for allow, refused in (((rights,), False), (("find", "move", "get"), True)):
+    for allow, refused in ((("store",), False), (("find", "move", "get"), True)):
         known(listener.pacs, "LIMITED", 104, allow)
         with listener.peer() as peer:
             peer.associate(OFFER, calling="LIMITED")
