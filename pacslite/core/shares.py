@@ -86,7 +86,7 @@ def page(parts: Parts, principal: Principal, before: tuple[str, str] | None, lim
     """Links, newest first: those of the caller, for administrators all; raises Forbidden."""
     _check_maker(principal)
     with parts.catalog.read() as conn:
-        return rows.page(conn, None if principal.role is Role.ADMIN else principal.username, before, limit)
+        return rows.page(conn, None if Right.ADMIN in principal.rights else principal.username, before, limit)
 
 
 def revoke(parts: Parts, principal: Principal, share_id: str, origin: audit.Event) -> None:
@@ -95,7 +95,7 @@ def revoke(parts: Parts, principal: Principal, share_id: str, origin: audit.Even
 
     def work(conn: Connection) -> None:
         share = rows.find(conn, share_id)
-        if share is None or (principal.role is not Role.ADMIN and share.created_by != principal.username):
+        if share is None or (Right.ADMIN not in principal.rights and share.created_by != principal.username):
             raise NotFound("There is no such share link.")
         rows.revoke(conn, share_id)
         audit.note(conn, replace(origin, action="share.revoke", object_id=share_id, study_instance_uid=share.study_instance_uid))
