@@ -42,6 +42,8 @@ def authenticate(pacs: Any, request: Request, route: Route) -> None:
 def principal_of(pacs: Any, request: Request) -> Principal | None:
     """Who calls, None when no credential is shown; raises Unauthenticated for one that does not count, Forbidden for a forged form."""
     if not pacs.settings.auth:
+        if request.method not in _SAFE_METHODS:
+            _check_local_origin(request, pacs.settings.cors_origins)
         return _local(request)
     authorization = request.header("Authorization")
     if authorization is not None:
@@ -90,6 +92,17 @@ def _check_origin(request: Request, csrf_token: str) -> None:
         return
     if request.header("Sec-Fetch-Site") != "same-origin" and request.header("Origin") is None:
         raise Forbidden(f"A call with a cookie that changes something needs {CSRF_HEADER}.")
+
+
+def _check_local_origin(request: Request, allowed: tuple[str, ...]) -> None:
+    """Raises Forbidden when a page of another site asks a server without logins: a browser sends it here without any cookie.
+
+    A proxy may have changed Host, so that the browser's own word for "the same" goes before a look at Origin.
+    """
+    site, origin = request.header("Sec-Fetch-Site"), request.header("Origin")
+    is_ours = site in ("same-origin", "none") if site is not None else origin is None or _is_ours(request, origin)
+    if not is_ours and origin not in allowed:
+        raise Forbidden("A page of another site asked for this.")
 
 
 def _is_ours(request: Request, origin: str) -> bool:
