@@ -34,6 +34,7 @@ def parse(form: type[T], request: Request) -> T:
         raise UnsupportedContent("The body must be application/json.", ("application/json",))
     try:
         given = json.loads(whole_body(request.environ, MAX_BODY_BYTES))
+        json.dumps(given, ensure_ascii=False).encode()  # half a character (a lone surrogate) is no text, as values and names
     except (ValueError, RecursionError):
         raise BadRequest("The body is not JSON.") from None
     return parse_value(form, given)
@@ -84,6 +85,8 @@ def _convert(kind: Any, given: Any, limits: dict[str, Any]) -> Any:
             raise ValueError(str(error)) from None
     if type(given) is not kind and not (kind is float and type(given) is int):
         raise ValueError(f"is not {_JSON_NAMES[kind]}")
+    if isinstance(given, str) and "\0" in given:
+        raise ValueError("holds a NUL")
     _check_limits(given, limits)
     return given
 
