@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from pacslite.catalog.accounts import Account
+    from pacslite.core.limits import Limits
 
 
 class DicomLogins:
@@ -22,8 +23,8 @@ class DicomLogins:
     A name alone proves nothing and recognizes nobody.
     """
 
-    def __init__(self, accounts: Accounts) -> None:
-        self._accounts = accounts
+    def __init__(self, accounts: Accounts, limits: Limits | None = None) -> None:
+        self._accounts, self._limits = accounts, limits
 
     def __call__(self, identity: UserIdentity, address: str, calling_aet: str) -> Principal | None:
         """The user, None when the identity is not accepted; raises TooManyRequests, Busy, Unavailable."""
@@ -31,7 +32,7 @@ class DicomLogins:
             if identity.kind is IdentityKind.JWT:
                 return self._accounts.recognize(identity.secret)
             if identity.kind is IdentityKind.PASSWORD:
-                return self._by_password(identity, address)
+                return self._limited(identity, address)
         except Unauthenticated:
             pass
         return None
@@ -39,6 +40,18 @@ class DicomLogins:
     def still(self, principal: Principal) -> Principal | None:
         """The user as of now."""
         return self._accounts.still(principal)
+
+    def _limited(self, identity: UserIdentity, address: str) -> Principal | None:
+        """Devices log in for each association, so what counts is what fails; beyond the rate nothing is looked at."""
+        if self._limits is not None:
+            self._limits.login(identity.name, address, counts=False)
+        try:
+            found = self._by_password(identity, address)
+        except Unauthenticated:
+            found = None
+        if found is None and self._limits is not None:
+            self._limits.login(identity.name, address)
+        return found
 
     def _by_password(self, identity: UserIdentity, address: str) -> Principal | None:
         # Devices know fields for a name and a password; an API token fits into the second.

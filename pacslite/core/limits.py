@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 LOGIN, API, FILES, DICOMWEB = "login", "api", "files", "dicomweb"
 _IPV6_NETWORK = 64
+_LONGEST_NAME = 256
 
 
 class Limits:
@@ -36,10 +37,16 @@ class Limits:
         }
         self._counting: Counting | None = None
 
-    def login(self, username: str, address: str) -> None:
-        """Counts an attempt to log in, before the password is looked at; raises TooManyRequests."""
-        self._count(LOGIN, "from " + network_of(address))
-        self._count(LOGIN, "as " + username.casefold())
+    def login(self, username: str, address: str, *, counts: bool = True) -> None:
+        """Counts an attempt to log in, before the password is looked at; raises TooManyRequests. Without a name by address alone.
+
+        Without `counts` it only looks, for callers who count what has failed.
+        """
+        from pacslite.core.logins import username_key
+
+        self._count(LOGIN, "from " + network_of(address), counts=counts)
+        if username:  # in the form in which it names an account: each other way to write it would begin anew
+            self._count(LOGIN, "as " + username_key(username[:_LONGEST_NAME]), counts=counts)
 
     def call(self, kind: str, principal: Principal | None, address: str) -> None:
         """Counts a call by whoever makes it; raises TooManyRequests."""
@@ -52,11 +59,11 @@ class Limits:
         """Whether calls of this kind are counted at all."""
         return self._per_minute[kind] > 0
 
-    def _count(self, kind: str, who: str) -> None:
+    def _count(self, kind: str, who: str, *, counts: bool = True) -> None:
         per_minute = self._per_minute[kind]
         if not per_minute:
             return
-        wait_s = self._opened().wait_s(kind, who, per_minute)
+        wait_s = self._opened().wait_s(kind, who, per_minute, counts=counts)
         if wait_s:
             raise TooManyRequests(f"More than {per_minute} calls of this kind in a minute; try again in {wait_s} s.", wait_s)
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import threading
 import unicodedata
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 
 from argon2 import PasswordHasher
@@ -21,6 +21,8 @@ LONGEST = 256
 _AT_ONCE, _PATIENCE_S = 2, 15.0
 _HASHER = PasswordHasher.from_parameters(RFC_9106_LOW_MEMORY)
 _slots = threading.BoundedSemaphore(_AT_ONCE)
+waits: Callable[[], AbstractContextManager[None]] = nullcontext
+"""What a thread does while it waits for a slot; the web server has another thread serve meanwhile."""
 
 # Tried first by everybody who guesses, of the length that is asked for at least.
 _COMMON_TEXT = """
@@ -85,8 +87,10 @@ def _nobodys() -> str:
 
 @contextmanager
 def _slot() -> Iterator[None]:
-    if not _slots.acquire(timeout=_PATIENCE_S):
-        raise Busy("too many logins at once")
+    if not _slots.acquire(blocking=False):
+        with waits():
+            if not _slots.acquire(timeout=_PATIENCE_S):
+                raise Busy("too many logins at once")
     try:
         yield
     finally:

@@ -26,11 +26,14 @@ class Counting:
         self._limiter = SlidingWindowCounterRateLimiter(self._file)
         self._has_warned = False
 
-    def wait_s(self, kind: str, who: str, per_minute: int) -> int:
-        """Counts one more of this kind: 0, or the seconds to wait when there were too many and this one is not counted."""
+    def wait_s(self, kind: str, who: str, per_minute: int, *, counts: bool = True) -> int:
+        """Counts one more of this kind: 0, or the seconds to wait when there were too many and this one is not counted.
+
+        Without `counts` it only looks whether there is room for one.
+        """
         item, key = _item(per_minute), _key(kind, who)
         try:
-            if self._limiter.hit(item, key):
+            if (self._limiter.hit if counts else self._limiter.test)(item, key):
                 return 0
             return max(1, math.ceil(self._limiter.get_window_stats(item, key).reset_time - time.time()))
         except (sqlite3.Error, OSError) as error:

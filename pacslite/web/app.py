@@ -8,15 +8,18 @@ from typing import Any
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
+from pacslite.core import passwords
 from pacslite.logs import bound
 from pacslite.web.front import Front, WsgiApplication
 from pacslite.web.messages import Reply, Route
 from pacslite.web.replies import send
 from pacslite.web.site import Hook, Record, Site
+from pacslite.web.threads import aside
 
 
 def create(pacs: Any, routes: Sequence[Route], before: tuple[Hook, ...] = (), record: Record | None = None) -> WsgiApplication:
     """The web application of `pacs`: hot routes past Flask, the others through it."""
+    passwords.waits = aside
     site = Site(pacs, pacs.settings, before, record)
     return Front(site, routes, create_flask(site, routes))
 

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
@@ -77,7 +77,7 @@ class Threads(Executor):
         """While the calling thread, one of these, waits for its client; raises Busy when too many do."""
         with self._lock:
             if self._waiting >= self.patience.most or self._waiting_of[address] >= self.patience.most_of_one:
-                raise Busy("Too many uploads are waited for at once. Try again later.")
+                raise Busy("Too many clients are waited for at once. Try again later.")
             self._waiting += 1
             self._waiting_of[address] += 1
             self._grow()
@@ -136,6 +136,15 @@ def gave_up() -> bool:
     if given_up:
         thread.gave_up = False  # type: ignore[attr-defined]
     return given_up
+
+
+def aside() -> AbstractContextManager[None]:
+    """While the calling thread waits for its turn at what is bounded (hashing passwords), another works in its place.
+
+    However many addresses ask, they count as one: half of the waits are left to uploads. Raises Busy when too many wait.
+    """
+    thread = threading.current_thread()
+    return thread.pool.waiting("") if isinstance(thread, _Thread) else nullcontext()
 
 
 class Wait:
