@@ -86,6 +86,7 @@ class Pacs:
         with suppress(PacsliteError):  # counts are not worth a failure at the end
             self.peer_counts.write()
         self.limits.close()
+        self.accounts.close()
         self.audit.close()
         self.catalog.close()
 

@@ -10,6 +10,7 @@ from pacslite.core.access import Right
 from pacslite.core.audit import Event
 from pacslite.core.restrictions import Group, Label, Restriction
 from pacslite.errors import NotFound
+from pacslite.web.audit import origin_of
 from pacslite.web.forms import parse, rule
 from pacslite.web.messages import Reply, Request
 from pacslite.web.operations import ROOT, Operation, Parameter, json_reply
@@ -170,7 +171,7 @@ def list_groups(pacs: Pacs, request: Request) -> Reply:
 
 def make_group(pacs: Pacs, request: Request) -> Reply:
     """Makes a group."""
-    made = restrictions.add_group(pacs.catalog, parse(GroupForm, request).name)
+    made = restrictions.add_group(pacs.catalog, parse(GroupForm, request).name, origin_of(request))
     return json_reply(_group(made), 201, [("Location", f"{request.base_url}{ROOT}/groups/{made.name}")])
 
 
@@ -181,14 +182,14 @@ def get_group(pacs: Pacs, request: Request, name: str) -> Reply:
 
 def remove_group(pacs: Pacs, request: Request, name: str) -> Reply:
     """Forgets a group."""
-    restrictions.remove_group(pacs.catalog, name)
+    restrictions.remove_group(pacs.catalog, name, origin_of(request))
     return Reply(204)
 
 
 def put_members(pacs: Pacs, request: Request, name: str) -> Reply:
     """Puts accounts and peers into a group."""
     form = parse(MembersForm, request)
-    return json_reply(_group(restrictions.set_members(pacs.catalog, name, form.accounts, form.peers)))
+    return json_reply(_group(restrictions.set_members(pacs.catalog, name, form.accounts, form.peers, origin_of(request))))
 
 
 def _group(group: Group) -> GroupView:
@@ -202,13 +203,13 @@ def list_labels(pacs: Pacs, request: Request) -> Reply:
 
 def put_label(pacs: Pacs, request: Request, name: str) -> Reply:
     """Has a label restrict."""
-    label: Label = restrictions.put_label(pacs.catalog, name, parse(LabelForm, request).groups)
+    label: Label = restrictions.put_label(pacs.catalog, name, parse(LabelForm, request).groups, origin_of(request))
     return json_reply(LabelView(label.name, label.groups, label.created_at))
 
 
 def remove_label(pacs: Pacs, request: Request, name: str) -> Reply:
     """Has a label restrict no more."""
-    restrictions.remove_label(pacs.catalog, name)
+    restrictions.remove_label(pacs.catalog, name, origin_of(request))
     return Reply(204)
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from pacslite.core import logins
 from pacslite.core.access import Right
 from pacslite.core.accounts import Recognized
-from pacslite.core.audit import REFUSED, SUCCESS, Event, record
-from pacslite.errors import Conflict, TooManyRequests, Unauthenticated
+from pacslite.errors import Conflict, Unauthenticated
+from pacslite.web.audit import login_attempt, origin_of
 from pacslite.web.authentication import (
     browser_login_of,
     check_same_origin,
@@ -79,16 +77,16 @@ def login(pacs: Pacs, request: Request) -> Reply:
     """Access and refresh token for name and password."""
     _check_on(pacs)
     form = parse(LoginForm, request)
-    with _recorded(pacs, request, form.username):
+    with login_attempt(pacs, request, form.username) as origin:
         pacs.limits.login(form.username, request.address)
-        pair = logins.login(pacs.accounts, form.username, form.password, request.address)
+        pair = logins.login(pacs.accounts, form.username, form.password, origin)
     return _tokens(pair)
 
 
 def refresh(pacs: Pacs, request: Request) -> Reply:
     """The next pair of tokens."""
     _check_on(pacs)
-    return _tokens(logins.refresh(pacs.accounts, parse(RefreshForm, request).refresh_token))
+    return _tokens(logins.refresh(pacs.accounts, parse(RefreshForm, request).refresh_token, origin_of(request)))
 
 
 def logout(pacs: Pacs, request: Request) -> Reply:
@@ -98,7 +96,8 @@ def logout(pacs: Pacs, request: Request) -> Reply:
     shown = request.header("Content-Type") is not None
     if principal is None and not shown:
         raise Unauthenticated("This needs a login.")
-    logins.logout(pacs.accounts, principal, parse(LogoutForm, request).refresh_token if shown else None)
+    refresh_token = parse(LogoutForm, request).refresh_token if shown else None
+    logins.logout(pacs.accounts, principal, refresh_token, origin_of(request))
     request.principal = principal
     return Reply(204, [("Cache-Control", "no-store")])
 
@@ -108,9 +107,9 @@ def begin_session(pacs: Pacs, request: Request) -> Reply:
     _check_on(pacs)
     check_same_origin(request)
     form = parse(LoginForm, request)
-    with _recorded(pacs, request, form.username):
+    with login_attempt(pacs, request, form.username) as origin:
         pacs.limits.login(form.username, request.address)
-        begun = logins.begin_browser_login(pacs.accounts, form.username, form.password, request.address)
+        begun = logins.begin_browser_login(pacs.accounts, form.username, form.password, origin)
     return json_reply(_view(begun.recognized), headers=[session_cookie(request, begun, pacs.settings.session_seconds)])
 
 
@@ -121,23 +120,8 @@ def get_session(pacs: Pacs, request: Request) -> Reply:
 
 def end_session(pacs: Pacs, request: Request) -> Reply:
     """Ends the login of the cookie."""
-    logins.logout(pacs.accounts, _login_of_browser(pacs, request).principal, None)
+    logins.logout(pacs.accounts, _login_of_browser(pacs, request).principal, None, origin_of(request))
     return Reply(204, [no_session_cookie(request), ("Cache-Control", "no-store")])
-
-
-@contextmanager
-def _recorded(pacs: Pacs, request: Request, username: str) -> Iterator[None]:
-    """Puts a login on record, a failed one under the name that was tried."""
-    event = Event(
-        "auth.login", SUCCESS, username, object_type="auth", address=request.address, request_id=request.request_id, protocol="http"
-    )
-    request.is_recorded = True
-    try:
-        yield
-    except (Unauthenticated, TooManyRequests) as error:
-        record(pacs.catalog, replace(event, outcome=REFUSED, detail={"status": 429 if isinstance(error, TooManyRequests) else 401}))
-        raise
-    record(pacs.catalog, event)
 
 
 def _login_of_browser(pacs: Pacs, request: Request) -> Recognized:
@@ -205,6 +189,7 @@ OPERATIONS = (
         Right.PUBLIC,
         form=LoginForm,
         problems=(*_LOGIN, 403),
+        action="auth.login",
     ),
     Operation(
         "GET", "/auth/session", get_session, "Who is logged in by the cookie", "auth", {200: SessionView}, Right.SELF, problems=(401, 409)
@@ -218,5 +203,6 @@ OPERATIONS = (
         {204: None},
         Right.SELF,
         problems=(401, 403, 409),
+        action="auth.logout",
     ),
 )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from pacslite.core import api_tokens
 from pacslite.core.access import Right
 from pacslite.errors import Conflict
+from pacslite.web.audit import origin_of
 from pacslite.web.forms import parse, rule
 from pacslite.web.messages import Reply, Request
 from pacslite.web.operations import Operation, Parameter, json_reply
@@ -87,14 +88,15 @@ def create_token(pacs: Pacs, request: Request) -> Reply:
     owner = form.user_id or caller.account_id
     if owner is None:
         raise Conflict("Nobody logs in here (--no-auth): name the owner by user_id.")
-    made = api_tokens.create(pacs.accounts, caller, owner, form.name, [Right(scope) for scope in form.scopes], form.expires_in)
+    scopes = [Right(scope) for scope in form.scopes]
+    made = api_tokens.create(pacs.accounts, caller, owner, form.name, scopes, form.expires_in, origin_of(request))
     token = made.token
     return json_reply(NewTokenView(token.id, token.name, tuple(token.scopes.split()), token.expires_at, made.secret), 201)  # type: ignore[arg-type]
 
 
 def remove_token(pacs: Pacs, request: Request, token_id: str) -> Reply:
     """Ends a token."""
-    api_tokens.remove(pacs.accounts, _caller(request), token_id)
+    api_tokens.remove(pacs.accounts, _caller(request), token_id, origin_of(request))
     return Reply(204)
 
 

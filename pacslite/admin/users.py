@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from pacslite.core import users
 from pacslite.core.access import Right, Role
 from pacslite.errors import NotFound
+from pacslite.web.audit import origin_of
 from pacslite.web.forms import parse, rule
 from pacslite.web.messages import Reply, Request
 from pacslite.web.operations import ROOT, Operation, Parameter, json_reply
@@ -97,7 +98,7 @@ def list_users(pacs: Pacs, request: Request) -> Reply:
 def create_user(pacs: Pacs, request: Request) -> Reply:
     """Adds a user."""
     form = parse(UserForm, request)
-    made = users.create(pacs.accounts, form.username, form.password, Role(form.role), form.groups)
+    made = users.create(pacs.accounts, form.username, form.password, Role(form.role), form.groups, origin_of(request))
     return json_reply(_view(made), 201, [("Location", f"{request.base_url}{ROOT}/users/{made.id}")])
 
 
@@ -110,12 +111,12 @@ def patch_user(pacs: Pacs, request: Request, user_id: str) -> Reply:
     """Changes a user."""
     form = parse(UserPatch, request)
     wanted = users.Change(Role(form.role) if form.role else None, form.password, form.disabled, form.groups)
-    return json_reply(_view(users.change(pacs.accounts, _number(user_id), wanted)))
+    return json_reply(_view(users.change(pacs.accounts, _number(user_id), wanted, origin_of(request))))
 
 
 def remove_user(pacs: Pacs, request: Request, user_id: str) -> Reply:
     """Forgets a user."""
-    users.remove(pacs.accounts, _number(user_id))
+    users.remove(pacs.accounts, _number(user_id), origin_of(request))
     return Reply(204)
 
 
@@ -129,7 +130,7 @@ def get_me(pacs: Pacs, request: Request) -> Reply:
 def change_password(pacs: Pacs, request: Request) -> Reply:
     """Changes the caller's own password."""
     form = parse(PasswordForm, request)
-    users.change_own_password(pacs.accounts, _caller(request), form.current_password, form.password, request.address)
+    users.change_own_password(pacs.accounts, _caller(request), form.current_password, form.password, origin_of(request))
     return Reply(204)
 
 

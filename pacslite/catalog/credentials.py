@@ -169,8 +169,9 @@ def remove_token(conn: Connection, token_id: str, account_id: int | None) -> boo
 
 
 def note_use(conn: Connection, token_id: str, at: str) -> None:
-    """Remembers that a token was used."""
-    conn.execute(update(api_token).where(api_token.c.id == token_id).values(last_used_at=at))
+    """Remembers that a token was used; nothing when a later use is known."""
+    earlier = or_(api_token.c.last_used_at.is_(None), api_token.c.last_used_at < at)
+    conn.execute(update(api_token).where(api_token.c.id == token_id, earlier).values(last_used_at=at))
 
 
 def claim_attempt(conn: Connection, key: str, most: int, forget_at: str, lock_until: str) -> tuple[bool, str]:

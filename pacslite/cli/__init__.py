@@ -74,7 +74,18 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Runs the command line; the exit code."""
+    """Runs the command line and puts on record how it ended; the exit code."""
+    code = EXIT_IMPOSSIBLE
+    try:
+        code = _run(arguments)
+    finally:
+        options = sys.modules.get("pacslite.cli.options")
+        if options is not None:
+            options.record_end(code)
+    return code
+
+
+def _run(arguments: list[str]) -> int:
     from pacslite.errors import BadRequest, ConfigurationError, PacsliteError
 
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import os
@@ -13,6 +14,7 @@ import click
 
 if TYPE_CHECKING:
     from pacslite.app import Pacs
+    from pacslite.core.audit import Event
     from pacslite.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -68,6 +70,35 @@ def local_user() -> str:
         return str(os.getuid())
 
 
+def origin() -> Event:
+    """At whose wish, for the events that a change notes in its own transaction."""
+    from pacslite.core.audit import Event
+
+    return Event("", actor=local_user(), protocol="cli")
+
+
+_begun: list[tuple[Settings, str]] = []
+"""The command that is on record and whose end is not."""
+
+
+def record_end(code: int) -> None:
+    """Puts on record how the command ended, if its beginning is. One that was killed has a beginning alone."""
+    from pacslite import app
+    from pacslite.core import audit
+    from pacslite.errors import PacsliteError
+
+    while _begun:
+        settings, name = _begun.pop()
+        catalog = app.build_catalog(settings)
+        try:
+            event = audit.change_of(origin(), f"cli.{name}", name, exit_code=code)
+            audit.record(catalog, dataclasses.replace(event, object_type="command", outcome=audit.FAILED if code else audit.SUCCESS))
+        except PacsliteError as error:
+            click.echo(f"pacslite: warning: the audit log cannot be written: {error}", err=True)
+        finally:
+            catalog.close()
+
+
 def _record(pacs: Pacs) -> None:
     """Puts the command into the audit log before it reads or changes anything."""
     from pacslite.core import audit
@@ -76,8 +107,10 @@ def _record(pacs: Pacs) -> None:
     context = click.get_current_context(silent=True)
     path = [] if context is None else context.command_path.split()[1:]
     name = ".".join(path) or "command"
+    event = dataclasses.replace(audit.change_of(origin(), f"cli.{name}", name, state="begun"), object_type="command")
     try:
-        audit.record(pacs.catalog, audit.Event(f"cli.{name}", actor=local_user(), object_type="command", object_id=name, protocol="cli"))
+        audit.record(pacs.catalog, event)
+        _begun[:] = [(pacs.settings, name)]
     except PacsliteError as error:  # a command may be what mends the catalog
         click.echo(f"pacslite: warning: the audit log cannot be written: {error}", err=True)
 

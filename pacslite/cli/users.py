@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pacslite.cli.options import json_option, load, open_pacs, say, settings_options
+from pacslite.cli.options import json_option, load, open_pacs, origin, say, settings_options
 
 if TYPE_CHECKING:
     from pacslite.core.users import Account, Change
@@ -35,7 +35,7 @@ def add(name: str, role: str, groups: tuple[str, ...], no_password: bool, config
 
     pacs = open_pacs(load(config_file, data))
     password = None if no_password else _password()
-    made = users.create(pacs.accounts, name, password, Role(role), groups)
+    made = users.create(pacs.accounts, name, password, Role(role), groups, origin())
     say(as_json, _plain(made), f"{made.username} may log in as {made.role}.")
 
 
@@ -114,7 +114,7 @@ def remove(name: str, config_file: str | None, data: str | None, as_json: bool) 
 
     pacs = open_pacs(load(config_file, data))
     known = users.get_by_name(pacs.accounts, name)
-    users.remove(pacs.accounts, known.id)
+    users.remove(pacs.accounts, known.id, origin())
     say(as_json, _plain(known), f"{known.username} is forgotten.")
 
 
@@ -124,7 +124,7 @@ def _change(name: str, wanted: Any, config_file: str | None, data: str | None, a
     pacs = open_pacs(load(config_file, data))
     known = users.get_by_name(pacs.accounts, name)
     change: Change = wanted()
-    kept = users.change(pacs.accounts, known.id, change)
+    kept = users.change(pacs.accounts, known.id, change, origin())
     say(as_json, _plain(kept), f"{kept.username} {told}.")
 
 

@@ -9,17 +9,19 @@ from __future__ import annotations
 import hmac
 import logging
 import secrets
+import threading
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import jwt
 
 from pacslite.catalog import accounts as rows
 from pacslite.catalog import credentials
+from pacslite.catalog.statements import now_text
 from pacslite.core import secret_keys
 from pacslite.core.access import RIGHTS_OF_ROLE, Kind, Principal, Right, Role, rights_of_login
 from pacslite.core.secret_keys import SecretKeys, fingerprint
@@ -59,6 +61,10 @@ class Accounts:
     def __init__(self, settings: Settings, catalog: Catalog) -> None:
         self.settings, self.catalog = settings, catalog
         self._remembered: dict[Hashable, tuple[int, Recognized]] = {}
+        self._noted: dict[str, float] = {}
+        self._uses: dict[str, str] = {}
+        self._uses_lock = threading.Lock()
+        self._uses_writer: threading.Thread | None = None
 
     @cached_property
     def keys(self) -> SecretKeys:
@@ -67,7 +73,10 @@ class Accounts:
 
     def recognize(self, bearer: str) -> Principal:
         """Whom an access token or API token stands for; raises Unauthenticated."""
-        return self._recall(fingerprint(bearer), lambda conn: self._of_bearer(conn, bearer)).principal
+        principal = self._recall(fingerprint(bearer), lambda conn: self._of_bearer(conn, bearer)).principal
+        if principal.kind == "token":
+            self._note_use(principal.credential_id)
+        return principal
 
     def recognize_cookie(self, secret: str) -> Recognized:
         """Whom the cookie of a browser stands for; raises Unauthenticated."""
@@ -84,9 +93,12 @@ class Accounts:
         if principal.account_id is None:
             return principal
         try:
-            return self._recall(principal, lambda conn: self._again(conn, principal)).principal
+            found = self._recall(principal, lambda conn: self._again(conn, principal)).principal
         except Unauthenticated:
             return None
+        if found.kind == "token":
+            self._note_use(found.credential_id)
+        return found
 
     def access_token(self, session: credentials.Session) -> tuple[str, int]:
         """A new access token of a login, and the seconds it lasts."""
@@ -98,6 +110,41 @@ class Accounts:
     def csrf_token(self, session_id: str) -> str:
         """What a page of ours shows to prove that it is one."""
         return hmac.digest(self.keys.derive("csrf"), session_id.encode(), "sha256").hex()
+
+    def close(self) -> None:
+        """Returns when what is noted of the use of tokens is written."""
+        with self._uses_lock:
+            writer = self._uses_writer
+        if writer is not None:
+            writer.join(5)
+
+    def _note_use(self, token_id: str) -> None:
+        """Once an hour for each token, beside the request: who shows it waits for no write."""
+        now = time.time()
+        if now - self._noted.get(token_id, 0.0) < _USE_NOTED_EVERY_S:
+            return
+        with self._uses_lock:
+            if now - self._noted.get(token_id, 0.0) < _USE_NOTED_EVERY_S:
+                return
+            if len(self._noted) >= _MAX_REMEMBERED:
+                self._noted.clear()
+            self._noted[token_id] = now
+            self._uses[token_id] = now_text()
+            if self._uses_writer is None:
+                self._uses_writer = threading.Thread(target=self._write_uses, name="token-uses", daemon=True)
+                self._uses_writer.start()
+
+    def _write_uses(self) -> None:
+        while True:
+            with self._uses_lock:
+                uses, self._uses = self._uses, {}
+                if not uses:
+                    self._uses_writer = None
+                    return
+            try:
+                self.catalog.write(partial(_write_uses, uses))
+            except Exception as error:  # noqa: BLE001 - nothing depends on it; the next hour notes it
+                _log.warning("when tokens were used was not noted", extra={"reason": str(error), "tokens": len(uses)})
 
     def _recall(self, key: Hashable, read: Callable[[Connection], Recognized | None]) -> Recognized:
         generation = int(self.catalog.glance(rows.GENERATION) or 0)  # before what it speaks of is read
@@ -151,6 +198,8 @@ class Accounts:
         account = rows.by_id(conn, token.account_id)
         if account is None or account.disabled:
             return None
+        if token.last_used_at is not None:
+            self._noted.setdefault(token.id, seconds_of(token.last_used_at))
         scopes = frozenset(Right(scope) for scope in token.scopes.split())
         return Recognized(principal_of(account, "token", token.id, scopes), seconds_of(token.expires_at))
 
@@ -166,6 +215,11 @@ class Accounts:
         if account is None or account.disabled or password_id(account) != principal.credential_id:
             return None
         return Recognized(principal_of(account, "user", principal.credential_id), float("inf"))
+
+
+def _write_uses(uses: dict[str, str], conn: Connection) -> None:
+    for token_id, at in sorted(uses.items()):
+        credentials.note_use(conn, token_id, at)
 
 
 def principal_of(account: Account, kind: Kind, credential_id: str, scopes: frozenset[Right] | None = None) -> Principal:

@@ -15,6 +15,7 @@ from pacslite.catalog.credentials import ApiToken as ApiToken
 from pacslite.catalog.statements import now_text, time_text
 from pacslite.core.access import RIGHTS_OF_ROLE, Principal, Right, Role
 from pacslite.core.accounts import API_TOKEN_PREFIX
+from pacslite.core.audit import NOBODY, Event, change_of, note
 from pacslite.core.secret_keys import fingerprint
 from pacslite.errors import Conflict, Forbidden, InvalidForm, NotFound
 
@@ -36,7 +37,13 @@ class NewToken:
 
 
 def create(
-    accounts: Accounts, principal: Principal, account_id: int, name: str, scopes: Iterable[Right], seconds: int = DEFAULT_SECONDS
+    accounts: Accounts,
+    principal: Principal,
+    account_id: int,
+    name: str,
+    scopes: Iterable[Right],
+    seconds: int = DEFAULT_SECONDS,
+    origin: Event = NOBODY,
 ) -> NewToken:
     """A token of an account, the caller's own or, for administrators, any; raises Forbidden, NotFound, Conflict, InvalidForm."""
     _check_owner(principal, account_id)
@@ -63,6 +70,7 @@ def create(
         if credentials.count_tokens(conn, account_id) >= _MOST:
             raise Conflict(f"An account has at most {_MOST} tokens; remove some.")
         credentials.add_token(conn, made, fingerprint(secret))
+        note(conn, change_of(origin, "token.create", made.id, name=name, username=owner.username, scopes=made.scopes))
 
     accounts.catalog.write(add, (f"tokens:{account_id}",))
     return NewToken(made, secret)
@@ -75,11 +83,18 @@ def listed(accounts: Accounts, principal: Principal, account_id: int) -> list[Ap
         return credentials.tokens(conn, account_id)
 
 
-def remove(accounts: Accounts, principal: Principal, token_id: str) -> None:
+def remove(accounts: Accounts, principal: Principal, token_id: str, origin: Event = NOBODY) -> None:
     """Ends a token, which counts at once; raises NotFound, for somebody else's too unless the caller is administrator."""
     anybodys = Right.ADMIN in principal.rights
     owner = None if anybodys else _own(principal)
-    if not accounts.catalog.write(lambda conn: credentials.remove_token(conn, token_id, owner)):
+
+    def end(conn: Connection) -> bool:
+        removed = credentials.remove_token(conn, token_id, owner)
+        if removed:
+            note(conn, change_of(origin, "token.delete", token_id))
+        return removed
+
+    if not accounts.catalog.write(end):
         raise NotFound("There is no such token.")
 
 

@@ -14,7 +14,7 @@ import time
 import weakref
 from collections import OrderedDict
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pacslite.catalog import audit as rows
 from pacslite.catalog.audit import Entry, Event, Filter, note
@@ -28,12 +28,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FAILED",
+    "NOBODY",
     "REFUSED",
     "SUCCESS",
     "Entry",
     "Event",
     "Filter",
     "Recorder",
+    "change_of",
     "close_all",
     "note",
     "outcome_of_status",
@@ -42,6 +44,8 @@ __all__ = [
 ]
 
 SUCCESS, REFUSED, FAILED = "success", "refused", "failed"
+NOBODY = Event("", protocol="server")
+"""Whence a change comes that no caller has asked for."""
 _log = logging.getLogger(__name__)
 _WRITE_S = 0.5
 _MOST_WINDOWS = 10_000
@@ -54,6 +58,11 @@ def outcome_of_status(status: int) -> str:
     if status < 400:
         return SUCCESS
     return REFUSED if status in _REFUSALS else FAILED
+
+
+def change_of(origin: Event, action: str, object_id: object = "", **detail: Any) -> Event:
+    """The event of a change, for `note` in its transaction; `origin` tells at whose wish, and from where."""
+    return replace(origin, action=action, object_type=action.partition(".")[0], object_id=str(object_id), detail=detail)
 
 
 def record(catalog: Catalog, event: Event) -> None:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from pacslite.catalog import accounts as rows
 from pacslite.core.access import Role
-from pacslite.core.logins import BrowserLogin, begin_browser_session, username_key
+from pacslite.core.audit import Event, change_of, note
+from pacslite.core.logins import BrowserLogin, begin_browser_session, note_login, username_key
 from pacslite.core.users import checked_name
 from pacslite.errors import Forbidden, InvalidForm
 from pacslite.oidc.attempt import Attempt as Attempt
@@ -47,7 +48,7 @@ def new_attempt() -> Attempt:
     return Attempt(secrets.token_urlsafe(32), secrets.token_urlsafe(32), secrets.token_urlsafe(48))
 
 
-def begin(accounts: Accounts, claims: dict[str, Any], address: str) -> BrowserLogin:
+def begin(accounts: Accounts, claims: dict[str, Any], origin: Event) -> BrowserLogin:
     """A login of whom the claims name, whose account is made at the first one; raises Forbidden."""
     settings = accounts.settings
     external_id = f"{claims['iss']}|{claims['sub']}"
@@ -58,11 +59,14 @@ def begin(accounts: Accounts, claims: dict[str, Any], address: str) -> BrowserLo
         known = rows.by_external_id(conn, external_id)
         if known is None:
             known = rows.add(conn, *_free_name(conn, name), role.value, None, external_id)
+            note(conn, change_of(origin, "user.create", known.id, username=known.username, role=role.value, by="oidc"))
         elif known.disabled:
             raise Forbidden("This account is disabled.")
         elif known.role != role.value:
             rows.change(conn, known.id, role=role.value)
-        return begin_browser_session(accounts, conn, rows.by_id(conn, known.id) or known, address)
+            note(conn, change_of(origin, "user.update", known.id, username=known.username, role=role.value, by="oidc"))
+        note_login(conn, origin, known)
+        return begin_browser_session(accounts, conn, rows.by_id(conn, known.id) or known, origin.address)
 
     return accounts.catalog.write(apply, ("accounts",))
 

@@ -10,7 +10,7 @@ import time
 import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, TypeVar
@@ -21,6 +21,7 @@ from pacslite.catalog.credentials import Rotation, Session
 from pacslite.catalog.statements import time_text
 from pacslite.core import passwords
 from pacslite.core.accounts import INVALID, Recognized, principal_of, seconds_of
+from pacslite.core.audit import NOBODY, Event, change_of, note
 from pacslite.core.secret_keys import fingerprint
 from pacslite.errors import Busy, TooManyRequests, Unauthenticated
 
@@ -65,16 +66,29 @@ def username_key(username: str) -> str:
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", username).casefold())
 
 
-def login(accounts: Accounts, username: str, password: str, address: str) -> TokenPair:
+def login(accounts: Accounts, username: str, password: str, origin: Event) -> TokenPair:
     """A new login; raises Unauthenticated, TooManyRequests, Busy."""
-    return check_password(accounts, username, password, address, lambda conn, account: begin_token_login(accounts, conn, account, address))
+
+    def begin(conn: Connection, account: Account) -> TokenPair:
+        note_login(conn, origin, account)
+        return begin_token_login(accounts, conn, account, origin.address)
+
+    return check_password(accounts, username, password, origin.address, begin)
 
 
-def begin_browser_login(accounts: Accounts, username: str, password: str, address: str) -> BrowserLogin:
+def begin_browser_login(accounts: Accounts, username: str, password: str, origin: Event) -> BrowserLogin:
     """A new login of a browser; raises Unauthenticated, TooManyRequests, Busy."""
-    return check_password(
-        accounts, username, password, address, lambda conn, account: begin_browser_session(accounts, conn, account, address)
-    )
+
+    def begin(conn: Connection, account: Account) -> BrowserLogin:
+        note_login(conn, origin, account)
+        return begin_browser_session(accounts, conn, account, origin.address)
+
+    return check_password(accounts, username, password, origin.address, begin)
+
+
+def note_login(conn: Connection, origin: Event, account: Account) -> None:
+    """Puts a login on record, in the transaction that begins it."""
+    note(conn, replace(change_of(origin, "auth.login"), actor=account.username, actor_id=account.id))
 
 
 def begin_browser_session(accounts: Accounts, conn: Connection, account: Account, address: str) -> BrowserLogin:
@@ -117,35 +131,51 @@ def check_password(accounts: Accounts, username: str, password: str, address: st
         return accounts.catalog.write(succeed, (f"login:{key}",))
 
 
-def refresh(accounts: Accounts, refresh_token: str) -> TokenPair:
+def refresh(accounts: Accounts, refresh_token: str, origin: Event = NOBODY) -> TokenPair:
     """New tokens for a refresh token that was not used before; raises Unauthenticated.
 
     One that was used before ends the login: somebody has stolen it, before its use or after (RFC 9700 4.14.2).
     """
     fresh = secrets.token_urlsafe(32)
     old_hash = fingerprint(refresh_token)
-    outcome, session = accounts.catalog.write(lambda conn: credentials.rotate(conn, old_hash, fingerprint(fresh)), (f"refresh:{old_hash}",))
+
+    def rotate(conn: Connection) -> tuple[Rotation, Session | None]:
+        outcome, session = credentials.rotate(conn, old_hash, fingerprint(fresh))
+        if outcome is Rotation.DONE and session is not None:
+            _note_of(conn, change_of(origin, "auth.refresh"), session.account_id)
+        elif session is not None:
+            _note_of(conn, change_of(origin, "auth.logout", reason="a refresh token was shown twice"), session.account_id)
+        return outcome, session
+
+    outcome, session = accounts.catalog.write(rotate, (f"refresh:{old_hash}",))
     if outcome is not Rotation.DONE or session is None:
         raise Unauthenticated(INVALID, invalid=True)
     return TokenPair(*accounts.access_token(session), fresh)
 
 
-def logout(accounts: Accounts, principal: Principal | None, refresh_token: str | None) -> None:
+def logout(accounts: Accounts, principal: Principal | None, refresh_token: str | None, origin: Event = NOBODY) -> None:
     """Ends the logins that are shown, with their access tokens; raises Unauthenticated when neither counts."""
     if principal is not None and principal.kind != "user":
         principal = None
 
     def end(conn: Connection) -> bool:
         session = credentials.session_of_refresh_token(conn, fingerprint(refresh_token)) if refresh_token else None
-        ended = {session.id} if session is not None else set()
-        if principal is not None:
-            ended.add(principal.credential_id)
-        for one in ended:
+        ended = {session.id: session.account_id} if session is not None else {}
+        if principal is not None and principal.account_id is not None:
+            ended[principal.credential_id] = principal.account_id
+        for one, account_id in ended.items():
             credentials.end_session(conn, one)
+            _note_of(conn, change_of(origin, "auth.logout"), account_id)
         return bool(ended)
 
     if not accounts.catalog.write(end):
         raise Unauthenticated(INVALID, invalid=True)
+
+
+def _note_of(conn: Connection, event: Event, account_id: int) -> None:
+    """Notes what became of a login, by the name of whose it is."""
+    owner = rows.by_id(conn, account_id)
+    note(conn, replace(event, actor=owner.username if owner is not None else "", actor_id=account_id))
 
 
 def _new_session(account: Account, seconds: int) -> Session:

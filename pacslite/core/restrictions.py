@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pacslite.catalog import audit
 from pacslite.catalog import restrictions as rows
 from pacslite.catalog.restrictions import KEYS, Group, Label, Named, Restriction
+from pacslite.core.audit import NOBODY, change_of
 from pacslite.dicom.attributes import Level
 from pacslite.dicom.uids import clean_uid
 from pacslite.errors import InvalidForm, NotFound
@@ -100,39 +101,49 @@ def group(catalog: Catalog, name: str) -> Group:
         return _group(conn, name)
 
 
-def add_group(catalog: Catalog, name: str) -> Group:
+def add_group(catalog: Catalog, name: str, origin: audit.Event = NOBODY) -> Group:
     """A new group; raises InvalidForm, Conflict."""
     _check_names("name", (name,))
 
     def work(conn: Connection) -> Group:
         rows.add_group(conn, name)
+        audit.note(conn, change_of(origin, "group.create", name))
         return _group(conn, name)
 
     return catalog.write(work, KEYS)
 
 
-def remove_group(catalog: Catalog, name: str) -> None:
+def remove_group(catalog: Catalog, name: str, origin: audit.Event = NOBODY) -> None:
     """Forget a group; raises NotFound, and Conflict while something is limited to it."""
 
     def work(conn: Connection) -> None:
         _group(conn, name)
         rows.remove_group(conn, name)
+        audit.note(conn, change_of(origin, "group.delete", name))
 
     catalog.write(work, KEYS)
 
 
-def set_members(catalog: Catalog, name: str, accounts: Sequence[str], peers: Sequence[str]) -> Group:
+def set_members(catalog: Catalog, name: str, accounts: Sequence[str], peers: Sequence[str], origin: audit.Event = NOBODY) -> Group:
     """Who is in a group, in place of who was; raises NotFound, InvalidForm for names that nobody has."""
 
     def work(conn: Connection) -> Group:
-        _group(conn, name)
+        before = _group(conn, name)
         unknown = rows.set_members(conn, name, accounts, peers)
         if unknown:
             message = f"nobody is called {', '.join(unknown[:10])}"
             raise InvalidForm(message, (("accounts" if unknown[0] in accounts else "peers", message),))
-        return _group(conn, name)
+        after = _group(conn, name)
+        audit.note(conn, change_of(origin, "group.members", name, **_moved(before, after)))
+        return after
 
     return catalog.write(work, KEYS)
+
+
+def _moved(before: Group, after: Group) -> dict[str, list[str]]:
+    """Who has come into a group and who has left it, up to a bound."""
+    was, now = {*before.accounts, *before.peers}, {*after.accounts, *after.peers}
+    return {"added": sorted(now - was)[:_MOST], "removed": sorted(was - now)[:_MOST]}
 
 
 def labels(catalog: Catalog) -> list[Label]:
@@ -141,21 +152,30 @@ def labels(catalog: Catalog) -> list[Label]:
         return rows.labels(conn)
 
 
-def put_label(catalog: Catalog, name: str, allowed: Sequence[str]) -> Label:
+def put_label(catalog: Catalog, name: str, allowed: Sequence[str], origin: audit.Event = NOBODY) -> Label:
     """What carries the label is seen by these groups only; raises InvalidForm, Conflict."""
     _check_names("name", (name,))
     _check_names("groups", allowed)
 
     def work(conn: Connection) -> Label:
         _check_groups(conn, allowed)
-        return rows.put_label(conn, name, allowed)
+        kept = rows.put_label(conn, name, allowed)
+        audit.note(conn, change_of(origin, "label.update", name, groups=list(kept.groups)))
+        return kept
 
     return catalog.write(work, KEYS)
 
 
-def remove_label(catalog: Catalog, name: str) -> None:
+def remove_label(catalog: Catalog, name: str, origin: audit.Event = NOBODY) -> None:
     """The label restricts no more; raises NotFound."""
-    if not catalog.write(lambda conn: rows.remove_label(conn, name), KEYS):
+
+    def work(conn: Connection) -> bool:
+        removed = rows.remove_label(conn, name)
+        if removed:
+            audit.note(conn, change_of(origin, "label.delete", name))
+        return removed
+
+    if not catalog.write(work, KEYS):
         raise NotFound("There is no label of this name that restricts.")
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pacslite.catalog import accounts as rows
 from pacslite.catalog import credentials
@@ -20,6 +20,7 @@ from pacslite.catalog.statements import now_text, time_text
 from pacslite.core import passwords
 from pacslite.core.access import Right, Role
 from pacslite.core.accounts import API_TOKEN_PREFIX
+from pacslite.core.audit import NOBODY, Event, change_of, note
 from pacslite.core.logins import username_key
 from pacslite.core.secret_keys import fingerprint
 from pacslite.errors import ConfigurationError, Conflict, InvalidForm, NotFound, Unauthenticated
@@ -67,7 +68,9 @@ def get_by_name(accounts: Accounts, username: str) -> Account:
         return _found(rows.by_name(conn, username_key(username)))
 
 
-def create(accounts: Accounts, username: str, password: str | None, role: Role, groups: tuple[str, ...] = ()) -> Account:
+def create(
+    accounts: Accounts, username: str, password: str | None, role: Role, groups: tuple[str, ...] = (), origin: Event = NOBODY
+) -> Account:
     """A new account, without a password one that logs in by tokens alone; raises InvalidForm, Conflict."""
     name = checked_name(username)
     if password is not None:
@@ -79,12 +82,16 @@ def create(accounts: Accounts, username: str, password: str | None, role: Role, 
     def add(conn: Connection) -> Account:
         if rows.by_name(conn, key) is not None:
             raise Conflict("There is a user of this name.")
-        return rows.add(conn, name, key, role.value, kept, groups=groups)
+        made = rows.add(conn, name, key, role.value, kept, groups=groups)
+        note(conn, change_of(origin, "user.create", made.id, username=name, role=role.value, groups=sorted(groups)))
+        return made
 
     return accounts.catalog.write(add, ("accounts",))
 
 
-def change(accounts: Accounts, account_id: int, wanted: Change, *, keep_session: str = "") -> Account:
+def change(
+    accounts: Accounts, account_id: int, wanted: Change, origin: Event = NOBODY, *, keep_session: str = "", action: str = "user.update"
+) -> Account:
     """Changes an account; a new password ends its logins, but for `keep_session`. Raises NotFound, InvalidForm, Conflict."""
     known = get(accounts, account_id)
     kept = None
@@ -103,31 +110,45 @@ def change(accounts: Accounts, account_id: int, wanted: Change, *, keep_session:
         if kept is not None or wanted.disabled:
             rows.end_sessions(conn, account_id, keep_session)
         _keep_an_administrator(conn, known)
+        note(conn, change_of(origin, action, account_id, username=known.username, **_told(wanted)))
         return _found(rows.by_id(conn, account_id))
 
     return accounts.catalog.write(apply, ("accounts",))
 
 
-def change_own_password(accounts: Accounts, principal: Principal, old: str, new: str, address: str) -> None:
+def _told(wanted: Change) -> dict[str, Any]:
+    """What the audit log says of a change: of a password only that there is a new one."""
+    given = {
+        "role": wanted.role.value if wanted.role else None,
+        "disabled": wanted.disabled,
+        "groups": sorted(wanted.groups) if wanted.groups is not None else None,
+        "password": "new" if wanted.password is not None else None,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def change_own_password(accounts: Accounts, principal: Principal, old: str, new: str, origin: Event) -> None:
     """A user's own new password, for which the old one is asked; ends the other logins. Raises Unauthenticated, TooManyRequests."""
     from pacslite.core.logins import check_password
 
     if principal.account_id is None or principal.kind != "user":
         raise Conflict("This login has no password.")
     try:
-        check_password(accounts, principal.username, old, address, lambda conn, account: None)
+        check_password(accounts, principal.username, old, origin.address, lambda conn, account: None)
     except Unauthenticated:
         raise InvalidForm("current_password: is wrong", (("current_password", "is wrong"),)) from None
-    change(accounts, principal.account_id, Change(password=new), keep_session=principal.credential_id)
+    wanted = Change(password=new)
+    change(accounts, principal.account_id, wanted, origin, keep_session=principal.credential_id, action="user.password")
 
 
-def remove(accounts: Accounts, account_id: int) -> None:
+def remove(accounts: Accounts, account_id: int, origin: Event = NOBODY) -> None:
     """Forgets an account and ends everything it is logged in by; raises NotFound, Conflict."""
 
     def apply(conn: Connection) -> None:
         known = _found(rows.by_id(conn, account_id) if account_id < 2**63 else None)
         rows.remove(conn, account_id)
         _keep_an_administrator(conn, known)
+        note(conn, change_of(origin, "user.delete", account_id, username=known.username))
 
     accounts.catalog.write(apply, ("accounts",))
 
@@ -155,7 +176,8 @@ def first_administrator(accounts: Accounts, password: str | None = None) -> tupl
     def add(conn: Connection) -> bool:
         if rows.count(conn):
             return False
-        rows.add(conn, name, username_key(name), Role.ADMIN.value, kept)
+        made = rows.add(conn, name, username_key(name), Role.ADMIN.value, kept)
+        note(conn, change_of(NOBODY, "user.create", made.id, username=name, role=Role.ADMIN.value))
         return True
 
     return (name, given) if accounts.catalog.write(add, ("accounts",)) else None
@@ -184,13 +206,18 @@ def passing_token(accounts: Accounts, purpose: str, scopes: frozenset[Right], se
         owner = rows.add(conn, name, name, Role.SERVICE.value, None)
         token = credentials.ApiToken(str(uuid.uuid4()), owner.id, purpose, " ".join(sorted(scopes)), now_text(), until)
         credentials.add_token(conn, token, fingerprint(secret))
+        note(conn, change_of(NOBODY, "token.create", token.id, name=purpose, username=name, scopes=token.scopes))
         return owner.id
+
+    def forget(conn: Connection) -> None:
+        rows.remove(conn, account_id)
+        note(conn, change_of(NOBODY, "user.delete", account_id, username=name))
 
     account_id = accounts.catalog.write(add, ("accounts",))
     try:
         yield secret
     finally:
-        accounts.catalog.write(lambda conn: rows.remove(conn, account_id), ("accounts",))
+        accounts.catalog.write(forget, ("accounts",))
 
 
 def _keep_an_administrator(conn: Connection, changed: Account) -> None:

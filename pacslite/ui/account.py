@@ -9,6 +9,7 @@ from pacslite.core import api_tokens, users
 from pacslite.core.access import RIGHTS_OF_ROLE, SCOPES, Right
 from pacslite.errors import Conflict, Forbidden, InvalidForm, NotFound, TooManyRequests
 from pacslite.ui.pages import first, form_of, login_path, page, prefix_of, redirect, visitor
+from pacslite.web.audit import origin_of
 from pacslite.web.messages import Reply, Request, Route
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def change_password(pacs: Pacs, request: Request) -> Reply:
         return _page(pacs, request, principal, 400, password_error="The two new passwords differ.")
     try:
         pacs.limits.login(principal.username, request.address)
-        users.change_own_password(pacs.accounts, principal, first(form, "current_password"), new, request.address)
+        users.change_own_password(pacs.accounts, principal, first(form, "current_password"), new, origin_of(request))
     except InvalidForm as error:
         return _page(pacs, request, principal, 400, password_error=_sentence(error))
     except TooManyRequests as error:
@@ -56,7 +57,7 @@ def make_token(pacs: Pacs, request: Request) -> Reply:
         return _page(pacs, request, principal, 400, token_error="Give the token a name of at most 100 characters.")
     assert principal.account_id is not None
     try:
-        made = api_tokens.create(pacs.accounts, principal, principal.account_id, name, scopes, int(days) * 86400)
+        made = api_tokens.create(pacs.accounts, principal, principal.account_id, name, scopes, int(days) * 86400, origin_of(request))
     except InvalidForm:
         return _page(pacs, request, principal, 400, token_error="Choose what the token may do.")
     except (Forbidden, Conflict) as error:
@@ -67,7 +68,7 @@ def make_token(pacs: Pacs, request: Request) -> Reply:
 def remove_token(pacs: Pacs, request: Request, token_id: str) -> Reply:
     """Ends a token."""
     with suppress(NotFound):  # removed by another window
-        api_tokens.remove(pacs.accounts, _caller(request), token_id)
+        api_tokens.remove(pacs.accounts, _caller(request), token_id, origin_of(request))
     return redirect(prefix_of(request) + "/account?done=token")
 
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pacslite.core import logins
 from pacslite.core.access import Right
-from pacslite.core.audit import REFUSED, SUCCESS, Event, record
-from pacslite.error_map import mapping_of
-from pacslite.errors import Busy, Conflict, Forbidden, TooManyRequests, Unauthenticated
+from pacslite.core.audit import change_of
+from pacslite.errors import Busy, Conflict, TooManyRequests, Unauthenticated
 from pacslite.ui.pages import first, form_of, local_path, login_path, page, prefix_of, redirect, visitor
+from pacslite.web.audit import login_attempt, origin_of
 from pacslite.web.authentication import check_same_origin, no_session_cookie, session_cookie
 from pacslite.web.messages import Headers, Reply, Request, Route
 
@@ -52,9 +49,9 @@ def log_in(pacs: Pacs, request: Request) -> Reply:
     form = form_of(request)
     username, password, then = first(form, "username"), first(form, "password"), local_path(request, first(form, "next"))
     try:
-        with recorded(pacs, request, username):
+        with login_attempt(pacs, request, username) as origin:
             pacs.limits.login(username, request.address)
-            begun = logins.begin_browser_login(pacs.accounts, username, password, request.address)
+            begun = logins.begin_browser_login(pacs.accounts, username, password, origin)
     except Unauthenticated:
         return form_page(pacs, request, then, 401, "The name or the password is wrong.", username)
     except TooManyRequests as error:
@@ -65,27 +62,14 @@ def log_in(pacs: Pacs, request: Request) -> Reply:
     return redirect(then, [session_cookie(request, begun, pacs.settings.session_seconds)])
 
 
-@contextmanager
-def recorded(pacs: Pacs, request: Request, username: str) -> Iterator[None]:
-    """Puts a login on record, a failed one under the name that was tried."""
-    event = Event(
-        "auth.login", SUCCESS, username, object_type="auth", address=request.address, request_id=request.request_id, protocol="http"
-    )
-    request.is_recorded = True
-    try:
-        yield
-    except (Unauthenticated, TooManyRequests, Forbidden) as error:
-        record(pacs.catalog, replace(event, outcome=REFUSED, detail={"status": mapping_of(error).http}))
-        raise
-    record(pacs.catalog, event)
-
-
 def log_out(pacs: Pacs, request: Request) -> Reply:
     """Ends the login of the cookie."""
     found = visitor(pacs, request)
     if found is not None:
         request.principal = found.principal
-        logins.logout(pacs.accounts, found.principal, None)
+        logins.logout(pacs.accounts, found.principal, None, origin_of(request))
+    else:
+        pacs.audit.record(change_of(origin_of(request), "auth.logout", reason="nobody was logged in"))
     return redirect(prefix_of(request) + "/login?out=1", [no_session_cookie(request), ("Clear-Site-Data", '"cache"')])
 
 

@@ -15,8 +15,9 @@ from urllib.parse import urlsplit
 from pacslite.core import external_logins
 from pacslite.core.access import Right
 from pacslite.errors import Forbidden, NotFound, PeerError, TooManyRequests, Unauthenticated
-from pacslite.ui.login import form_page, recorded
+from pacslite.ui.login import form_page
 from pacslite.ui.pages import local_path, prefix_of, redirect
+from pacslite.web.audit import login_attempt
 from pacslite.web.authentication import cookie_name, session_cookie
 from pacslite.web.messages import Reply, Request, Route
 
@@ -49,7 +50,7 @@ def callback(pacs: Pacs, request: Request) -> Reply:
     given = {name: request.arguments(name) for name in ("state", "code", "iss", "error")}
     then = local_path(request, kept["t"] if kept else None)
     try:
-        with recorded(pacs, request, ""):
+        with login_attempt(pacs, request, "") as origin:
             pacs.limits.login("", request.address)
             if kept is None or given["state"] != [kept["s"]]:
                 raise Unauthenticated("This is no answer to a login of this browser.")
@@ -57,7 +58,7 @@ def callback(pacs: Pacs, request: Request) -> Reply:
                 raise Unauthenticated("The provider did not log in anybody.")
             attempt = external_logins.Attempt(kept["s"], kept["n"], kept["v"])
             claims = provider.claims(given["code"][0], next(iter(given["iss"]), None), attempt, _callback(request))
-            begun = external_logins.begin(pacs.accounts, claims, request.address)
+            begun = external_logins.begin(pacs.accounts, claims, origin)
             request.principal = begun.recognized.principal
     except Unauthenticated as error:
         return _failed(pacs, request, then, 401, error)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pacslite.core.access import Right
-from pacslite.core.audit import SUCCESS, Event, outcome_of_status
-from pacslite.errors import BadRequest
+from pacslite.core.audit import SUCCESS, Event, change_of, outcome_of_status, record
+from pacslite.error_map import mapping_of
+from pacslite.errors import BadRequest, PacsliteError
 
 if TYPE_CHECKING:
     from pacslite.web.messages import Request, Route
@@ -17,6 +19,14 @@ if TYPE_CHECKING:
 # What their own transactions have noted when they succeed; only what went wrong is recorded here.
 IN_TRANSACTION = frozenset(
     {
+        "auth.login",
+        "auth.logout",
+        "auth.refresh",
+        "group.create",
+        "group.delete",
+        "group.members",
+        "label.delete",
+        "label.update",
         "study.store",
         "study.delete",
         "series.delete",
@@ -30,6 +40,12 @@ IN_TRANSACTION = frozenset(
         "share.revoke",
         "share.use",
         "study.access",
+        "token.create",
+        "token.delete",
+        "user.create",
+        "user.delete",
+        "user.password",
+        "user.update",
     }
 )
 _UID, _WORD = re.compile(r"[0-9.]{1,64}"), re.compile(r"[A-Za-z0-9.]{1,64}")
@@ -114,6 +130,27 @@ def record_request(pacs: Any, request: Request, route: Route, arguments: Mapping
         if pacs.audit.is_repeated(kind):
             return
     pacs.audit.record(_event(request, found.action, found.object_type, arguments, outcome, status))
+
+
+def origin_of(request: Request) -> Event:
+    """At whose wish, and from where: for the events that a change notes in its own transaction."""
+    principal = request.principal
+    account_id = principal.account_id if principal is not None else None
+    return Event("", actor=request.actor, actor_id=account_id, address=request.address, request_id=request.request_id, protocol="http")
+
+
+@contextmanager
+def login_attempt(pacs: Any, request: Request, username: str) -> Iterator[Event]:
+    """Gives the origin of a login, which notes itself when it succeeds; records what goes wrong, under the name that was tried."""
+    request.is_recorded = True
+    origin = origin_of(request)
+    try:
+        yield origin
+    except PacsliteError as error:
+        status = mapping_of(error).http
+        event = replace(change_of(origin, "auth.login", status=status), outcome=outcome_of_status(status), actor=username)
+        record(pacs.catalog, event)
+        raise
 
 
 def _event(request: Request, action: str, object_type: str, arguments: Mapping[str, str], outcome: str, status: int = 200) -> Event:

@@ -6,13 +6,15 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
 import pytest
 
 from pacslite import app
-from pacslite.core import users
+from pacslite.catalog.database import Catalog
+from pacslite.core import audit, audit_chain, users
 from pacslite.core.access import Role
 from pacslite.settings import load
 from tests.support.http import Answer, WebServer, running
@@ -270,6 +272,31 @@ def test_a_token_needs_a_name_a_purpose_and_rights_of_the_role(server: WebServer
     assert post(server, "/account/tokens", {"name": "x", "days": "30"}, cookie).status == 400
     assert post(server, "/account/tokens", {"name": "x", "scope": "dicomweb:read", "days": "99999"}, cookie).status == 400
     assert post(server, "/account/tokens", {"name": "x", "scope": "admin", "days": "30"}, cookie).status == 403
+
+
+def test_what_the_pages_change_is_on_record_once(server: WebServer) -> None:
+    add_user(server.data, "told", Role.VIEWER)
+    assert log_in(server, "told", "wrong").status == 401
+    mine = cookie_of(log_in(server, "told"))
+    assert post(server, "/account/tokens", [("name", "x"), ("scope", "dicomweb:read"), ("days", "30")], mine).status == 201
+    page = server.request("GET", "/account", headers={"Cookie": mine}).body.decode()
+    assert post(server, re.findall(r'action="(/account/tokens/[^"]+/remove)"', page)[0], {}, mine).status == 303
+    new = {"current_password": PASSWORD, "new_password": "one more horse", "new_password_again": "one more horse"}
+    assert post(server, "/account/password", new, mine).status == 303
+    assert post(server, "/logout", {}, mine).status == 303
+    with closing(Catalog(f"sqlite:///{server.data / 'catalog.db'}")) as catalog:
+        audit_chain.advance(catalog, audit_chain.anchor_of(server.data))
+        events = [entry.event for entry in reversed(audit.page(catalog, audit.Filter(actor="told"), None, 100)[0])]
+    assert [(event.action, event.outcome) for event in events] == [
+        ("auth.login", "refused"),
+        ("auth.login", "success"),
+        ("token.create", "success"),
+        ("token.delete", "success"),
+        ("user.password", "success"),
+        ("auth.logout", "success"),
+    ]
+    assert {(event.address, event.protocol) for event in events} == {("127.0.0.1", "http")}
+    assert all(event.request_id for event in events)
 
 
 def test_a_forged_cookie_is_nobody(server: WebServer) -> None:

@@ -135,7 +135,9 @@ def guarded(data: Path, **settings: str) -> Iterator[Guarded]:
         server.root = ""
         catalog = app.build_catalog(load(environment=environment))
         try:
-            yield Guarded(server, Accounts(load(environment=environment), catalog))
+            accounts = Accounts(load(environment=environment), catalog)
+            yield Guarded(server, accounts)
+            accounts.close()
         finally:
             catalog.close()
 

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, func, select
 from pacslite.catalog import accounts as rows
 from pacslite.catalog import credentials, inventory
 from pacslite.catalog.account_models import api_token, login_failure, login_session, refresh_token
+from pacslite.catalog.audit import Event
 from pacslite.catalog.credentials import ApiToken, Rotation, Session
 from pacslite.catalog.database import Catalog
 from pacslite.catalog.statements import now_text, time_text
@@ -23,6 +24,7 @@ from pacslite.errors import ConfigurationError, Conflict, TooManyRequests, Unaut
 from pacslite.settings import Settings, load
 
 ADDRESS = "192.0.2.1"
+ORIGIN = Event("", address=ADDRESS, protocol="http")
 PASSWORD = "correct horse battery"
 
 
@@ -31,8 +33,10 @@ def at(seconds: float) -> str:
 
 
 @pytest.fixture
-def accounts(catalog: Catalog, tmp_path: Path) -> Accounts:
-    return Accounts(load(environment={}, data=tmp_path), catalog)
+def accounts(catalog: Catalog, tmp_path: Path) -> Iterator[Accounts]:
+    found = Accounts(load(environment={}, data=tmp_path), catalog)
+    yield found
+    found.close()
 
 
 @pytest.fixture
@@ -209,11 +213,11 @@ def test_hashes_of_older_parameters_are_renewed_by_a_login(accounts: Accounts) -
 
     weak = PasswordHasher(time_cost=1, memory_cost=8192, parallelism=1).hash(PASSWORD)
     made = accounts.catalog.write(lambda conn: rows.add(conn, "old", "old", "viewer", weak))
-    logins.login(accounts, "old", PASSWORD, ADDRESS)
+    logins.login(accounts, "old", PASSWORD, ORIGIN)
     renewed = users.get(accounts, made.id).password_hash
     assert renewed is not None
     assert renewed.startswith("$argon2id$v=19$m=65536,t=3,p=4$")
-    logins.login(accounts, "old", PASSWORD, ADDRESS)
+    logins.login(accounts, "old", PASSWORD, ORIGIN)
     assert users.get(accounts, made.id).password_hash == renewed
 
 
@@ -229,7 +233,7 @@ def test_the_first_administrator_is_made_once(accounts: Accounts, others: Accoun
         made = [one for one in pool.map(users.first_administrator, (accounts, others)) if one is not None]
     ((name, password),) = made
     assert (name, len(password)) == ("admin", 20)
-    assert logins.login(accounts, name, password, ADDRESS).username == "admin"
+    assert logins.login(accounts, name, password, ORIGIN).username == "admin"
     assert users.first_administrator(accounts) is None
 
 
@@ -246,7 +250,7 @@ def test_the_settings_may_name_the_first_administrator(catalog: Catalog, tmp_pat
     users.first_administrator_of_settings(of(admin_user="chief", admin_password=PASSWORD))
     users.first_administrator_of_settings(of(admin_user="other", admin_password="another good one"))
     assert [one.username for one in users.listed(of())] == ["chief"]
-    assert logins.login(of(), "chief", PASSWORD, ADDRESS).account_id == users.get_by_name(of(), "chief").id
+    assert logins.login(of(), "chief", PASSWORD, ORIGIN).account_id == users.get_by_name(of(), "chief").id
 
 
 def test_a_name_in_several_forms_is_one_name(accounts: Accounts) -> None:
@@ -261,9 +265,9 @@ def test_an_account_without_a_password_has_none_to_guess(accounts: Accounts) -> 
     users.create(accounts, "device", None, Role.SERVICE)
     for _ in range(5):
         with pytest.raises(Unauthenticated):
-            logins.login(accounts, "device", "", ADDRESS)
+            logins.login(accounts, "device", "", ORIGIN)
     with pytest.raises(TooManyRequests):
-        logins.login(accounts, "device", "", ADDRESS)
+        logins.login(accounts, "device", "", ORIGIN)
 
 
 def test_a_passing_token_leaves_nothing(accounts: Accounts) -> None:
