@@ -121,7 +121,7 @@ class Settings:
     web_threads: int = _setting(8, "Threads of each web process.", minimum=1)
     web_waiting: int = _setting(64, "Bodies each web process waits for at once, half of them of one address; beyond it 503.", minimum=1)
     web_min_bytes_per_s: int = _setting(1000, "Slowest a body may come, once network_timeout_s was spent waiting for it.", minimum=0)
-    dimse_processes: int = _setting(2, "Processes of the DICOM listener.", minimum=1)
+    dimse_processes: int = _setting(3, "Processes of the DICOM listener.", minimum=1)
     max_associations: int = _setting(100, "Associations held at once by each DICOM process.", minimum=1)
     max_pdu_bytes: int = _setting(131072, "Largest P-DATA PDU received, offered in the negotiation.", minimum=4096)
     acse_timeout_s: int = _setting(30, "Time for an association request to arrive.", minimum=1)

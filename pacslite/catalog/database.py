@@ -26,6 +26,7 @@ from pacslite.catalog.models import REVISION
 from pacslite.catalog.process_lock import ProcessLock
 from pacslite.catalog.statements import Prepared, key_number, lock_keys
 from pacslite.catalog.visibility import EVERYTHING, Sight, Visibility, sight
+from pacslite.catalog.write_ahead_log import WriteAheadLog
 from pacslite.errors import Busy, ConfigurationError, OutcomeUnknown, OutOfSpace, PacsliteError, Unavailable
 
 T = TypeVar("T")
@@ -96,7 +97,9 @@ class Catalog:
         self._glances = self._connections if self.is_sqlite else _Connections(pool_size)
         self._autocommit = self._reads if self.is_sqlite else _postgresql_engine(self.url, pool_size, busy_timeout_s, autocommit=True)
         self._driver_error: type[Exception] = self._writes.dialect.loaded_dbapi.Error
-        self._group = GroupCommit(self._commit, 1 if self.is_sqlite else _POSTGRESQL_LEADERS)
+        self._log = WriteAheadLog(_database_file(self.url)) if self.is_sqlite else None
+        leaders = 1 if self.is_sqlite else _POSTGRESQL_LEADERS
+        self._group = GroupCommit(self._commit, leaders, self._log.sync if self._log else None)
 
     def seen_by(self, visibility: Visibility) -> Catalog:
         """This catalog for somebody who may not see everything."""
@@ -247,8 +250,20 @@ class Catalog:
             if not self.is_sqlite:
                 conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": key_number("migrate")})
             schema.upgrade(conn, target)
+        self.make_durable()
         if self.is_sqlite:
             schema.sync_directory(_database_file(self.url).parent)
+
+    def make_durable(self) -> None:
+        """What could be read until now is durable when this returns: for whoever promises something after reading only.
+
+        On SQLite a commit is seen a moment before its sync; `write` itself returns after it.
+        """
+        try:
+            if self._log:
+                self._log.sync()
+        except OSError as error:
+            raise Unavailable(f"the catalog cannot be synced: {error.strerror}") from error
 
     def checkpoint(self) -> int:
         """Copy SQLite's write-ahead log into the database; pages that remain in the log. The worker calls it."""
@@ -275,6 +290,8 @@ class Catalog:
         self._reads.dispose()
         self._autocommit.dispose()
         self._writes.dispose()
+        if self._log:
+            self._log.close()
         if self._lock:
             self._lock.close()
             self._lock = None
@@ -322,7 +339,7 @@ def _sqlite_engine(url: URL, pool_size: int, busy_timeout_s: float, *, writes: b
     pragmas = [
         f"PRAGMA busy_timeout = {int(busy_timeout_s * 1000)}",
         "PRAGMA foreign_keys = ON",
-        "PRAGMA synchronous = FULL",
+        "PRAGMA synchronous = NORMAL",  # the log is synced after each commit, but outside of the writers' lock: WriteAheadLog
         "PRAGMA temp_store = MEMORY",
         f"PRAGMA cache_size = {-32000 if writes else -8000}",
         f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}",

@@ -59,10 +59,14 @@ Take = Callable[[], list[Item]]
 
 
 class GroupCommit:
-    """The queue of writes of one process; `commit` runs a batch in one transaction and finishes every item of it."""
+    """The queue of writes of one process; `commit` runs a batch in one transaction and finishes every item of it.
 
-    def __init__(self, commit: Callable[[Take, float], None], leaders: int) -> None:
+    Where a commit alone is not durable, `sync` makes it so; nobody learns of a result before.
+    """
+
+    def __init__(self, commit: Callable[[Take, float], None], leaders: int, sync: Callable[[], None] | None = None) -> None:
         self._commit = commit
+        self._sync = sync
         self._idle_leaders = leaders
         self._queue: deque[Item] = deque()
         self._mutex = threading.Lock()
@@ -117,12 +121,30 @@ class GroupCommit:
             with self._mutex:
                 if not batch:
                     self._queue.remove(item)
-            for one in batch:
-                if not one.finished:
-                    one.fail(OutcomeUnknown("the commit of the catalog was interrupted; nobody knows its outcome"))
-                if one.woken is not None and one is not item:
-                    one.woken.set()
-            self._hand_over()
+            self._hand_over()  # the next batch is written while this one is synced
+            try:
+                self._make_durable(batch)
+            finally:
+                for one in batch:
+                    if not one.finished:
+                        one.fail(OutcomeUnknown("the commit of the catalog was interrupted; nobody knows its outcome"))
+                    if one.woken is not None and one is not item:
+                        one.woken.set()
+
+    def _make_durable(self, batch: list[Item]) -> None:
+        kept = [one for one in batch if one.finished and one.error is None]
+        if self._sync is None or not kept:
+            return
+        for one in kept:
+            one.finished = False
+        try:
+            self._sync()
+        except OSError as error:
+            for one in kept:
+                one.fail(OutcomeUnknown(f"the catalog could not be synced ({error.strerror}); nobody knows the outcome"))
+        else:
+            for one in kept:
+                one.finished = True
 
     def _hand_over(self) -> None:
         with self._mutex:

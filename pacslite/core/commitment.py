@@ -153,6 +153,7 @@ def check_each(
             committed.append(reference)
         else:
             failed.append((reference, reason))
+    catalog.make_durable()
     return Verdict(tuple(committed), tuple(failed))
 
 

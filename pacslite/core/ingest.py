@@ -157,6 +157,10 @@ class Ingest:
         with self._catalog.read() as conn:
             return instances.find_version(conn, *arrival.uids)
 
+    def make_durable(self) -> None:
+        """Returns when what the catalog shows is on stable storage."""
+        self._catalog.make_durable()
+
     def is_whole(self, existing: Existing) -> bool:
         """Whether the bytes of a version are where they belong: of the right size and, in a file system, unharmed."""
         if existing.state != LIVE or existing.store_name != self._store.name:
@@ -272,6 +276,7 @@ class _Acceptance:
         decision = self._decide()
         if decision.outcome:
             self._drop()
+            self._ingest.make_durable()  # what is there may have been committed a moment ago
             return decision.outcome, decision.number
         if self._blob is None:
             self._blob = self._ingest.put(self._arrival, self._spool_file, self._placing)

@@ -66,6 +66,7 @@ class Journal:
             if not new:
                 return written
             generation = self._position.generation if self._position else str(uuid.uuid4())
+            catalog.make_durable()  # the journal never tells of what the catalog may yet lose
             self._put(encode(change, generation, digests.get(change.blob_uid)) for change in new)
             self._position = Position(generation, new[-1].seq, new[-1].at)
             written += len(new)

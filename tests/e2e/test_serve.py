@@ -82,7 +82,7 @@ def test_ready_shows_every_process(server: Server) -> None:
         **dict.fromkeys(("catalog", "storage", "spool", "disk", "clock", "worker", "dimse"), "ok"),
         "certificate": "unknown",
     }
-    assert [role["name"] for role in health["roles"]] == ["web", "dimse-1", "dimse-2", "worker"]
+    assert [role["name"] for role in health["roles"]] == ["web", "dimse-1", "dimse-2", "dimse-3", "worker"]
 
 
 def test_health_answers_at_both_places(server: Server) -> None:
