@@ -17,6 +17,7 @@ from pydicom.uid import (
     EncapsulatedPDFStorage,
     EnhancedCTImageStorage,
     ExplicitVRLittleEndian,
+    MRImageStorage,
     RTStructureSetStorage,
     SegmentationStorage,
     VLWholeSlideMicroscopyImageStorage,
@@ -98,6 +99,16 @@ def _slices(kind: str, syntax: str = ExplicitVRLittleEndian) -> Iterator[Dataset
         ds.WindowCenter, ds.WindowWidth = (128, 256) if eight else (1000, 2000)
         picture = (_drawn(number) // 8).astype(np.uint8) if eight else _drawn(number)
         _put(ds, [picture], syntax)
+        yield ds
+
+
+def _resonance(kind: str) -> Iterator[Dataset]:
+    for ds in _slices(kind):
+        ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = MRImageStorage
+        ds.Modality, ds.ScanningSequence, ds.SequenceVariant = "MR", "SE", "NONE"
+        ds.MRAcquisitionType, ds.EchoTime, ds.RepetitionTime, ds.MagneticFieldStrength = "2D", 30, 500, 1.5
+        for name in ("KVP", "RescaleIntercept", "RescaleSlope", "RescaleType"):
+            del ds[name]
         yield ds
 
 
@@ -369,6 +380,7 @@ KINDS: dict[str, Callable[[str], Iterator[Dataset]]] = {
     "CT JPEG 2000": lambda kind: _slices(kind, JPEG_2000_REVERSIBLE),
     "CT HTJ2K": lambda kind: _slices(kind, HTJ2K_REVERSIBLE),
     "CT RLE": lambda kind: _slices(kind, RLE),
+    "MR": _resonance,
     "US": lambda kind: _ultrasound(kind, ExplicitVRLittleEndian),
     "US JPEG": lambda kind: _ultrasound(kind, JPEG_BASELINE),
     "enhanced": _enhanced,
