@@ -112,7 +112,10 @@ def test_peers_that_are_stuck_block_nobody_and_are_cut_off(tmp_path: Path) -> No
 
 
 def test_200_associations_over_two_processes_that_share_a_port_are_held_and_served(tmp_path: Path) -> None:
-    with serving(tmp_path / "data", scope="dimse", PACSLITE_MAX_ASSOCIATIONS="150") as server, ExitStack() as stack:
+    with (
+        serving(tmp_path / "data", scope="dimse", PACSLITE_MAX_ASSOCIATIONS="150", PACSLITE_DIMSE_PROCESSES="2") as server,
+        ExitStack() as stack,
+    ):
         host, port = server.dicom
         state = tmp_path / "data/run/serve-dimse.json"
         pids = [role["pid"] for role in server.ready["roles"]]
