@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import io
 import json
 import logging
@@ -59,9 +60,12 @@ def test_the_text_of_errors_of_program_and_system_is_told(stream: io.StringIO, e
 
 
 def test_what_is_added_lasts_until_the_end_of_the_request(stream: io.StringIO) -> None:
-    with logs.bound(request_id="r1"):
-        logs.add(actor="anna")
-        logging.getLogger("x").info("inside")
-        assert (line(stream)["request_id"], line(stream)["actor"]) == ("r1", "anna")
-    logging.getLogger("x").info("outside")
-    assert "actor" not in line(stream)
+    def work() -> None:
+        with logs.bound(request_id="r1"):
+            logs.add(actor="anna")
+            logging.getLogger("x").info("inside")
+            assert (line(stream)["request_id"], line(stream)["actor"]) == ("r1", "anna")
+        logging.getLogger("x").info("outside")
+        assert "actor" not in line(stream)
+
+    contextvars.Context().run(work)  # whatever the tests before have added
