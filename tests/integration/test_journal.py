@@ -134,7 +134,11 @@ def test_the_present_day_is_not_joined(catalog: Catalog, journal: Journal) -> No
     assert journal.join_past_days() == 0
 
 
-@pytest.mark.parametrize("damage", [b"", b"no gzip", gzip.compress(b'{"seq":1'), gzip.compress(json.dumps({"seq": 1}).encode())[:-6]])
+@pytest.mark.parametrize(
+    "damage",
+    [b"", b"no gzip", gzip.compress(b'{"seq":1', mtime=0), gzip.compress(json.dumps({"seq": 1}).encode(), mtime=0)[:-6]],
+    ids=["empty", "no gzip", "no JSON", "cut off"],
+)
 def test_a_damaged_file_is_named(journal: Journal, store: FilesystemStore, tmp_path: Path, damage: bytes) -> None:
     (tmp_path / "file").write_bytes(damage)
     key = journal_key("20260101", new_version_id())
