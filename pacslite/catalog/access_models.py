@@ -66,7 +66,10 @@ class AccessState(Base):
 
 
 class Share(Base):
-    """A link to one study. It ends at its time, after so many uses, when it is revoked, or with the access of who made it."""
+    """A link to one study, or to one file (`study_instance_uid` is "" then).
+
+    It ends at its time, after so many uses, when it is revoked, or with the access of who made it.
+    """
 
     __table__ = Table(
         "share",
@@ -83,6 +86,7 @@ class Share(Base):
         _count("uses"),
         Column("last_used_at", _TEXT),
         Column("revoked_at", _TEXT),
+        Column("file_id", _TEXT),
         Index(None, "created_at", "id"),
         Index(None, "expires_at"),
     )

@@ -29,7 +29,7 @@ from sqlalchemy.orm import DeclarativeBase
 
 from pacslite.dicom.attributes import REQUEST_ATTRIBUTES_SEQUENCE, SEQUENCE_ITEMS, Attribute, Level, Source, of_level
 
-REVISION = "0006"
+REVISION = "0007"
 """The revision of the schema these tables are; the newest under migrations/versions."""
 
 # INTEGER PRIMARY KEY is SQLite's row id; any other type would cost an index.
@@ -114,6 +114,9 @@ class Patient(Base):
         Column("attributes_digest", LargeBinary),
         _text("created_at"),
         _text("updated_at"),
+        # Made by a person, it stays when its last study goes; a merged one leads to who it became part of.
+        Column("created_by", _TEXT),
+        Column("merged_into", BigInteger),
         UniqueConstraint("identity_id", "identity_issuer", "identity_study"),
         Index(None, "patient_id"),
         Index(None, "patient_name_alphabetic"),
@@ -248,7 +251,19 @@ class Blob(Base):
         Column("reference_count", Integer, nullable=False, server_default="1"),
         Column("doomed_at", _TEXT),
         _text("created_at"),
+        # Of a live blob of files: equal bytes find it by this. Instances are told apart by their UIDs and have none.
+        Column("shared_sha256", _TEXT),
+        # How the bytes are packed where they lie, and how long they are then; as they are when empty.
+        Column("encoding", _TEXT),
+        Column("stored_bytes", BigInteger),
         UniqueConstraint("uid"),
+        Index(
+            "uq_blob_shared_sha256",
+            "shared_sha256",
+            unique=True,
+            sqlite_where=text("shared_sha256 IS NOT NULL"),
+            postgresql_where=text("shared_sha256 IS NOT NULL"),
+        ),
         Index("ix_blob_doomed", "doomed_at", sqlite_where=text("state = 'doomed'"), postgresql_where=text("state = 'doomed'")),
         # Quarantined and doomed blobs are few; live ones are not in any index but that of their id.
     )
@@ -309,6 +324,8 @@ class Change(Base):
         Column("actor", _TEXT),
         Column("request_id", _TEXT),
         Column("detail", _TEXT),
+        Column("file_id", _TEXT),
+        Column("patient_id", BigInteger),  # whose file it is, by our number
         sqlite_autoincrement=True,  # a number is never used twice, even when the newest rows are pruned
     )
 
@@ -500,3 +517,4 @@ TABLE_OF_LEVEL = {Level.PATIENT: patient, Level.STUDY: study, Level.SERIES: seri
 
 from pacslite.catalog import access_models as _more  # noqa: E402, F401
 from pacslite.catalog import account_models as _  # noqa: E402, F401  whoever has the tables has them all
+from pacslite.catalog import file_models as _files  # noqa: E402, F401

@@ -15,9 +15,15 @@ from pacslite.dicom.uids import is_uid
 from pacslite.errors import InvalidUid
 
 RADIOLOGY = "radiology/"
+PATIENTS = "patients/"
 JOURNAL = "journal/"
 QUARANTINE = "quarantine/"
 
+_FOLDER = re.compile(r"[a-z][a-z0-9_]{0,31}")
+_EXTENSION = re.compile(r"(\.[a-z0-9]{1,10}){0,2}")
+_DAY = re.compile(r"[0-9]{8}")
+_PICTURE_FOLDERS = ("large", "medium", "thumbnails")
+_FILE_NAME = re.compile(r"[0-9]{8}_[a-z0-9]+_([0-9a-f-]{36})[.a-z0-9]*")
 _VERSION_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _COUNTER_BITS = 12
 _COUNTER_MASK = (1 << _COUNTER_BITS) - 1
@@ -83,9 +89,33 @@ def is_version_id(text: str) -> bool:
     return _VERSION_ID.fullmatch(text) is not None
 
 
+def file_key(patient: int, folder: str, day: str, prefix: str, file_id: str, extension: str) -> str:
+    """`patients/patient_{id}/{folder}/{yyyymmdd}_{prefix}_{id}{extension}`; a ValueError is a fault of the program.
+
+    `patient` is our own number, `file_id` a new version id; the extension has its dot, and may be empty.
+    """
+    parts = ((_FOLDER, folder), (_DAY, day), (_FOLDER, prefix), (_VERSION_ID, file_id), (_EXTENSION, extension))
+    if patient < 1 or not all(pattern.fullmatch(text) for pattern, text in parts):
+        raise ValueError("these are not the parts of a file's key")
+    return f"{PATIENTS}patient_{patient}/{folder}/{day}_{prefix}_{file_id}{extension}"
+
+
+def picture_key(original: str, folder: str) -> str:
+    """The key of a smaller picture of a file: same stem, in a folder beside it (`large`, `medium`, `thumbnails`)."""
+    directory, _, name = original.rpartition("/")
+    if folder not in _PICTURE_FOLDERS or not _FILE_NAME.fullmatch(name):
+        raise ValueError(f"{original!r} has no picture key in {folder!r}")
+    return f"{directory}/{folder}/{name.partition('.')[0]}.jpg"
+
+
 def blob_uid(key: str) -> str:
-    """The unique id within a key: its last part up to the first dot; what the catalog finds a blob by."""
-    return key.rpartition("/")[2].partition(".")[0]
+    """The unique id within a key, what the catalog finds a blob by: the version id in its last part, in a picture's the folder too."""
+    parts = key.split("/")
+    stem = parts[-1].partition(".")[0]
+    named = _FILE_NAME.fullmatch(parts[-1])
+    if named is None:
+        return stem
+    return f"{named[1]}.{parts[-2]}" if len(parts) > 1 and parts[-2] in _PICTURE_FOLDERS else named[1]
 
 
 def version_time_ms(version_id: str) -> int:
