@@ -31,6 +31,13 @@ class Kind(StrEnum):
     SERIES_DELETED = "series_deleted"
     INSTANCE_DELETED = "instance_deleted"
     JOB_CHANGED = "job_changed"
+    FILE_CREATED = "file_created"
+    FILE_VERSIONED = "file_versioned"
+    FILE_UPDATED = "file_updated"
+    FILE_DELETED = "file_deleted"
+    FILE_UNDELETED = "file_undeleted"
+    FILE_PURGED = "file_purged"
+    FILE_REPAIRED = "file_repaired"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +70,8 @@ class Change:
     actor: str
     request_id: str
     detail: Mapping[str, Any]
+    file_id: str = ""
+    patient_id: int | None = None
 
 
 class _ThisTransaction(FunctionElement[int]):
@@ -100,7 +109,8 @@ def _oldest(element: _OldestTransaction, compiler: SQLCompiler, **kw: object) ->
 
 
 _UIDS = ("study_instance_uid", "series_instance_uid", "sop_instance_uid")
-_WRITTEN = ("at", "kind", *_UIDS, "version_number", "blob_uid", "protocol", "calling_aet", "address", "actor", "request_id", "detail")
+_CALLER = ("protocol", "calling_aet", "address", "actor", "request_id")
+_WRITTEN = ("at", "kind", *_UIDS, "version_number", "blob_uid", *_CALLER, "detail", "file_id", "patient_id")
 _INSERT = Prepared(
     insert(change).values({**{name: bindparam(name) for name in _WRITTEN}, "transaction_id": _ThisTransaction()}).returning(change.c.seq)
 )
@@ -141,6 +151,8 @@ def add(
     version_number: int | None = None,
     blob_uid: str | None = None,
     detail: Mapping[str, Any] | None = None,
+    file_id: str | None = None,
+    patient_id: int | None = None,
 ) -> int:
     """Append an entry; its number."""
     row = {
@@ -157,6 +169,8 @@ def add(
         "actor": origin.actor or None,
         "request_id": origin.request_id or origin.association_id or None,
         "detail": json.dumps(detail, ensure_ascii=False) if detail else None,
+        "file_id": file_id,
+        "patient_id": patient_id,
     }
     seq: int = _INSERT.only(conn, row)
     return seq
@@ -183,7 +197,8 @@ def last(conn: Connection) -> int:
 
 
 def _change(row: tuple[Any, ...]) -> Change:
-    seq, at, kind, study, series, sop, number, blob_uid, protocol, calling_aet, address, actor, request_id, detail = row
+    seq, at, kind, study, series, sop, number, blob_uid, *caller, detail, file_id, patient_id = row
+    protocol, calling_aet, address, actor, request_id = caller
     return Change(
         seq,
         at,
@@ -199,4 +214,6 @@ def _change(row: tuple[Any, ...]) -> Change:
         actor or "",
         request_id or "",
         json.loads(detail or "{}"),
+        file_id or "",
+        patient_id,
     )
