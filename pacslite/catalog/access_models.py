@@ -1,4 +1,4 @@
-"""Tables of what limits the sight of patients, studies and series, and of share links.
+"""Tables of what limits the sight of patients, studies, series and files, and of share links.
 
 What is limited is named by what DICOM calls it and not by its row, so that a restriction outlives a deletion, and holds again
 for what is brought back or sent anew.
@@ -42,10 +42,10 @@ class AccessRule(Base):
 
 
 class AccessObject(Base):
-    """A patient, study or series that is limited or labelled.
+    """A patient, study, series or file that is limited or labelled.
 
     `patient_id` and `issuer` are empty but for patients; `study_instance_uid` of a patient is that of its only study when it has
-    no PatientID (`Patient.identity_study`).
+    no PatientID (`Patient.identity_study`), and of a file (level FILE) its id, which is a UUID and so no UID.
     """
 
     __table__ = Table(

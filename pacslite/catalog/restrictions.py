@@ -1,4 +1,4 @@
-"""Groups, labels, and what limits the sight of patients, studies and series: the rows that `catalog.visibility` reads.
+"""Groups, labels, and what limits the sight of patients, studies, series and files: the rows that `catalog.visibility` reads.
 
 Every change gives the catalog another token, so that it counts at once in every process. `KEYS` go with every write.
 """
@@ -17,6 +17,7 @@ from pacslite.catalog.access_models import access_group, access_label, access_ob
 from pacslite.catalog.account_models import account, account_group
 from pacslite.catalog.models import patient, peer, series, study
 from pacslite.catalog.statements import now_text
+from pacslite.catalog.visibility import FILE
 from pacslite.dicom.attributes import Level
 from pacslite.errors import Conflict
 
@@ -28,9 +29,9 @@ MAX_NAMES = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """A patient, study or series as restrictions name it; see `AccessObject`."""
+    """A patient, study, series or file as restrictions name it; see `AccessObject`."""
 
-    level: Level
+    level: Level | str
     study_instance_uid: str = ""
     series_instance_uid: str = ""
     patient_id: str = ""
@@ -84,6 +85,11 @@ def patient_named(conn: Connection, pk: int) -> Named | None:
     wanted = select(patient.c.identity_study, patient.c.identity_id, patient.c.identity_issuer).where(patient.c.pk == pk)
     row = conn.execute(wanted).one_or_none()
     return None if row is None else Named(Level.PATIENT, row[0], "", row[1], row[2])
+
+
+def file_named(file_id: str) -> Named:
+    """The file of that id, whose level is no one of DICOM."""
+    return Named(FILE, file_id)
 
 
 def patient_of(conn: Connection, study_uid: str) -> int | None:

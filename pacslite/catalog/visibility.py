@@ -1,4 +1,4 @@
-"""Who sees what, as SQL: the one place where groups and labels become conditions on patients, studies and series.
+"""Who sees what, as SQL: the one place where groups and labels become conditions on patients, studies, series and files.
 
 An object is seen when every restriction on it and above it admits one of the groups of who looks. Restrictions name rules
 (`access_rule`), of which there are few: which of them do not admit somebody is evaluated here, kept while the token of the
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
@@ -21,7 +21,10 @@ from pacslite.catalog.access_models import access_label, access_object, access_r
 from pacslite.catalog.statements import Prepared
 from pacslite.dicom.attributes import LEVELS, Level
 
+FILE = "FILE"
+"""The level of restrictions on one file, which its id names in place of a study."""
 _UID = re.compile(r"[0-9.]{1,64}")
+_FILE_ID = re.compile(r"[0-9a-f-]{1,64}")
 _KEPT = 4096
 _SEEN = "seen"
 TOKEN = Prepared(select(access_state.c.token))
@@ -35,13 +38,14 @@ _LEVELS = Prepared(select(access_object.c.level, access_object.c.rule_pk).distin
 class Visibility:
     """What somebody may see: everything, or what admits one of the groups; with `study` of that nothing but this study.
 
-    `actor` is whose jobs are their own, where not everything is seen.
+    `actor` is whose jobs are their own, where not everything is seen. With `file`, that is the only file (and `study` is "").
     """
 
     everything: bool = False
     groups: frozenset[str] = frozenset()
     study: str | None = None
     actor: str = ""
+    file: str | None = None
 
     @property
     def is_limited(self) -> bool:
@@ -53,13 +57,16 @@ class Visibility:
         """What a job keeps of it, so that it sees no more than who queued it; nothing for who sees everything."""
         if not self.is_limited:
             return {}
-        return {_SEEN: {"everything": self.everything, "groups": sorted(self.groups), "study": self.study, "actor": self.actor}}
+        told = {"everything": self.everything, "groups": sorted(self.groups), "study": self.study, "actor": self.actor}
+        return {_SEEN: told | ({"file": self.file} if self.file is not None else {})}
 
 
 def visibility_of(payload: Mapping[str, Any]) -> Visibility:
     """What a job may see, by its payload."""
     told = payload.get(_SEEN)
-    return EVERYTHING if told is None else Visibility(told["everything"], frozenset(told["groups"]), told["study"], told["actor"])
+    if told is None:
+        return EVERYTHING
+    return Visibility(told["everything"], frozenset(told["groups"]), told["study"], told["actor"], told.get("file"))
 
 
 EVERYTHING = Visibility(everything=True)
@@ -71,7 +78,7 @@ NOTHING = Visibility(study="")
 class Sight:
     """What is hidden in one transaction: at each level, objects with these rules; and all studies but `study`, if that is given.
 
-    `admits` tells that the rules listed are those that are not hidden.
+    With `study` files are seen that belong to it, with `file` this one alone.
     """
 
     token: str
@@ -80,6 +87,8 @@ class Sight:
     series: Hidden | None = None
     study: str | None = None
     actor: str = ""
+    files: Hidden | None = None
+    file: str | None = None
 
     @property
     def key(self) -> str:
@@ -106,6 +115,10 @@ class Sight:
         """SQL for rows of studies under another name."""
         return _seen_study(self, study)
 
+    def file_condition(self, file: str = "file") -> str:
+        """SQL for rows of files under a name; "" for all."""
+        return _seen_file(self, file)
+
     def clauses(self, level: Level) -> tuple[ColumnElement[bool], ...]:
         """`conditions` for a statement made by SQLAlchemy."""
         sql = self.conditions(level)
@@ -124,7 +137,7 @@ class Sight:
         if self.patients is not None:  # whose a study was that is gone, nobody knows
             seen = _seen_study(self, "xs")
             parts.append(f"EXISTS (SELECT 1 FROM study AS xs WHERE xs.study_instance_uid = {study_column} AND {seen})")
-        return " AND ".join(parts)
+        return " AND ".join(parts) or "1 = 1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,11 +165,17 @@ def sight(conn: Connection, visibility: Visibility) -> Sight | None:
     if (not token or visibility.everything) and visibility.study is None:
         return None
     if visibility.everything:
-        return Sight(token, study=visibility.study)
-    known = _evaluated(conn, token, visibility.groups) if token else (None, None, None)
+        return Sight(token, study=visibility.study, file=visibility.file)
+    known = _evaluated(conn, token, visibility.groups) if token else (None, None, None, None)
     if visibility.study is None and not any(known):
         return None
-    return Sight(token, *known, visibility.study, visibility.actor)
+    return Sight(token, *known[:3], visibility.study, visibility.actor, known[3], visibility.file)
+
+
+def file_clauses(seen: Sight | None, file: str = "file") -> tuple[ColumnElement[bool], ...]:
+    """For statements on files, whose table is in them under this name: what is in sight of somebody."""
+    sql = seen.file_condition(file) if seen is not None else ""
+    return (text(f"({sql})"),) if sql else ()  # type: ignore[return-value]
 
 
 def sees(conn: Connection, seen: Sight | None, study: str, series: str = "") -> bool:
@@ -174,12 +193,12 @@ def _naming(seen: Sight) -> Prepared:
     return Prepared(select(named.c.study_uid).where(text(seen.names("named.study_uid", "named.series_uid"))))
 
 
-Evaluated = tuple[Hidden | None, Hidden | None, Hidden | None]
+Evaluated = tuple[Hidden | None, Hidden | None, Hidden | None, Hidden | None]
 _evaluations: dict[tuple[str, frozenset[str]], Evaluated] = {}
 
 
 def _evaluated(conn: Connection, token: str, groups: frozenset[str]) -> Evaluated:
-    """What is hidden from these groups, at patients, studies and series."""
+    """What is hidden from these groups, at patients, studies, series and files."""
     known = _evaluations.get((token, groups))
     if known is None:
         if len(_evaluations) >= _KEPT:
@@ -194,7 +213,7 @@ def _evaluate(conn: Connection, groups: frozenset[str]) -> Evaluated:
     used: dict[str, set[int]] = {}
     for level, pk in _LEVELS.all(conn, {}):
         used.setdefault(level, set()).add(pk)
-    return tuple(_hidden(used.get(str(level), set()), admitting) for level in LEVELS[:3])  # type: ignore[return-value]
+    return tuple(_hidden(used.get(str(level), set()), admitting) for level in (*LEVELS[:3], FILE))  # type: ignore[return-value]
 
 
 def _hidden(used: Iterable[int], admitting: set[int]) -> Hidden | None:
@@ -213,7 +232,7 @@ def admits(rule: dict[str, list[str] | None], labels: dict[str, frozenset[str]],
     return all(not groups.isdisjoint(labels[name]) for name in rule.get("labels") or () if name in labels)
 
 
-def _no_object(named: str, level: Level, hidden: Hidden) -> str:
+def _no_object(named: str, level: Level | str, hidden: Hidden) -> str:
     return f"NOT EXISTS (SELECT 1 FROM access_object AS x WHERE {named} AND x.level = '{level}' AND x.rule_pk {hidden.sql})"
 
 
@@ -222,13 +241,41 @@ _OF_PATIENT = "x.study_instance_uid = {0}.identity_study AND x.patient_id = {0}.
 
 @lru_cache(maxsize=1024)
 def _seen_patient(seen: Sight) -> str:
-    """A patient is seen when nothing limits them and, where studies are limited, when one of theirs is seen."""
+    """A patient is seen when nothing limits them and, where studies are limited, when there is none, or one that is seen, or a file is."""
     parts = []
     if seen.patients is not None:
         parts.append(_no_object(_OF_PATIENT.format("patient") + " AND x.series_instance_uid = ''", Level.PATIENT, seen.patients))
     if seen.study is not None or seen.studies is not None or seen.series is not None:
         own = " AND ".join(part for part in (_studies_alone(seen, "xs"), _has_part(seen, "xs")) if part)
-        parts.append(f"EXISTS (SELECT 1 FROM study AS xs WHERE xs.patient_pk = patient.pk AND {own})")
+        any_of = [f"EXISTS (SELECT 1 FROM study AS xs WHERE xs.patient_pk = patient.pk AND {own})"]
+        if seen.study is None:
+            any_of.append("NOT EXISTS (SELECT 1 FROM study AS xn WHERE xn.patient_pk = patient.pk)")
+        any_of.append(f"EXISTS (SELECT 1 FROM file AS xf WHERE xf.patient_pk = patient.pk AND {_seen_file(seen, 'xf')})")
+        parts.append(f"({' OR '.join(any_of)})")
+    return " AND ".join(parts)
+
+
+@lru_cache(maxsize=1024)
+def _seen_file(seen: Sight, file: str) -> str:
+    """A file is seen when nothing limits it, its patient, the study it is tied to, or the series that it is an instance of."""
+    parts = []
+    if seen.file is not None:
+        parts.append(f"{file}.uid = '{seen.file if _FILE_ID.fullmatch(seen.file) else ''}'")
+    elif seen.study is not None:
+        parts.append(f"({file}.study_instance_uid = '{_uid(seen.study)}' OR {file}.dicom_study_uid = '{_uid(seen.study)}')")
+    rest = replace(seen, study=None, file=None)
+    if seen.patients is not None:
+        parts.append(_of_seen_patient(file, seen.patients))
+    of_studies = _seen_study(rest, "xt")
+    for column in (f"{file}.study_instance_uid", f"{file}.dicom_study_uid") if of_studies else ():
+        if seen.studies is not None:  # it hides as well while the study is gone
+            parts.append(_no_object(f"x.study_instance_uid = {column} AND x.series_instance_uid = ''", Level.STUDY, seen.studies))
+        parts.append(f"NOT EXISTS (SELECT 1 FROM study AS xt WHERE xt.study_instance_uid = {column} AND NOT ({of_studies}))")
+    if seen.series is not None:
+        of_series = f"x.study_instance_uid = {file}.dicom_study_uid AND x.series_instance_uid = {file}.dicom_series_uid"
+        parts.append(_no_object(of_series, Level.SERIES, seen.series))
+    if seen.files is not None:
+        parts.append(_no_object(f"x.study_instance_uid = {file}.uid AND x.series_instance_uid = ''", FILE, seen.files))
     return " AND ".join(parts)
 
 
@@ -255,13 +302,17 @@ def _has_part(seen: Sight, study: str) -> str:
 def _seen_study(seen: Sight, study: str = "study") -> str:
     parts = [_studies_alone(seen, study)]
     if seen.patients is not None:
-        of_patient = f"y.pk = {study}.patient_pk AND " + _OF_PATIENT.format("y")
-        parts.append(
-            "NOT EXISTS (SELECT 1 FROM patient AS y JOIN access_object AS x "
-            f"ON {of_patient} AND x.series_instance_uid = '' AND x.level = 'PATIENT' AND x.rule_pk {seen.patients.sql})"
-        )
+        parts.append(_of_seen_patient(study, seen.patients))
     parts.append(_has_part(seen, study))
     return " AND ".join(part for part in parts if part)
+
+
+def _of_seen_patient(table: str, hidden: Hidden) -> str:
+    of_patient = f"y.pk = {table}.patient_pk AND " + _OF_PATIENT.format("y")
+    return (
+        "NOT EXISTS (SELECT 1 FROM patient AS y JOIN access_object AS x "
+        f"ON {of_patient} AND x.series_instance_uid = '' AND x.level = 'PATIENT' AND x.rule_pk {hidden.sql})"
+    )
 
 
 def _seen_series(hidden: Hidden | None, series: str = "series") -> str:

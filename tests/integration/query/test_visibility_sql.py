@@ -1,19 +1,23 @@
-"""What SQL shows of patients, studies and series is what a plain evaluation of groups and labels says may be seen."""
+"""What SQL shows of patients, studies, series and files is what a plain evaluation of groups and labels says may be seen."""
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
+from uuid import UUID
 
 import pytest
+from sqlalchemy import Connection, insert, select
 
 from pacslite.catalog import changes, deletions, restrictions, retrieval, search
 from pacslite.catalog.changes import Origin
 from pacslite.catalog.database import Catalog
 from pacslite.catalog.deletions import Target
+from pacslite.catalog.file_models import file as file_table
+from pacslite.catalog.models import patient as patient_table
 from pacslite.catalog.restrictions import Named, Restriction
 from pacslite.catalog.search import Search
-from pacslite.catalog.visibility import EVERYTHING, NOTHING, Visibility, sees
+from pacslite.catalog.visibility import EVERYTHING, NOTHING, Visibility, file_clauses, sees
 from pacslite.core.query_keys import Dialect, build_keys, path_of
 from pacslite.dicom.attributes import BY_KEYWORD, Level
 from pacslite.dicom.matching import Match
@@ -35,6 +39,7 @@ class World:
     instances: dict[str, list[str]] = field(default_factory=dict)  # of each series
     limits: dict[tuple[str, ...], Restriction] = field(default_factory=dict)
     labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    files: dict[str, tuple[str, str, str]] = field(default_factory=dict)  # patient, study, and series of an instance, each may be ""
 
     def admits(self, name: tuple[str, ...], groups: frozenset[str]) -> bool:
         limit = self.limits.get(name, Restriction())
@@ -59,6 +64,28 @@ class World:
                     found.setdefault(patient, {})[study] = parts
         return found
 
+    def seen_files(self, visibility: Visibility) -> set[str]:
+        """The files that are seen."""
+        seen = self.seen(Visibility(visibility.everything, visibility.groups))
+        studies = {study: parts for own in seen.values() for study, parts in own.items()}
+        found = set()
+        for name, (patient, study, series) in self.files.items():
+            named = name == visibility.file if visibility.file is not None else visibility.study in (None, study)
+            admitted = self.admits(("file", name), visibility.groups) and self.admits(("patient", patient), visibility.groups)
+            above = not study or (study in studies and (not series or series in studies[study]))
+            if named and above and (visibility.everything or admitted):
+                found.add(name)
+        return found
+
+    def seen_patients(self, visibility: Visibility) -> set[str]:
+        """Who is seen: of whom something is seen, or nobody has any study and nothing limits them."""
+        found = set(self.seen(visibility)) | {self.files[name][0] for name in self.seen_files(visibility)}
+        for patient, studies in self.patients.items():
+            alone = visibility.study is None and visibility.file is None and not studies
+            if alone and (visibility.everything or self.admits(("patient", patient), visibility.groups)):
+                found.add(patient)
+        return found
+
 
 def _fill(catalog: Catalog, rng: random.Random) -> World:
     world = World()
@@ -81,7 +108,30 @@ def _fill(catalog: Catalog, rng: random.Random) -> World:
                 ]
                 for sop in world.instances[f"{study}/{uid}"]:
                     store(catalog, arrival(study, uid, sop, digest=sop, PatientID=patient, Modality=modality))
+    _fill_files(catalog, world, rng)
     return world
+
+
+def _fill_files(catalog: Catalog, world: World, rng: random.Random) -> None:
+    """Files of patients: some alone, some tied to a study, some that are instances; and patients who have nothing else, or nothing."""
+    for patient in [*world.patients, "F", "N"]:
+        world.patients.setdefault(patient, [])
+        for n in range(0 if patient == "N" else 3):
+            study = rng.choice(["", *world.patients[patient]])
+            series = rng.choice(["", *(uid for uid, _ in world.series[study])]) if study else ""
+            world.files[str(UUID(int=len(world.files) + n))] = (patient, study, series)
+
+    def work(conn: Connection) -> None:
+        for name in ("F", "N"):
+            row = {"identity_id": name, "identity_issuer": "", "identity_study": "", "patient_id": name}
+            conn.execute(insert(patient_table).values(**row, created_at="", updated_at="", created_by="somebody"))
+        pks = {name: pk for pk, name in conn.execute(select(patient_table.c.pk, patient_table.c.identity_id))}
+        for name, (patient, study, series) in world.files.items():
+            tied = {"dicom_study_uid": study, "dicom_series_uid": series} if series else {"study_instance_uid": study or None}
+            row = {"uid": name, "patient_pk": pks[patient], "file_type": "photo", "version_number": 1, "created_by": "x"}
+            conn.execute(insert(file_table).values(**row, created_at="", updated_at="", **tied))
+
+    catalog.write(work)
 
 
 def _limit(catalog: Catalog, world: World, rng: random.Random) -> None:
@@ -93,15 +143,17 @@ def _limit(catalog: Catalog, world: World, rng: random.Random) -> None:
 
     limit = Restriction() if rng.random() < 0.25 else some()
     patient = rng.choice(list(world.patients))
-    study = rng.choice(world.patients[patient])
+    study = rng.choice(list(world.series))
     series = rng.choice(world.series[study])[0]
-    kind = rng.choice(("patient", "study", "series", "label"))
+    kind = rng.choice(("patient", "study", "series", "file", "label"))
     if kind == "label":
         label, allowed = rng.choice(LABELS[:2]), tuple(sorted(rng.sample(GROUPS, rng.randint(0, 3))))
         world.labels[label] = allowed
         catalog.write(lambda conn: restrictions.put_label(conn, label, allowed), restrictions.KEYS)
         return
+    file = rng.choice(list(world.files))
     named = {
+        "file": (("file", file), restrictions.file_named(file)),
         "patient": (("patient", patient), Named(Level.PATIENT, patient_id=patient)),
         "study": (("study", study), Named(Level.STUDY, study)),
         "series": (("series", study, series), Named(Level.SERIES, study, series)),
@@ -145,7 +197,8 @@ def _found(catalog: Catalog, visibility: Visibility, level: Level, **keys: str) 
         numbers = search.numbers(conn, wanted)
         assert numbers == [row[0] for row in found.rows]
         assert search.rows_of(conn, level, SHOWN[level], numbers, wanted.sight) == found.rows  # type: ignore[arg-type]
-        assert set(search.documents(conn, level, numbers, wanted.sight)) == set(numbers)  # type: ignore[arg-type]
+        with_studies = {row[0] for row in found.rows if level is not Level.PATIENT or row[2]}
+        assert set(search.documents(conn, level, numbers, wanted.sight)) == with_studies  # type: ignore[arg-type]
         return [row[1:] for row in found.rows]
 
 
@@ -158,6 +211,7 @@ def _check_searches(catalog: Catalog, world: World, visibility: Visibility) -> N
         patient: (len(own), sum(len(parts) for parts in own.values()), sum(sum(count[study]) for study in own))
         for patient, own in seen.items()
     }
+    expected |= dict.fromkeys(world.seen_patients(visibility) - expected.keys(), (0, 0, 0))
     assert {row[0]: row[1:] for row in _found(catalog, visibility, Level.PATIENT)} == expected
     told = {row[0]: row[1:] for row in _found(catalog, visibility, Level.STUDY)}
     assert told == {
@@ -180,6 +234,14 @@ def _check_searches(catalog: Catalog, world: World, visibility: Visibility) -> N
     assert {row[0] for row in _found(catalog, visibility, Level.PATIENT, Modality="MR")} == {
         patient for patient, own in seen.items() if any("MR" in modalities[study] for study in own)
     }
+
+
+def _check_files(catalog: Catalog, world: World, visibility: Visibility) -> None:
+    limited = catalog.seen_by(visibility)
+    with limited.read() as conn:
+        found = conn.execute(select(file_table.c.uid).where(*file_clauses(limited.sight(conn)))).scalars().all()
+    assert set(found) == world.seen_files(visibility)
+    assert {row[0] for row in _found(catalog, visibility, Level.PATIENT)} == world.seen_patients(visibility)
 
 
 def _check_retrieval(catalog: Catalog, world: World, visibility: Visibility) -> None:
@@ -219,6 +281,11 @@ def test_sql_shows_what_a_plain_evaluation_shows(world: tuple[Catalog, World]) -
         for visibility in (Visibility(groups=groups), Visibility(groups=groups, study=study), Visibility(everything=True, study=study)):
             _check_searches(catalog, told, visibility)
             _check_retrieval(catalog, told, visibility)
+            _check_files(catalog, told, visibility)
+        file = rng.choice(list(told.files))
+        for visibility in (Visibility(groups=groups, study="", file=file), Visibility(everything=True, study="", file=file)):
+            _check_files(catalog, told, visibility)
+            assert not _found(catalog, visibility, Level.STUDY)
         hidden += sum(map(len, told.series.values())) - sum(
             len(p) for own in told.seen(Visibility(groups=groups)).values() for p in own.values()
         )
