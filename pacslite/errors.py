@@ -11,6 +11,7 @@
     ├── NotAcceptable               no representation the caller accepts
     │   └── UndecodablePixels       pixels that are damaged, or of a kind nobody here decodes
     ├── UnsupportedContent          a body of a type that is not taken here
+    │   └── RefusedContent          a file that is not what it is said to be, or of a kind that is not kept
     ├── NotFound                    never existed
     │   └── FrameNotFound           the instance has fewer frames
     ├── Gone                        existed, was deleted
@@ -23,6 +24,9 @@
     ├── Unauthenticated             no valid credentials
     ├── Forbidden                   valid credentials, not allowed
     ├── TooManyRequests             a rate limit (carries seconds to wait)
+    ├── QuotaExceeded               more than an account, or all together, may keep
+    ├── Locked                      somebody else is writing this now
+    ├── ChecksumMismatch            the bytes are not those of the checksum that came with them
     ├── InstanceRefused             an instance that is not taken; nothing of it is kept
     │   ├── NotDicom                not a DICOM file or data set
     │   ├── TruncatedDataSet        ends inside an element
@@ -37,8 +41,10 @@
     │   └── TooManyVersions         the bound on versions of one instance is reached
     ├── StorageError                the blob store failed
     │   ├── BlobMissing             the catalog names bytes that are not there
+    │   ├── BackupDamaged           a backup that is not what it was when it was made
     │   └── OutOfSpace              no room for the bytes
     ├── Busy                        the catalog is locked or a bound is reached; try again
+    │   └── NotReady                what is asked for is being made
     ├── PeerError                   a remote application entity failed or refused
     └── Unavailable                 a part this needs is not there (viewer, codec, revision of the schema)
         └── OutcomeUnknown          a commit was interrupted: it may have happened or not
@@ -102,6 +108,10 @@ class UnsupportedContent(PacsliteError):
     def __init__(self, message: str, supported: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.supported = supported
+
+
+class RefusedContent(UnsupportedContent):
+    """A file that is not what it is said to be, that is broken, or of a kind that is not kept; the text says which."""
 
 
 class NotFound(PacsliteError):
@@ -168,6 +178,18 @@ class TooManyRequests(PacsliteError):
         self.retry_after_s = retry_after_s
 
 
+class QuotaExceeded(PacsliteError):
+    """More than an account, or all together, may keep."""
+
+
+class Locked(PacsliteError):
+    """Somebody else is writing this now."""
+
+
+class ChecksumMismatch(PacsliteError):
+    """The bytes are not those of the checksum that came with them."""
+
+
 class InstanceRefused(PacsliteError):
     """An instance that is not taken."""
 
@@ -224,12 +246,28 @@ class BlobMissing(StorageError):
     """The catalog names bytes that are not there."""
 
 
+class BlobDamaged(BlobMissing):
+    """The bytes are there and are not what they were."""
+
+
+class BackupDamaged(StorageError):
+    """A backup that is not what it was when it was made; `damaged` names what, as far as it is known."""
+
+    def __init__(self, text: str = "", damaged: tuple[str, ...] = ()) -> None:
+        super().__init__(text)
+        self.damaged = damaged
+
+
 class OutOfSpace(StorageError):
     """No room for the bytes."""
 
 
 class Busy(PacsliteError):
     """The catalog is locked or a bound is reached; trying again later may work."""
+
+
+class NotReady(Busy):
+    """What is asked for is being made: trying again shortly will work."""
 
 
 class PeerError(PacsliteError):

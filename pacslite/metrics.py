@@ -192,6 +192,11 @@ WAL_BYTES = Asked("pacslite_catalog_wal_bytes", "Size of the write-ahead log of 
 SPOOL_FILES = Asked("pacslite_spool_files", "Files in the spool.")
 SPOOL_BYTES = Asked("pacslite_spool_bytes", "Their bytes.")
 DISK_FREE_BYTES = Asked("pacslite_disk_free_bytes", "Room on the disk of a directory.", ("directory",))
+QUOTA_BYTES = Asked("pacslite_quota_bytes", "What all accounts together may keep in files; infinite when that is not limited.")
+QUOTA_USED_BYTES = Asked("pacslite_quota_used_bytes", "What they keep, unfinished uploads included.")
+QUOTA_ACCOUNTS = Asked(
+    "pacslite_quota_accounts", "Accounts by how near they are to their quota: ok, warning, critical, exceeded.", ("level",)
+)
 CERTIFICATE_ENDS_AT = Asked("pacslite_certificate_expiry_timestamp_seconds", "When a certificate ends.", ("name",))
 PROCESSES = Asked("pacslite_processes", "Processes that count here, by role.", ("role",))
 RESIDENT_BYTES = Asked("pacslite_process_resident_bytes", "Memory of these processes, what they share counted in each.", ("role",))

@@ -80,6 +80,16 @@ class Settings:
     s3_secret_key: str | None = _setting(None, "Secret key of the S3 storage.", secret=True)
     s3_region: str | None = _setting(None, "Region of the S3 storage.")
     s3_prefix: str = _setting("", "Prefix put before every key in the bucket.")
+    filesystem_name: str = _setting("filesystem", "Name of the filesystem storage in the catalog.")
+    s3_name: str = _setting("s3", "Name of the S3 storage in the catalog.")
+    archive_root: Path | None = _setting(None, "Root of a further filesystem storage, to which old bytes may be moved.")
+    archive_s3_bucket: str | None = _setting(None, "Bucket of a further S3 storage, to which old bytes may be moved.")
+    archive_s3_endpoint: str | None = _setting(None, "URL of its S3 service; s3_endpoint when not set, like the next ones.")
+    archive_s3_access_key: str | None = _setting(None, "Access key of the archive's bucket.", secret=True)
+    archive_s3_secret_key: str | None = _setting(None, "Secret key of the archive's bucket.", secret=True)
+    archive_s3_region: str | None = _setting(None, "Region of the archive's bucket.")
+    archive_s3_prefix: str = _setting("", "Prefix put before every key in the archive's bucket.")
+    archive_name: str = _setting("archive", "Name of the archive storage in the catalog.")
 
     secret_key: str | None = _setting(None, "Key that signs tokens and URLs; made and kept in <data> when not set.", secret=True)
     previous_secret_keys: str | None = _setting(
@@ -102,6 +112,10 @@ class Settings:
     metrics_public: bool = _setting(False, "Whether /metrics needs no login.")
     analysis_services: dict[str, Any] = _setting({}, "JSON object {name: {url, timeout_s}} of analysis services.")
     max_upload_bytes: int = _setting(64 * 1024**3, "Largest body of one upload or STOW request.", minimum=1)
+    default_quota_bytes: int = _setting(0, "What an account may keep in files that has no quota of its own; 0 for no limit.", minimum=0)
+    total_quota_bytes: int = _setting(0, "What all accounts together may keep in files; 0 for no limit.", minimum=0)
+    quota_warning_percent: int = _setting(80, "Share of a quota from which on its level is `warning`.", minimum=1)
+    quota_critical_percent: int = _setting(95, "Share of a quota from which on its level is `critical`.", minimum=1)
     file_rate_per_minute: int = _setting(600, "File contents a minute per account.", minimum=1)
     oidc_issuer: str | None = _setting(None, "Issuer of the OpenID provider that users may log in by, as that calls itself.")
     oidc_client_id: str | None = _setting(None, "Name of this server with the OpenID provider.")
@@ -343,8 +357,7 @@ def _checked(settings: Settings) -> Settings:
             ip_network(one, strict=False)
         except ValueError:
             raise ConfigurationError(f"trusted_proxies: {one!r} is neither an address nor a network (10.0.0.0/8)") from None
-    if settings.storage == "s3" and not settings.s3_bucket:
-        raise ConfigurationError("s3_bucket: the S3 storage needs a bucket")
+    _check_storages(settings)
     if settings.dicom_tls and not settings.dicom_tls_certificate:
         raise ConfigurationError("dicom_tls_certificate: TLS for DICOM needs a certificate")
     if settings.dicom_tls and settings.dicom_tls_client_certificates != "none" and not settings.dicom_tls_ca:
@@ -356,9 +369,30 @@ def _checked(settings: Settings) -> Settings:
         raise ConfigurationError(f"audit_syslog: {settings.audit_syslog!r} is not tls://HOST:PORT, tcp://HOST:PORT or udp://HOST:PORT")
     if settings.oidc_issuer:
         _check_oidc(settings, settings.oidc_issuer)
+    _check_order(settings)
+    return settings
+
+
+def _check_order(settings: Settings) -> None:
     if settings.query_default_limit > settings.query_max_limit:
         raise ConfigurationError("query_default_limit: is above query_max_limit")
-    return settings
+    if not settings.quota_warning_percent <= settings.quota_critical_percent <= 100:
+        raise ConfigurationError("quota_critical_percent: is not between quota_warning_percent and 100")
+
+
+def _check_storages(settings: Settings) -> None:
+    if settings.storage == "s3" and not settings.s3_bucket:
+        raise ConfigurationError("s3_bucket: the S3 storage needs a bucket")
+    if settings.archive_root and settings.archive_s3_bucket:
+        raise ConfigurationError("archive_root: there is one archive storage, and archive_s3_bucket names it")
+    if settings.archive_root and settings.archive_root == settings.resolved_storage_root:
+        raise ConfigurationError("archive_root: is the root of the filesystem storage")
+    names = (settings.filesystem_name, settings.s3_name, settings.archive_name)
+    for name in names:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,31}", name):
+            raise ConfigurationError(f"{name!r} is not a name of a storage (small letters, digits, ._-)")
+    if len(set(names)) < len(names):
+        raise ConfigurationError("filesystem_name, s3_name, archive_name: two storages have one name")
 
 
 def _check_oidc(settings: Settings, issuer: str) -> None:

@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
-from pacslite.admin import access, audit, auth, changes, description, health, jobs, metrics, peers, remote, shares, studies, tokens, users
+from pacslite.admin import (
+    access,
+    audit,
+    auth,
+    changes,
+    description,
+    health,
+    jobs,
+    metrics,
+    peers,
+    quotas,
+    remote,
+    shares,
+    studies,
+    tokens,
+    users,
+)
 from pacslite.web.messages import Route
 from pacslite.web.operations import Operation
 from pacslite.web.operations import routes as routes_of
@@ -18,6 +34,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *audit.OPERATIONS,
     *auth.OPERATIONS,
     *users.OPERATIONS,
+    *quotas.OPERATIONS,
     *tokens.OPERATIONS,
     *access.OPERATIONS,
     *shares.OPERATIONS,

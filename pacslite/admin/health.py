@@ -41,6 +41,7 @@ class Checks:
     storage: Check
     spool: Check
     disk: Check
+    quota: Check
     clock: Check
     certificate: Check
     worker: Check

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pacslite import run_state
 from pacslite.catalog import statistics
-from pacslite.core import certificates
+from pacslite.core import certificates, quotas
 from pacslite.core.questions import Questions
 from pacslite.errors import OutOfSpace, PacsliteError, StorageError
 
@@ -54,6 +54,7 @@ def look(pacs: Pacs) -> dict[str, Finding]:
         "storage": pacs.store.check,
         "spool": lambda: _check_spool(pacs),
         "disk": lambda: _check_disk(pacs),
+        "quota": lambda: _check_quota(pacs),
         "clock": lambda: _check_clock(pacs),
         "certificate": lambda: _check_certificate(pacs.settings.dicom_tls_certificate),
         **{role: (lambda role=role: _check_role(pacs.settings.data, role)) for role in ("worker", "dimse")},  # type: ignore[misc]
@@ -92,6 +93,14 @@ def _check_disk(pacs: Pacs) -> None:
         free = free_bytes(path)
         if free < pacs.settings.disk_warning_bytes:
             raise Doubtful(f"the disk of {name} has {free} bytes left, less than disk_warning_bytes")
+
+
+def _check_quota(pacs: Pacs) -> None:
+    if not pacs.settings.total_quota_bytes:
+        raise NobodyKnows("no total_quota_bytes is set")
+    state = quotas.total_state(pacs)
+    if state.level != quotas.OK:
+        raise Doubtful(f"{state.used_bytes} of {state.quota_bytes} bytes that may be kept in files are used ({state.level})")
 
 
 def disks(pacs: Pacs) -> Iterable[tuple[str, Path]]:

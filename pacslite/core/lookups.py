@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pacslite import __version__, metrics
 from pacslite.catalog import statistics
-from pacslite.core import certificates, health
+from pacslite.core import certificates, health, quotas
 from pacslite.core.questions import Questions
 from pacslite.metrics import Sample
 
@@ -25,7 +25,13 @@ def samples(pacs: Pacs) -> list[Sample]:
     """All that can be told now; of what cannot, `pacslite_metrics_unanswered` says so."""
     parts: dict[str, Callable[[], list[Sample]]] = {
         name: (lambda look=look: list(look(pacs)))  # type: ignore[misc]
-        for name, look in {"catalog": _of_catalog, "disk": _of_disks, "spool": _of_spool, "certificate": _of_certificate}.items()
+        for name, look in {
+            "catalog": _of_catalog,
+            "disk": _of_disks,
+            "spool": _of_spool,
+            "certificate": _of_certificate,
+            "quota": _of_quotas,
+        }.items()
     }
     found = [Sample(metrics.INFO, 1, (__version__,))]
     found += [Sample(metrics.RESTARTS, role.restarts, (role.name,)) for role in health.roles(pacs.settings.data)]
@@ -71,3 +77,11 @@ def _of_certificate(pacs: Pacs) -> Iterator[Sample]:
     path = pacs.settings.dicom_tls_certificate
     if path is not None:
         yield Sample(metrics.CERTIFICATE_ENDS_AT, certificates.ends_at(path).timestamp(), ("dicom_tls",))
+
+
+def _of_quotas(pacs: Pacs) -> Iterator[Sample]:
+    state = quotas.total_state(pacs)
+    yield Sample(metrics.QUOTA_USED_BYTES, state.used_bytes)
+    yield Sample(metrics.QUOTA_BYTES, float("inf") if state.quota_bytes is None else state.quota_bytes)
+    for level, count in quotas.accounts_by_level(pacs).items():
+        yield Sample(metrics.QUOTA_ACCOUNTS, count, (level,))

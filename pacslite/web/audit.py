@@ -45,6 +45,7 @@ IN_TRANSACTION = frozenset(
         "user.create",
         "user.delete",
         "user.password",
+        "user.quota",
         "user.update",
     }
 )

@@ -23,7 +23,7 @@ from pacslite.errors import BlobMissing, PreconditionFailed, RangeNotSatisfiable
 from pacslite.web.messages import Body, FileBody, Headers, Reply, Request, Segment, SegmentsBody, StreamBody
 
 PIECE_BYTES = 512 * 1024
-_STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
+_STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus} | {460: "460 Checksum Mismatch"}  # tus 1.0.0
 # More digits than any size has make no number in Python (4300) and no range here.
 _RANGE = re.compile(r"bytes=\s*(\d{0,100})-(\d{0,100})\s*", re.IGNORECASE)
 # RFC 9110 15.4.5; and the policies: a 304 updates the headers of what the caller has kept (RFC 9111 4.3.4), so one without
