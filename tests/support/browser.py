@@ -6,6 +6,7 @@ Uses the machine's own `chromium` and `chromedriver`; nothing is ever downloaded
 from __future__ import annotations
 
 import base64
+import fcntl
 import io
 import json
 import shutil
@@ -49,8 +50,10 @@ _FLAGS = (
 )
 
 
+_TURN = Path(__file__).parents[2] / ".cache" / "chromium.lock"
+
 # Starting the viewer takes 3 s of an idle machine, and 20 s were seen on a busy one.
-_DEADLINE_S = 120.0
+DEADLINE_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +88,23 @@ class Browser:
         """What a function body in the page returns."""
         return self.driver.execute_script(text, *arguments)
 
-    def wait(self, condition: str, *arguments: Any, timeout_s: float = _DEADLINE_S) -> Any:
+    def wait(self, condition: str, *arguments: Any, timeout_s: float = DEADLINE_S) -> Any:
         """Waits until an expression in the page is true, and gives its value."""
         wait = WebDriverWait(self.driver, timeout_s, poll_frequency=0.1)
         try:
             return wait.until(lambda driver: driver.execute_script(f"return {condition};", *arguments))
         except TimeoutException:
             shown = self.script("return document.body.innerText;")
-            raise AssertionError(f"never true: {condition}\nconsole: {self.console_errors()}\npage: {shown[:2000]}") from None
+            told = f"console: {self.console_errors()}\nanswered: {self._answered()}\npage: {shown[:2000]}"
+            raise AssertionError(f"never true: {condition}\n{told}") from None
 
-    def shows(self, text: str, timeout_s: float = _DEADLINE_S) -> None:
+    def _answered(self) -> list[str]:
+        """The last requests of the page that came to an end, with the milliseconds they took."""
+        entries = "performance.getEntriesByType('resource').slice(-30)"
+        found: list[str] = self.script(f"return {entries}.map(e => `${{e.name}} ${{e.responseStatus}} ${{Math.round(e.duration)}} ms`);")
+        return found
+
+    def shows(self, text: str, timeout_s: float = DEADLINE_S) -> None:
         """Waits until the page shows a text."""
         self.wait("document.body.innerText.includes(arguments[0])", text, timeout_s=timeout_s)
 
@@ -154,9 +164,24 @@ def programs() -> tuple[str, str]:
 
 
 @contextmanager
+def _alone() -> Iterator[None]:
+    """One browser at a time on this machine: each wants more than the processors there are, and two starve each other."""
+    _TURN.parent.mkdir(exist_ok=True)
+    with _TURN.open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
 def chromium(scratch: Path) -> Iterator[Browser]:
     """A fresh Chromium with an empty profile below `scratch`; ended on leaving."""
     binary, driver = programs()
+    with _alone(), _started(binary, driver, scratch) as browser:
+        yield browser
+
+
+@contextmanager
+def _started(binary: str, driver: str, scratch: Path) -> Iterator[Browser]:
     net_log = scratch / "network.json"
     options = webdriver.ChromeOptions()
     options.binary_location = binary

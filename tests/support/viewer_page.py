@@ -9,13 +9,15 @@ import numpy as np
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
 
-from tests.support.browser import Browser
+from tests.support.browser import DEADLINE_S, Browser
 
 # The viewport that shows the study; the thumbnails are drawn by viewports without a place in the page.
 _VIEWPORT = (
     "(window.cornerstone?.getRenderingEngines() ?? []).flatMap(e => e.getViewports())"
     ".find(v => document.body.contains(v.element) && v.element.clientWidth > 300)"
 )
+
+_PATIENCE_S = 60.0
 
 
 class ViewerPage:
@@ -37,13 +39,25 @@ class ViewerPage:
         return [str(name) for name in self.browser.script(f"return {rows}.map(row => row.querySelector('td td').innerText.trim());")]
 
     def open_study(self, study_instance_uid: str) -> None:
-        """Opens a study and waits until its first picture is drawn."""
-        self.browser.open(f"{self.root}/viewer/viewer?StudyInstanceUIDs={study_instance_uid}")
-        self.shown()
+        """Opens a study and waits until its first picture is drawn.
 
-    def shown(self) -> None:
+        On a starved machine the viewer at times never draws, all its requests answered; a person loads the page again, once.
+        """
+        address = f"{self.root}/viewer/viewer?StudyInstanceUIDs={study_instance_uid}"
+        self.browser.open(address)
+        try:
+            self.shown(_PATIENCE_S)
+        except AssertionError as first:
+            self.browser.open(address)
+            try:
+                self.shown()
+            except AssertionError as again:
+                again.add_note(f"and before that: {first}")
+                raise
+
+    def shown(self, timeout_s: float = DEADLINE_S) -> None:
         """Waits until the first picture of a study is drawn."""
-        self.browser.wait(f"{_VIEWPORT}?.viewportStatus === 'rendered' && {_VIEWPORT}.getImageIds().length > 0")
+        self.browser.wait(f"{_VIEWPORT}?.viewportStatus === 'rendered' && {_VIEWPORT}.getImageIds().length > 0", timeout_s=timeout_s)
 
     def images(self) -> int:
         """How many images the stack has."""
