@@ -45,6 +45,7 @@
     │   └── OutOfSpace              no room for the bytes
     ├── Busy                        the catalog is locked or a bound is reached; try again
     │   └── NotReady                what is asked for is being made
+    │   └── NotReady                what is asked for is being made
     ├── PeerError                   a remote application entity failed or refused
     └── Unavailable                 a part this needs is not there (viewer, codec, revision of the schema)
         └── OutcomeUnknown          a commit was interrupted: it may have happened or not
@@ -264,6 +265,10 @@ class OutOfSpace(StorageError):
 
 class Busy(PacsliteError):
     """The catalog is locked or a bound is reached; trying again later may work."""
+
+
+class NotReady(Busy):
+    """What is asked for is being made: trying again shortly will work."""
 
 
 class NotReady(Busy):

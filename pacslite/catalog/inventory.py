@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, text, update
 
-from pacslite.catalog import access_models, account_models
+from pacslite.catalog import access_models, account_models, renditions
+from pacslite.catalog.file_models import file_part
 from pacslite.catalog.jobs import REBUILDING
 from pacslite.catalog.models import (
     Base,
@@ -90,6 +91,7 @@ _DOOMED = (
     select(*_COLUMNS)
     .where(blob.c.state == DOOMED, blob.c.doomed_at <= bindparam("until"), blob.c.store_name == bindparam("store_name"))
     .where(~select(version.c.pk).where(version.c.blob_pk == blob.c.pk).exists())
+    .where(~select(file_part.c.pk).where(file_part.c.blob_pk == blob.c.pk).exists(), ~renditions.is_result_in_use())
     .order_by(blob.c.doomed_at, blob.c.pk)
     .limit(bindparam("count"))
 )
@@ -154,7 +156,8 @@ def claim_doomed(conn: Connection, until: str, store_name: str, count: int) -> l
 
 
 def forget(conn: Connection, pks: Sequence[int]) -> None:
-    """Drop the rows of doomed blobs whose bytes are erased."""
+    """Drop the rows of doomed blobs whose bytes are erased; what was made of them is doomed."""
+    renditions.let_go(conn, pks)
     for pk in pks:
         conn.execute(_FORGET, {"blob_pk": pk})
 
