@@ -25,9 +25,8 @@ _DATE = re.compile(r"(?<![0-9])((?:19|20)[0-9]{2})([._-]?)(0[1-9]|1[0-2])\2(0[1-
 _SEPARATORS = re.compile(r"[\s._-]+")
 
 # Pictures that a service has made of its originals: here they are made anew.
-_DERIVED = frozenset(
-    "thumbnail thumbnails thumb thumbs large medium small preview previews cache resized renditions variants derived tmp temp".split()
-)
+_SIZES = ("large", "medium", "small", "thumbnail", "thumbnails", "thumb", "thumbs", "preview", "previews")
+_DERIVED = frozenset((*_SIZES, "cache", "resized", "renditions", "variants", "derived", "tmp", "temp"))
 _JUNK = frozenset({"thumbs.db", ".ds_store", "desktop.ini", "@eadir", "__macosx", ".git"})
 _ORIGINALS = frozenset({"originals", "original"})
 # Folders that hold a patient's folder, or say nothing.
