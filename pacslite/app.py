@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pacslite.settings import Settings
     from pacslite.storage.blob_store import BlobStore
     from pacslite.storage.spool import Spool
+    from pacslite.storage.stores import Stores
     from pacslite.web.front import WsgiApplication
     from pacslite.web.messages import Route
 
@@ -40,7 +41,8 @@ class Pacs:
 
     settings: Settings
     catalog: Catalog
-    store: BlobStore
+    store: BlobStore  # the active one, for what is written
+    stores: Stores  # all of them, for what is read
     spool: Spool
     ingest: Ingest
     codecs: CodecProcesses
@@ -118,7 +120,30 @@ def build_store(settings: Settings) -> BlobStore:
         return S3Store.from_settings(settings)
     from pacslite.storage.filesystem import FilesystemStore
 
-    return FilesystemStore(settings.resolved_storage_root)
+    return FilesystemStore(settings.resolved_storage_root, settings.filesystem_name)
+
+
+def build_stores(settings: Settings, active: BlobStore) -> Stores:
+    """The active storage and every other one that has its settings."""
+    from pacslite.storage.filesystem import FilesystemStore
+    from pacslite.storage.spool import Spool
+    from pacslite.storage.stores import Stores
+
+    others: list[BlobStore] = []
+    roots = {settings.archive_name: settings.archive_root}
+    if settings.storage == "s3" and (settings.storage_root or settings.resolved_storage_root.is_dir()):
+        roots[settings.filesystem_name] = settings.resolved_storage_root
+    others += [FilesystemStore(root, name) for name, root in roots.items() if root is not None]
+    spools = {name: Spool(root / ".spool") for name, root in roots.items() if root is not None}
+    if settings.storage != "s3" and settings.s3_bucket:
+        from pacslite.storage.s3 import S3Store
+
+        others.append(S3Store.from_settings(settings))
+    if settings.archive_s3_bucket:
+        from pacslite.storage.s3 import S3Store
+
+        others.append(S3Store.archive_from_settings(settings))
+    return Stores(active, others, spools)
 
 
 def build_catalog(settings: Settings) -> Catalog:
@@ -177,11 +202,12 @@ def build(settings: Settings) -> Pacs:
         build_store(settings),
         Spool(settings.spool_directory, settings.free_space_reserve_bytes),
     )
+    stores = build_stores(settings, store)
     codecs = CodecProcesses(settings.codec_processes, settings.codec_timeout_s)
     results = ResultCache(settings.cache_directory / "transcoded", settings.transcoded_cache_bytes)
-    conversions = Conversions(store, limits_of(settings, spool.directory), codecs, results)
-    ingest, recorder = Ingest(settings, catalog, store, spool), Recorder(catalog, settings.audit_repeat_s)
-    return Pacs(settings, catalog, store, spool, ingest, codecs, conversions, PeerCounts(catalog), Limits(settings), recorder)
+    conversions = Conversions(stores, limits_of(settings, spool.directory), codecs, results)
+    ingest, recorder = Ingest(settings, catalog, store, spool, stores), Recorder(catalog, settings.audit_repeat_s)
+    return Pacs(settings, catalog, store, stores, spool, ingest, codecs, conversions, PeerCounts(catalog), Limits(settings), recorder)
 
 
 def routes() -> list[Route]:

@@ -70,7 +70,6 @@ _ROWS: dict[type[errors.PacsliteError], Mapping] = {
     errors.OutOfSpace: Mapping(0xA700, 0xA700, 507, "out-of-space", "Insufficient storage"),
     errors.Busy: Mapping(0xA700, 0xA700, 503, "busy", "Busy, try again"),
     errors.NotReady: Mapping(0xA700, 0xA700, 503, "not-ready", "Not ready yet"),
-    errors.NotReady: Mapping(0xA700, 0xA700, 503, "not-ready", "Not ready yet"),
     errors.PeerError: Mapping(0x0110, 0x0110, 502, "peer-failed", "Remote application entity failed"),
     errors.Unavailable: Mapping(0x0110, 0x0110, 503, "unavailable", "Not available here"),
     errors.OutcomeUnknown: Mapping(0xA700, 0xA700, 503, "outcome-unknown", "Interrupted, try again"),

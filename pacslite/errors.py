@@ -41,10 +41,10 @@
     │   └── TooManyVersions         the bound on versions of one instance is reached
     ├── StorageError                the blob store failed
     │   ├── BlobMissing             the catalog names bytes that are not there
+    │   │   └── BlobDamaged         they are there and are not what they were
     │   ├── BackupDamaged           a backup that is not what it was when it was made
     │   └── OutOfSpace              no room for the bytes
     ├── Busy                        the catalog is locked or a bound is reached; try again
-    │   └── NotReady                what is asked for is being made
     │   └── NotReady                what is asked for is being made
     ├── PeerError                   a remote application entity failed or refused
     └── Unavailable                 a part this needs is not there (viewer, codec, revision of the schema)
@@ -265,10 +265,6 @@ class OutOfSpace(StorageError):
 
 class Busy(PacsliteError):
     """The catalog is locked or a bound is reached; trying again later may work."""
-
-
-class NotReady(Busy):
-    """What is asked for is being made: trying again shortly will work."""
 
 
 class NotReady(Busy):

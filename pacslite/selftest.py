@@ -104,7 +104,7 @@ def _verify(pacs: Pacs, made: Synthetic) -> tuple[str, int, str]:
 
     resource = retrieve.Resource(made.study_instance_uid, made.series_instance_uid, made.sop_instance_uid)
     (item,) = retrieve.plan(pacs.catalog, resource)
-    with closing(pacs.store.open(item.storage_key)) as stored:
+    with closing(pacs.stores.open(item)) as stored:
         content = stored.read()
     found = hashlib.sha256(content).hexdigest()
     if found != item.sha256 or content != made.file:

@@ -22,14 +22,13 @@ from pacslite.core.zip_stream import Entry, ZipStream
 from pacslite.dicom import directory
 from pacslite.dicom.directory import DirectoryFile
 from pacslite.errors import BlobMissing, Busy
-from pacslite.storage.read_ahead import open_each
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pacslite.catalog.database import Catalog
     from pacslite.settings import Settings
-    from pacslite.storage.blob_store import BlobStore
+    from pacslite.storage.stores import Stores
 
 _FORM = "1"  # changes whenever the same content would give other bytes
 DICOMDIR = "DICOMDIR"
@@ -47,7 +46,7 @@ class Parts(Protocol):
         """What belongs to the archive."""
 
     @property
-    def store(self) -> BlobStore:
+    def stores(self) -> Stores:
         """Where the bytes are."""
 
 
@@ -62,8 +61,8 @@ class Archive:
 
 def open_archive(parts: Parts, resource: Resource) -> Archive:
     """The archive of a resource; raises NotFound, Gone, TooLarge, and BlobMissing when bytes are missing."""
-    items = retrieve.plan_whole(parts.catalog, parts.store, resource, parts.settings.max_retrieve_instances)
-    retrieve.check_files(parts.store, items)
+    items = retrieve.plan_whole(parts.catalog, parts.stores, resource, parts.settings.max_retrieve_instances)
+    retrieve.check_files(parts.stores, items)
     about = "|".join([_FORM, *(f"{item.storage_key} {item.sha256} {item.version_number}" for item in items)])
     digest = hashlib.sha256(about.encode()).hexdigest()
     kept = _cache(parts.settings.cache_directory, parts.settings.cache_bytes)
@@ -73,7 +72,7 @@ def open_archive(parts: Parts, resource: Resource) -> Archive:
         file.seek(0)
         dicomdir = file.read()
     entries = [Entry(DICOMDIR, len(dicomdir)), *(Entry("/".join(name), i.size_bytes) for name, i in zip(file_ids, items, strict=True))]
-    contents = _Contents(parts.store, items, dicomdir, entries, kept, digest)
+    contents = _Contents(parts.stores, items, dicomdir, entries, kept, digest)
     lowest = resource.sop_instance_uid or resource.series_instance_uid or resource.study_instance_uid
     body = StreamBody(contents.length, lambda: contents.part(0, contents.length), contents.part)
     return Archive(digest, f"{lowest}.zip", body)
@@ -119,9 +118,9 @@ class _Contents:
     """The archive's bytes, and what of their checksums is known from an earlier time."""
 
     def __init__(
-        self, store: BlobStore, items: Sequence[Item], dicomdir: bytes, entries: Sequence[Entry], kept: FileCache, digest: str
+        self, stores: Stores, items: Sequence[Item], dicomdir: bytes, entries: Sequence[Entry], kept: FileCache, digest: str
     ) -> None:
-        self._store, self._items, self._dicomdir, self._entries = store, items, dicomdir, entries
+        self._stores, self._items, self._dicomdir, self._entries = stores, items, dicomdir, entries
         self._kept, self._name = kept, f"{digest}.crc"
         self.length = self._stream({}, 0).length
 
@@ -144,7 +143,7 @@ class _Contents:
         return dict(enumerate(struct.unpack(f"<{len(data) // 4}I", data)))
 
     def _stream(self, checksums: dict[int, int], offset: int) -> ZipStream:
-        ahead = _Ahead(self._store, self._items, offset > 0)
+        ahead = _Ahead(self._stores, self._items, offset > 0)
         return ZipStream(self._entries, partial(self._read, ahead), checksums)
 
     def _read(self, ahead: _Ahead, number: int, offset: int, length: int) -> Iterator[bytes]:
@@ -157,21 +156,22 @@ class _Contents:
 class _Ahead:
     """The files one after the other, the next ones of a distant store asked for in advance while whole ones are read in order."""
 
-    def __init__(self, store: BlobStore, items: Sequence[Item], from_the_middle: bool) -> None:
-        self._store, self._items = store, items
+    def __init__(self, stores: Stores, items: Sequence[Item], from_the_middle: bool) -> None:
+        self._stores, self._items = stores, items
+        self._all_local = all(map(stores.is_local, items))
         self._next = -1 if from_the_middle else 0
         self._streams: Iterator[BinaryIO] | None = None
 
     def read(self, number: int, offset: int, length: int) -> Iterator[bytes]:
         """A range of one file in pieces."""
         item = self._items[number]
-        if number == self._next and length == item.size_bytes and self._store.kind != "filesystem":
+        if number == self._next and length == item.size_bytes and not self._all_local:
             self._next += 1
             if self._streams is None:
-                self._streams = open_each(self._store, [(one.storage_key, 0, one.size_bytes) for one in self._items])
+                self._streams = self._stores.open_each(self._items)
             yield from _pieces(next(self._streams), length)
             return
-        with self._store.open(item.storage_key, offset, length) as stream:
+        with self._stores.open(item, offset, length) as stream:
             yield from _pieces(stream, length)
 
 

@@ -19,7 +19,7 @@ from pacslite.dicom.frame_index import FrameIndex
 from pacslite.dicom.limits import Limits
 from pacslite.dicom.values import swapped
 from pacslite.errors import FrameNotFound, InstanceRefused, NotFound, TruncatedDataSet
-from pacslite.storage.blob_store import BlobStore
+from pacslite.storage.stores import Stores
 
 PIXEL_DATA = "7FE00010"
 PIXEL_DATA_PATHS = frozenset((PIXEL_DATA, "7FE00008", "7FE00009"))
@@ -65,7 +65,7 @@ def named(catalog: Catalog, item: Item) -> tuple[tuple[str, ...], str | None]:
     return tuple(path.decode() for path in _LINK.findall(document)), _media_type(document)
 
 
-def each(catalog: Catalog, store: BlobStore, item: Item, wanted: frozenset[str] | None, limits: Limits) -> list[BulkData]:
+def each(catalog: Catalog, stores: Stores, item: Item, wanted: frozenset[str] | None, limits: Limits) -> list[BulkData]:
     """The bulk data of an instance in the order of the data set, all of it or what is `wanted`."""
     paths, media_type = named(catalog, item)
     if wanted is not None:
@@ -73,10 +73,10 @@ def each(catalog: Catalog, store: BlobStore, item: Item, wanted: frozenset[str] 
     if not paths:
         return []
     index = _index(catalog, item)
-    known = {PIXEL_DATA: _by_index(store, item, index)} if index is not None and PIXEL_DATA in paths else {}
+    known = {PIXEL_DATA: _by_index(stores, item, index)} if index is not None and PIXEL_DATA in paths else {}
     others = frozenset(path for path in paths if known.get(path) is None)
-    values = _values(store, item, others, index, limits) if others else {}
-    found = (known.get(path) or _of_value(store, item, path, values.get(path), media_type, limits) for path in paths)
+    values = _values(stores, item, others, index, limits) if others else {}
+    found = (known.get(path) or _of_value(stores, item, path, values.get(path), media_type, limits) for path in paths)
     return [value for value in found if value is not None]
 
 
@@ -88,35 +88,35 @@ def _index(catalog: Catalog, item: Item) -> FrameIndex | None:
         return None
 
 
-def _by_index(store: BlobStore, item: Item, index: FrameIndex) -> BulkData | None:
+def _by_index(stores: Stores, item: Item, index: FrameIndex) -> BulkData | None:
     """Pixel data where the catalog knows its place, so that no file has to be read for it."""
     if index.inflated:
         return None
     if index.encapsulated:
         return BulkData(item, PIXEL_DATA, (), None, True)
     if index.swap_bytes:
-        return BulkData(item, PIXEL_DATA, (retrieve.swapped_extent(store, item, index.offset, index.length, index.swap_bytes),), None)
-    return BulkData(item, PIXEL_DATA, (retrieve.extent(store, item, index.offset, index.length),), None)
+        return BulkData(item, PIXEL_DATA, (retrieve.swapped_extent(stores, item, index.offset, index.length, index.swap_bytes),), None)
+    return BulkData(item, PIXEL_DATA, (retrieve.extent(stores, item, index.offset, index.length),), None)
 
 
-def _values(store: BlobStore, item: Item, paths: frozenset[str], index: FrameIndex | None, limits: Limits) -> dict[str, BulkValue]:
+def _values(stores: Stores, item: Item, paths: frozenset[str], index: FrameIndex | None, limits: Limits) -> dict[str, BulkValue]:
     """Where the values lie. Of an image in a distant store only what lies before the pixels is fetched, as long as that is enough."""
     before = 0
     if index is not None and not index.inflated:
         before = min(index.offsets) if index.offsets else index.offset
-    if 0 < before < item.size_bytes and store.local_path(item.storage_key) is None:
-        with retrieve.local_copy(store, item, limits.scratch, before) as file:
+    if 0 < before < item.size_bytes and stores.local_path(item) is None:
+        with retrieve.local_copy(stores, item, limits.scratch, before) as file:
             try:
                 found = find_each(file, paths, limits)
             except InstanceRefused:  # it ends early, after all
                 found = {}
         if len(found) == len(paths):
             return found
-    with retrieve.local_copy(store, item, limits.scratch) as file:
+    with retrieve.local_copy(stores, item, limits.scratch) as file:
         return find_each(file, paths, limits)
 
 
-def find(catalog: Catalog, store: BlobStore, resource: Resource, bulk_path: str, limits: Limits) -> BulkData:
+def find(catalog: Catalog, stores: Stores, resource: Resource, bulk_path: str, limits: Limits) -> BulkData:
     """The value that a BulkDataURI of the instance names; raises NotFound, Gone."""
     item = retrieve.plan(catalog, resource)[0]
     wanted = bulk_path.upper()
@@ -125,29 +125,29 @@ def find(catalog: Catalog, store: BlobStore, resource: Resource, bulk_path: str,
     index = _index(catalog, item)
     # Float pixel data has an index of frames as well.
     if wanted == PIXEL_DATA and index is not None and not index.encapsulated and PIXEL_DATA in named(catalog, item)[0]:
-        pixels = _by_index(store, item, index)
+        pixels = _by_index(stores, item, index)
         if pixels is not None:
             return pixels
-    value = _values(store, item, frozenset((wanted,)), index, limits).get(wanted)
+    value = _values(stores, item, frozenset((wanted,)), index, limits).get(wanted)
     media_type = _media_type(_document(catalog, resource)) if wanted == _ENCAPSULATED_DOCUMENT else None
-    found = _of_value(store, item, bulk_path, value, media_type, limits)
+    found = _of_value(stores, item, bulk_path, value, media_type, limits)
     if found is None:
         raise NotFound("There is no such bulk data.")
     return found
 
 
-def _of_value(store: BlobStore, item: Item, path: str, value: BulkValue | None, media_type: str | None, limits: Limits) -> BulkData | None:
-    return _bulk_data(store, item, path, value, media_type, limits) if value is not None and value.vr in _BULK_VRS else None
+def _of_value(stores: Stores, item: Item, path: str, value: BulkValue | None, media_type: str | None, limits: Limits) -> BulkData | None:
+    return _bulk_data(stores, item, path, value, media_type, limits) if value is not None and value.vr in _BULK_VRS else None
 
 
-def _bulk_data(store: BlobStore, item: Item, path: str, value: BulkValue, media_type: str | None, limits: Limits) -> BulkData:
+def _bulk_data(stores: Stores, item: Item, path: str, value: BulkValue, media_type: str | None, limits: Limits) -> BulkData:
     own_type = media_type if path == _ENCAPSULATED_DOCUMENT else None
     if value.inflated:
-        pieces: tuple[FileBody | StreamBody, ...] = (StreamBody(value.length, lambda: _inflated(store, item, value, limits)),)
+        pieces: tuple[FileBody | StreamBody, ...] = (StreamBody(value.length, lambda: _inflated(stores, item, value, limits)),)
     elif value.swap_bytes:
-        pieces = tuple(retrieve.swapped_extent(store, item, *segment, value.swap_bytes) for segment in value.segments)
+        pieces = tuple(retrieve.swapped_extent(stores, item, *segment, value.swap_bytes) for segment in value.segments)
     else:
-        pieces = tuple(retrieve.extent(store, item, *segment) for segment in value.segments)
+        pieces = tuple(retrieve.extent(stores, item, *segment) for segment in value.segments)
     return BulkData(item, path, pieces, own_type, value.encapsulated)
 
 
@@ -169,8 +169,8 @@ def _media_type(document: bytes) -> str | None:
     return name.lower() if _MIME_TYPE.fullmatch(name) and not _ACTIVE_TYPE.fullmatch(name) else None
 
 
-def _inflated(store: BlobStore, item: Item, value: BulkValue, limits: Limits) -> Iterator[bytes]:
-    with retrieve.local_copy(store, item, limits.scratch) as path, open_data_set(path, limits) as opened:
+def _inflated(stores: Stores, item: Item, value: BulkValue, limits: Limits) -> Iterator[bytes]:
+    with retrieve.local_copy(stores, item, limits.scratch) as path, open_data_set(path, limits) as opened:
         for offset, length in value.segments:
             for at in range(offset, offset + length, PIECE_BYTES):
                 wanted = min(PIECE_BYTES, offset + length - at)

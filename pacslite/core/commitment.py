@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pacslite.catalog.database import Catalog
     from pacslite.catalog.jobs import Job
     from pacslite.catalog.retrieval import ItemRow
-    from pacslite.storage.blob_store import BlobStore
+    from pacslite.storage.stores import Stores
 
 KIND = "dimse.commitment"
 LEASE_S = 60.0
@@ -127,18 +127,16 @@ def hold(catalog: Catalog, commitment: Commitment, seconds: float, done: int | N
         raise Conflict("the job was cancelled or taken over")
 
 
-def check(catalog: Catalog, store: BlobStore, commitment: Commitment, go_on: Callable[[], object] = lambda: None) -> Verdict:
+def check(catalog: Catalog, stores: Stores, commitment: Commitment, go_on: Callable[[], object] = lambda: None) -> Verdict:
     """Look at every instance and read its bytes, holding the job meanwhile; `go_on` is called between pieces and may raise.
 
     Raises Busy while the catalog is being rebuilt, StorageError when the storage fails and it is early days.
     """
     held = _Hold(catalog, commitment, go_on)
-    return check_each(catalog.seen_by(commitment.visibility), store, commitment.references, held, commitment.attempts <= _PATIENT_ATTEMPTS)
+    return check_each(catalog.seen_by(commitment.visibility), stores, commitment.references, held, commitment.attempts <= _PATIENT_ATTEMPTS)
 
 
-def check_each(
-    catalog: Catalog, store: BlobStore, references: Sequence[Reference], go_on: Callable[[int], object], patient: bool
-) -> Verdict:
+def check_each(catalog: Catalog, stores: Stores, references: Sequence[Reference], go_on: Callable[[int], object], patient: bool) -> Verdict:
     """The verdict on each instance; `go_on` is called between pieces with the number of instances done, and may raise.
 
     Raises Busy while the catalog is being rebuilt, and StorageError when the storage fails and the caller is `patient`.
@@ -148,7 +146,7 @@ def check_each(
             raise Busy("the catalog is being rebuilt")
     committed, failed = [], []
     for number, reference in enumerate(references):
-        reason = _reason_against(catalog, store, reference, partial(_call, go_on, number), patient)
+        reason = _reason_against(catalog, stores, reference, partial(_call, go_on, number), patient)
         if reason is None:
             committed.append(reference)
         else:
@@ -175,7 +173,7 @@ class _Hold:
             self._due = time.monotonic() + _RENEW_S
 
 
-def _reason_against(catalog: Catalog, store: BlobStore, reference: Reference, held: Callable[..., object], patient: bool) -> int | None:
+def _reason_against(catalog: Catalog, stores: Stores, reference: Reference, held: Callable[..., object], patient: bool) -> int | None:
     """The Failure Reason of one instance, None when it is safe."""
     items: list[ItemRow] | None = None
     while items != (items := _known(catalog, reference)):
@@ -186,7 +184,7 @@ def _reason_against(catalog: Catalog, store: BlobStore, reference: Reference, he
         of_class = [item for item in items if item.sop_class_uid == reference.sop_class_uid]
         if not of_class:
             return CLASS_INSTANCE_CONFLICT
-        faults = [(item, fault) for item in of_class if (fault := _fault(store, item, held, patient))]
+        faults = [(item, fault) for item in of_class if (fault := _fault(stores, item, held, patient))]
         if not faults:
             return None
     item, fault = faults[0]
@@ -201,12 +199,12 @@ def _known(catalog: Catalog, reference: Reference) -> list[ItemRow]:
         return retrieval.selected(conn, {Level.INSTANCE: reference.sop_instance_uid}, sight=catalog.sight(conn))
 
 
-def _fault(store: BlobStore, item: ItemRow, held: Callable[..., object], patient: bool) -> str:
+def _fault(stores: Stores, item: ItemRow, held: Callable[..., object], patient: bool) -> str:
     """What is wrong with the bytes, empty when nothing is; raises StorageError when `patient`."""
-    if item.store_name != store.name:
-        return f"the bytes are in the storage {item.store_name}, which is not the active one"
+    if not stores.knows(item.store_name):
+        return f"the bytes are in the storage {item.store_name}, which is not configured"
     try:
-        with store.open(item.storage_key) as stream:
+        with stores.open(item) as stream:
             digests = digests_of(stream, held)
     except BlobMissing:
         return "no bytes under this key"

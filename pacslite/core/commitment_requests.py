@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from pacslite.catalog.database import Catalog
     from pacslite.settings import Settings
-    from pacslite.storage.blob_store import BlobStore
+    from pacslite.storage.stores import Stores
 
 KIND = "dicomweb.commitment"
 _NAMESPACE = uuid.UUID("5f1c2b0e-7a44-4e0c-9a3b-5d6c1f0e8a21")
@@ -43,7 +43,7 @@ class Parts(Protocol):
         """What is known, and where requests are kept."""
 
     @property
-    def store(self) -> BlobStore:
+    def stores(self) -> Stores:
         """Where the bytes are."""
 
 
@@ -117,7 +117,7 @@ def _run(parts: Parts, run: Run) -> Mapping[str, Any]:
         run.check()
         run.progress(done, len(references))
 
-    verdict = commitment.check_each(parts.catalog, parts.store, references, go_on, run.job.attempts <= _PATIENT_ATTEMPTS)
+    verdict = commitment.check_each(parts.catalog, parts.stores, references, go_on, run.job.attempts <= _PATIENT_ATTEMPTS)
     failures = [[*reference, reason] for reference, reason in verdict.failed]
     return {"committed": len(verdict.committed), "failed": len(verdict.failed), "failures": failures}
 

@@ -21,7 +21,7 @@ from pacslite.core.retrieve import IN_MEMORY_BYTES, Frames, Item, Piece, local_c
 from pacslite.dicom.limits import Limits
 from pacslite.dicom.syntaxes import IRREVERSIBLE
 from pacslite.errors import UndecodablePixels
-from pacslite.storage.blob_store import BlobStore
+from pacslite.storage.stores import Stores
 
 # Larger instances are sent while they are made.
 _WHOLE_BYTES = 8 * 1024 * 1024
@@ -33,7 +33,7 @@ _EDITION = 1
 class Conversions:
     """What conversions work with."""
 
-    store: BlobStore
+    stores: Stores
     limits: Limits
     codecs: CodecProcesses
     results: ResultCache
@@ -52,7 +52,7 @@ class Conversions:
 
     def moved(self, item: Item, target_uid: str, with_meta: bool = True) -> Iterator[bytes]:
         """A native Part 10 file, or its data set, in another native transfer syntax while it is made."""
-        with local_copy(self.store, item, self.limits.scratch) as path, path.open("rb") as file:
+        with local_copy(self.stores, item, self.limits.scratch) as path, path.open("rb") as file:
             yield from transfer_syntax.convert(file, target_uid, self.limits, with_meta)
 
     def _moved(self, item: Item, target_uid: str) -> bytes | StreamBody:
@@ -62,7 +62,7 @@ class Conversions:
         return b"".join(pieces()) if item.size_bytes <= IN_MEMORY_BYTES else StreamBody(None, pieces)
 
     def _coded(self, item: Item, target_uid: str) -> Iterator[bytes]:
-        with local_copy(self.store, item, self.limits.scratch) as path:
+        with local_copy(self.stores, item, self.limits.scratch) as path:
             yield from transcode(path, target_uid, self.limits, self.codecs, item.sha256)
 
     def frame(self, image: Frames, description: PixelDescription, number: int, target_uid: str) -> FileBody:
@@ -70,7 +70,7 @@ class Conversions:
 
         def make() -> Iterator[bytes]:
             source = image.item.transfer_syntax_uid
-            encoded = b"".join(_bytes_of(piece) for piece in frame(self.store, image, number, self.limits))
+            encoded = b"".join(_bytes_of(piece) for piece in frame(self.stores, image, number, self.limits))
             yield self.codecs.run(TASK, encoded, description, source, target_uid)[0]
 
         image.index.segments(number)

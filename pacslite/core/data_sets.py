@@ -16,8 +16,7 @@ from pacslite.core.conversion import Conversions
 from pacslite.core.retrieve import IN_MEMORY_BYTES, PIECE_BYTES, Item
 from pacslite.dicom.part10 import MAX_META_BYTES, parse_file_meta
 from pacslite.errors import BlobMissing, NotDicom, PacsliteError, StorageError
-from pacslite.storage.blob_store import BlobStore
-from pacslite.storage.read_ahead import open_each
+from pacslite.storage.stores import Stores
 
 # Holds the file meta information of nearly every file.
 _HEAD_BYTES = 4096
@@ -45,24 +44,24 @@ class DataSet(Protocol):
         """Releases what is held."""
 
 
-def open_data_sets(store: BlobStore, wanted: Sequence[Wanted], conversions: Conversions) -> Iterator[tuple[Item, DataSet | PacsliteError]]:
+def open_data_sets(stores: Stores, wanted: Sequence[Wanted], conversions: Conversions) -> Iterator[tuple[Item, DataSet | PacsliteError]]:
     """The data sets in order, each opened when its turn comes; in place of one that cannot be opened the reason.
 
     A distant store is asked for the next ones in advance: finish with one before taking the next.
     """
-    as_stored = [item for item, target in wanted if target == item.transfer_syntax_uid]
-    streams = iter(()) if store.kind == "filesystem" else _streams(store, as_stored)
+    distant = [item for item, target in wanted if target == item.transfer_syntax_uid and not stores.is_local(item)]
+    streams = _streams(stores, distant) if distant else iter(())
     for item, target in wanted:
-        yield item, _open(store, item, target, conversions, streams)
+        yield item, _open(stores, item, target, conversions, streams)
 
 
 def _open(
-    store: BlobStore, item: Item, target: str, conversions: Conversions, streams: Iterator[BinaryIO | PacsliteError]
+    stores: Stores, item: Item, target: str, conversions: Conversions, streams: Iterator[BinaryIO | PacsliteError]
 ) -> DataSet | PacsliteError:
     try:
         if target != item.transfer_syntax_uid:
             return _converted(conversions, item, target)
-        path = store.local_path(item.storage_key)
+        path = stores.local_path(item)
         if path is not None:
             return _FileDataSet(os.fspath(path), item)
         stream = next(streams)
@@ -71,12 +70,12 @@ def _open(
         return error
 
 
-def _streams(store: BlobStore, items: Sequence[Item]) -> Iterator[BinaryIO | PacsliteError]:
+def _streams(stores: Stores, items: Sequence[Item]) -> Iterator[BinaryIO | PacsliteError]:
     """Each file as a stream, or why there is none; reading ahead goes on behind one that is missing."""
     at = 0
     while at < len(items):
         try:
-            for stream in open_each(store, [(item.storage_key, 0, item.size_bytes) for item in items[at:]]):
+            for stream in stores.open_each(items[at:]):
                 at += 1
                 yield stream
         except PacsliteError as error:

@@ -48,6 +48,7 @@ from pacslite.storage.blob_store import BlobStore, Placing
 from pacslite.storage.digests import data_set_digest
 from pacslite.storage.keys import instance_key, new_version_id
 from pacslite.storage.spool import Spool, SpoolFile
+from pacslite.storage.stores import Located, Stores
 
 __all__ = ["Accepted", "Expected", "Ingest", "Origin", "arrival_of", "read_limits"]
 
@@ -98,10 +99,11 @@ class _Decision:
 class Ingest:
     """Takes instances into one catalog and one store. Safe for threads."""
 
-    def __init__(self, settings: Settings, catalog: Catalog, store: BlobStore, spool: Spool) -> None:
+    def __init__(self, settings: Settings, catalog: Catalog, store: BlobStore, spool: Spool, stores: Stores | None = None) -> None:
         self._settings = settings
         self._catalog = catalog
         self._store = store
+        self._stores = stores or Stores(store)
         self._spool = spool
         self._limits = read_limits(settings, spool.directory)
         self._under_way: set[int] = set()
@@ -163,29 +165,29 @@ class Ingest:
 
     def is_whole(self, existing: Existing) -> bool:
         """Whether the bytes of a version are where they belong: of the right size and, in a file system, unharmed."""
-        if existing.state != LIVE or existing.store_name != self._store.name:
+        if existing.state != LIVE or not self._stores.knows(existing.store_name):
             return False
         try:
-            if self._store.size(existing.storage_key) != existing.size_bytes:
+            if self._stores.size(existing) != existing.size_bytes:
                 return False
-            path = self._store.local_path(existing.storage_key)
+            path = self._stores.local_path(existing)
             return path is None or _sha256_of(path) == existing.sha256
         except (BlobMissing, FileNotFoundError):
             return False
 
     def is_same(self, existing: Existing, arrived: Path) -> bool:
         """Whether a stored version and a file hold the same data set, element by element."""
-        with self.as_file(existing.storage_key) as stored:
+        with self.as_file(existing) as stored:
             return same_data_set(stored, arrived, self._limits)
 
     @contextmanager
-    def as_file(self, key: str) -> Iterator[Path]:
-        """A blob as a local file; one that is elsewhere is fetched into the spool for the while."""
-        local = self._store.local_path(key)
+    def as_file(self, row: Located) -> Iterator[Path]:
+        """A blob as a local file; one that is elsewhere, or packed, is unpacked into the spool for the while."""
+        local = self._stores.local_path(row)
         if local is not None:
             yield local
             return
-        with self._store.open(key) as stream, self._spool.create(".compare") as writer:
+        with self._stores.open(row) as stream, self._spool.create(".compare") as writer:
             while piece := stream.read(_PIECE_BYTES):
                 writer.write(piece)
             file = writer.finish()
@@ -294,7 +296,7 @@ class _Acceptance:
         existing = self._ingest.find(self._arrival)
         if existing is None or self._blob is None:
             return self._ingest.decide(existing, self._arrival, self._spool_file.path)
-        with self._ingest.as_file(self._blob.storage_key) as path:
+        with self._ingest.as_file(self._blob) as path:
             return self._ingest.decide(existing, self._arrival, path)
 
 

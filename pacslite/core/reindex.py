@@ -28,7 +28,7 @@ from pacslite.catalog.statements import now_text, time_text
 from pacslite.core import audit_chain
 from pacslite.core.ingest import arrival_of, read_limits
 from pacslite.core.journal import Entry, Journal
-from pacslite.core.stocktaking import Progress, as_file, take_stock
+from pacslite.core.stocktaking import Place, Progress, as_file, take_stock
 from pacslite.dicom.instance import read_instance
 from pacslite.errors import BlobMissing, InstanceRefused, InvalidUid, StorageError
 from pacslite.storage.keys import RADIOLOGY, blob_uid, instance_key, parse_instance_key, version_time_ms
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from pacslite.settings import Settings
     from pacslite.storage.blob_store import BlobStore
     from pacslite.storage.spool import Spool
+    from pacslite.storage.stores import Stores
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -70,6 +71,10 @@ class Parts(Protocol):
 
     @property
     def store(self) -> BlobStore:
+        """Where new bytes go, and the journal is."""
+
+    @property
+    def stores(self) -> Stores:
         """What it is made from."""
 
     @property
@@ -128,7 +133,7 @@ def reindex(parts: Parts, progress: Progress | None = None) -> ReindexReport:
 class _Reindexing:
     def __init__(self, parts: Parts, progress: Progress | None) -> None:
         self._catalog, self._store, self._spool = parts.catalog, parts.store, parts.spool
-        self._settings = parts.settings
+        self._settings, self._stores = parts.settings, parts.stores
         self._limits = read_limits(parts.settings, parts.spool.directory)
         self._journal = Journal(self._store, self._spool)
         self._progress = progress or (lambda done, total: None)
@@ -209,7 +214,7 @@ class _Reindexing:
         parts = parse_instance_key(key)
         if parts is None:
             return _Read(key, refusal="the key is not that of an instance")
-        with as_file(self._store, self._spool, key) as (path, digests):
+        with as_file(self._stores, self._spool, Place(key, self._store.name)) as (path, digests):
             try:
                 read = read_instance(path, self._limits)
             except InstanceRefused as error:

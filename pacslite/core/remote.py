@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pacslite.core.conversion import Conversions
     from pacslite.core.ingest import Ingest
     from pacslite.core.peer_counts import PeerCounts
-    from pacslite.storage.blob_store import BlobStore
+    from pacslite.storage.stores import Stores
     from pacslite.storage.spool import Spool
 
 LEVELS = {"patient": Level.PATIENT, "study": Level.STUDY, "series": Level.SERIES, "instance": Level.INSTANCE}
@@ -114,7 +114,7 @@ class Parts(Protocol):
         """What is known here."""
 
     @property
-    def store(self) -> BlobStore:
+    def stores(self) -> Stores:
         """Where the bytes are."""
 
     @property

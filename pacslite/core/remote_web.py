@@ -125,7 +125,7 @@ class WebArchive:
 
     def _store_converted(self, item: Item, target: str) -> tuple[int, dict[str, Any]]:
         limits = read_limits(self._parts.settings, self._parts.spool.directory)
-        with self._parts.store.open(item.storage_key) as source, self._parts.spool.create(".dcm") as writer:
+        with self._parts.stores.open(item) as source, self._parts.spool.create(".dcm") as writer:
             for piece in convert(source, target, limits):
                 writer.write(piece)
             file = writer.finish()
@@ -135,7 +135,7 @@ class WebArchive:
             file.discard()
 
     def _chunks(self, item: Item) -> Iterable[bytes]:
-        body = retrieve.stored(self._parts.store, item)
+        body = retrieve.stored(self._parts.stores, item)
         return _file_chunks(body) if isinstance(body, FileBody) else body.chunks()
 
     def ask_commitment(self, transaction_uid: str, references: Sequence[Reference], watcher: Watcher) -> Verdict | None:

@@ -33,7 +33,7 @@ from pacslite.dicom.document import Document, values_of
 from pacslite.dicom.frame_index import FrameIndex
 from pacslite.dicom.limits import Limits
 from pacslite.errors import Busy, FrameNotFound, NotAcceptable, TooLarge
-from pacslite.storage.blob_store import BlobStore
+from pacslite.storage.stores import Stores
 
 HTML, PLAIN, XML = "text/html", "text/plain", "text/xml"
 THUMBNAIL = Viewport(256, 256)
@@ -65,7 +65,7 @@ class Means:
     """What rendering works with: `run` has a task done by a codec process (`CodecProcesses.run`)."""
 
     catalog: Catalog
-    store: BlobStore
+    stores: Stores
     limits: Limits
     run: Callable[..., Any]
     max_pixels: int
@@ -179,7 +179,7 @@ def _known(means: Means, resource: Resource, item: Item, index: FrameIndex | Non
 def _image(means: Means, item: Item, document: Document) -> Known:
 
     def bulk(path: str) -> bytes:
-        return source.bulk_values(means.store, item, [path], means.limits).get(path, b"")
+        return source.bulk_values(means.stores, item, [path], means.limits).get(path, b"")
 
     try:
         return Known(Kind.IMAGE, IMAGE_TYPES, image_module(document, bulk))
@@ -190,7 +190,7 @@ def _image(means: Means, item: Item, document: Document) -> Known:
 def _video_type(means: Means, item: Item, index: FrameIndex) -> str:
     """By its container where that shows, else by the transfer syntax (Table 8.7.3-5)."""
     offset, length = index.segments(1)[0]
-    head = retrieve.read_extent(means.store, item, offset, min(length, 12))
+    head = retrieve.read_extent(means.stores, item, offset, min(length, 12))
     if head[4:8] == b"ftyp":
         return "video/mp4"
     number = item.transfer_syntax_uid.removeprefix("1.2.840.10008.1.2.4.").split(".")[0]
@@ -323,7 +323,7 @@ def _parts(means: Means, wanted: Subject, options: Options, number: int) -> tupl
     if options.window is not None:
         transform = replace(transform, window=options.window, voi=None)
     most = _MOST_CODE_STREAM_BYTES if index.encapsulated else module.form.frame_bits // 8 + 64
-    return source.frame(means.store, Frames(wanted.item, index), number, means.limits, most), module.form, transform
+    return source.frame(means.stores, Frames(wanted.item, index), number, means.limits, most), module.form, transform
 
 
 def _one(means: Means, wanted: Subject, options: Options, number: int, annotation: Sequence[str]) -> bytes:
@@ -352,7 +352,7 @@ def _each(means: Means, wanted: Subject, options: Options, frames: Sequence[int]
 def _profile(means: Means, wanted: Subject) -> bytes | None:
     """The ICC profile of the image, or of its first optical path (PS3.3 C.11.15, C.8.12.5)."""
     paths = ("00282000", "00480105/1/00282000")
-    found = source.bulk_values(means.store, wanted.item, paths, means.limits)
+    found = source.bulk_values(means.stores, wanted.item, paths, means.limits)
     return next((found[path] for path in paths if found.get(path)), None)
 
 
@@ -361,11 +361,11 @@ def _video(means: Means, wanted: Subject) -> FileBody | StreamBody:
     assert wanted.index is not None
     segments = wanted.index.segments(1)
     if len(segments) == 1:
-        return retrieve.extent(means.store, wanted.item, *segments[0])
-    return joined(means.store, wanted.item, segments)
+        return retrieve.extent(means.stores, wanted.item, *segments[0])
+    return joined(means.stores, wanted.item, segments)
 
 
-def joined(store: BlobStore, item: Item, segments: Sequence[tuple[int, int]]) -> StreamBody:
+def joined(stores: Stores, item: Item, segments: Sequence[tuple[int, int]]) -> StreamBody:
     """Pieces of the stored file as one run of bytes of which ranges can be given."""
 
     def part(offset: int, length: int) -> Iterator[bytes]:
@@ -375,7 +375,7 @@ def joined(store: BlobStore, item: Item, segments: Sequence[tuple[int, int]]) ->
             if offset < size:
                 wanted = min(size - offset, length)
                 for at in range(start + offset, start + offset + wanted, retrieve.PIECE_BYTES):
-                    yield retrieve.read_extent(store, item, at, min(retrieve.PIECE_BYTES, start + offset + wanted - at))
+                    yield retrieve.read_extent(stores, item, at, min(retrieve.PIECE_BYTES, start + offset + wanted - at))
                 length -= wanted
                 offset = 0
             else:
@@ -387,7 +387,7 @@ def joined(store: BlobStore, item: Item, segments: Sequence[tuple[int, int]]) ->
 
 def _document(means: Means, wanted: Subject) -> bytes | FileBody | StreamBody:
     """The encapsulated document without the byte that pads it (PS3.3 C.24.2)."""
-    found = bulk_data.find(means.catalog, means.store, wanted.resource, _DOCUMENT, means.limits)
+    found = bulk_data.find(means.catalog, means.stores, wanted.resource, _DOCUMENT, means.limits)
     (body,) = found.pieces
     length = _whole_length(source.document(means.catalog, wanted.resource), body.length)
     if isinstance(body, FileBody) and length is not None:

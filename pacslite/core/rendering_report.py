@@ -77,7 +77,7 @@ class Report:
 def report_of(means: Means, item: Item, document: Document) -> Report:
     """The report in a data set; texts too long for the metadata are read from the file. Raises TooLarge."""
     paths = [path for number, path in enumerate(_long_texts(document)) if number < _MOST_ITEMS]
-    texts = source.texts(means.store, item, paths, means.limits) if paths else {}
+    texts = source.texts(means.stores, item, paths, means.limits) if paths else {}
     return build(document, texts)
 
 

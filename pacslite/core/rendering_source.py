@@ -18,7 +18,7 @@ from pacslite.dicom.document import Document
 from pacslite.dicom.limits import Limits
 from pacslite.dicom.values import swapped
 from pacslite.errors import NotFound, TooLarge
-from pacslite.storage.blob_store import BlobStore
+from pacslite.storage.stores import Stores
 
 CHARSET = "00080005"
 # Tables, profiles and long texts; not pixels.
@@ -43,10 +43,10 @@ def links(element: dict[str, Any]) -> str | None:
     return uri.lstrip("/") if isinstance(uri, str) else None
 
 
-def bulk_values(store: BlobStore, item: Item, paths: Collection[str], limits: Limits) -> dict[str, bytes]:
+def bulk_values(stores: Stores, item: Item, paths: Collection[str], limits: Limits) -> dict[str, bytes]:
     """Values by their paths, little endian, in one pass over the file; what is not there is left out. Raises TooLarge."""
     found: dict[str, bytes] = {}
-    with retrieve.local_copy(store, item, limits.scratch) as file:
+    with retrieve.local_copy(stores, item, limits.scratch) as file:
         values = find_each(file, frozenset(paths), limits)
         if sum(value.length for value in values.values()) > _MOST_VALUE_BYTES:
             raise TooLarge(f"The values needed are larger than {_MOST_VALUE_BYTES} bytes.")
@@ -61,19 +61,19 @@ def _read(read: Any, value: BulkValue) -> bytes:
     return swapped(data, value.swap_bytes) if value.swap_bytes else data
 
 
-def texts(store: BlobStore, item: Item, paths: Collection[str], limits: Limits) -> dict[str, str]:
+def texts(stores: Stores, item: Item, paths: Collection[str], limits: Limits) -> dict[str, str]:
     """Long texts by their paths, decoded by the character set of the data set."""
-    raw = bulk_values(store, item, {*paths, CHARSET}, limits)
+    raw = bulk_values(stores, item, {*paths, CHARSET}, limits)
     charset = of_value(raw.pop(CHARSET, b""))
     return {path: charset.decode(value).rstrip(" \0") for path, value in raw.items()}
 
 
-def frame(store: BlobStore, image: Frames, number: int, limits: Limits, most_bytes: int) -> bytes:
+def frame(stores: Stores, image: Frames, number: int, limits: Limits, most_bytes: int) -> bytes:
     """One frame, little endian and whole bytes when native, the code stream when compressed; raises FrameNotFound, TooLarge."""
     index, item = image.index, image.item
     if sum(length for _, length in index.segments(number)) > most_bytes:
         raise TooLarge(f"The frame is larger than {most_bytes} bytes.")
     if index.inflated:
-        with retrieve.local_copy(store, item, limits.scratch) as path, open_data_set(path, limits) as opened:
+        with retrieve.local_copy(stores, item, limits.scratch) as path, open_data_set(path, limits) as opened:
             return frame_bytes(opened.source.read, index, number)
-    return frame_bytes(lambda offset, length: retrieve.read_extent(store, item, offset, length), index, number)
+    return frame_bytes(lambda offset, length: retrieve.read_extent(stores, item, offset, length), index, number)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pacslite.catalog.database import Catalog
     from pacslite.catalog.deletions import Kept
     from pacslite.settings import Settings
-    from pacslite.storage.blob_store import BlobStore
+    from pacslite.storage.stores import Stores
     from pacslite.storage.spool import Spool
 
 _THREADS = 4  # hide the waits of an object store
@@ -50,7 +50,7 @@ class Parts(Protocol):
         """What has forgotten the instances."""
 
     @property
-    def store(self) -> BlobStore:
+    def stores(self) -> Stores:
         """Where their bytes are."""
 
     @property
@@ -134,10 +134,10 @@ def _last_deleted(group: list[Kept]) -> list[Kept]:
 
 def _read(parts: Parts, kept: Kept, origin: Origin) -> _Version | None:
     """A deleted version from its bytes; None when they are not what they were."""
-    if kept.store_name != parts.store.name:
+    if not parts.stores.knows(kept.store_name):
         return None
     try:
-        with as_file(parts.store, parts.spool, kept.storage_key) as (path, digests):
+        with as_file(parts.stores, parts.spool, kept) as (path, digests):
             if digests.sha256 != kept.sha256:
                 return None
             read = read_instance(path, read_limits(parts.settings, parts.spool.directory))

@@ -25,9 +25,8 @@ from pacslite.dicom.limits import Limits
 from pacslite.dicom.values import swapped
 from pacslite.errors import BlobMissing, FrameNotFound, Gone, NotFound, TooLarge
 from pacslite.settings import Settings
-from pacslite.storage.blob_store import BlobStore
 from pacslite.storage.keys import RADIOLOGY
-from pacslite.storage.read_ahead import open_each
+from pacslite.storage.stores import Stores
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -77,7 +76,7 @@ def plan(catalog: Catalog, resource: Resource) -> tuple[Item, ...]:
         return tuple(_found(conn, resource, catalog.sight(conn)))
 
 
-def plan_whole(catalog: Catalog, store: BlobStore, resource: Resource, most: int) -> tuple[Item, ...]:
+def plan_whole(catalog: Catalog, stores: Stores, resource: Resource, most: int) -> tuple[Item, ...]:
     """As `plan`, for an answer that carries all of it: raises BlobMissing when bytes are missing, TooLarge above `most` instances.
 
     Once an answer has begun, a failure could only break it off. Files are looked at by whoever sends them; of a distant
@@ -86,24 +85,24 @@ def plan_whole(catalog: Catalog, store: BlobStore, resource: Resource, most: int
     items = plan(catalog, resource)
     if len(items) > most:
         raise TooLarge(f"{len(items)} instances are more than one request may retrieve ({most}); retrieve series or instances one by one.")
-    if len(items) > 1 and store.kind != "filesystem":
-        _look_ahead(store, resource, items)
+    if len(items) > 1 and (distant := [item for item in items if not stores.is_local(item)]):
+        _look_ahead(stores, resource, distant, len(items))
     return items
 
 
-def check_files(store: BlobStore, items: Sequence[Item]) -> None:
+def check_files(stores: Stores, items: Sequence[Item]) -> None:
     """Files of this machine are there and whole, for an answer that its sender cannot check; raises BlobMissing."""
-    if store.kind == "filesystem":
-        _refuse_lost([item for item in items if not _is_whole(store, item)], len(items))
+    _refuse_lost([item for item in items if stores.is_local(item) and not _is_whole(stores, item)], len(items))
 
 
-def _look_ahead(store: BlobStore, resource: Resource, items: Sequence[Item]) -> None:
-    wanted = {item.storage_key: item for item in items}
-    for found in store.list(RADIOLOGY + "/".join(uid for uid in uids(resource) if uid is not None) + "/"):
-        item = wanted.get(found.key)
-        if item is not None and item.size_bytes == found.size_bytes:
-            del wanted[found.key]
-    _refuse_lost([item for item in wanted.values() if not _is_whole(store, item)], len(items))
+def _look_ahead(stores: Stores, resource: Resource, items: Sequence[Item], total: int) -> None:
+    wanted = {(item.store_name, item.storage_key): item for item in items}
+    for name in {item.store_name for item in items}:
+        for found in stores.named(name).list(RADIOLOGY + "/".join(uid for uid in uids(resource) if uid is not None) + "/"):
+            item = wanted.get((name, found.key))
+            if item is not None and item.size_bytes == found.size_bytes:
+                del wanted[name, found.key]
+    _refuse_lost([item for item in wanted.values() if not _is_whole(stores, item)], total)
 
 
 def _refuse_lost(lost: Sequence[Item], total: int) -> None:
@@ -114,9 +113,9 @@ def _refuse_lost(lost: Sequence[Item], total: int) -> None:
         )
 
 
-def _is_whole(store: BlobStore, item: Item) -> bool:
+def _is_whole(stores: Stores, item: Item) -> bool:
     try:
-        return store.size(item.storage_key) == item.size_bytes
+        return stores.size(item) == item.size_bytes
     except BlobMissing:
         return False
 
@@ -254,38 +253,39 @@ class _FrameIndexes:
 _INDEXES = _FrameIndexes()
 
 
-def stored(store: BlobStore, item: Item) -> FileBody | StreamBody:
+def stored(stores: Stores, item: Item) -> FileBody | StreamBody:
     """The Part 10 file as it is stored."""
-    return extent(store, item, 0, item.size_bytes)
+    return extent(stores, item, 0, item.size_bytes)
 
 
-def extent(store: BlobStore, item: Item, offset: int, length: int) -> FileBody | StreamBody:
+def extent(stores: Stores, item: Item, offset: int, length: int) -> FileBody | StreamBody:
     """A range of the stored file: as a file when there is one on this machine, else as a stream."""
-    path = store.local_path(item.storage_key)
+    path = stores.local_path(item)
     if path is not None:
         return FileBody(path, offset, length)
 
     def part(start: int, size: int) -> Iterator[bytes]:
-        return _read(store, item.storage_key, offset + start, size)
+        return _read(stores, item, offset + start, size)
 
     return StreamBody(length, lambda: part(0, length), part)
 
 
-def stored_each(store: BlobStore, items: Sequence[Item]) -> list[FileBody | StreamBody]:
+def stored_each(stores: Stores, items: Sequence[Item]) -> list[FileBody | StreamBody]:
     """The files of several items, to be sent in this order: a distant store is asked for the next ones in advance."""
-    if store.kind == "filesystem":
-        return [stored(store, item) for item in items]
-    opened = open_each(store, [(item.storage_key, 0, item.size_bytes) for item in items])
+    distant = [item for item in items if not stores.is_local(item)]
+    if not distant:
+        return [stored(stores, item) for item in items]
+    opened = stores.open_each(distant)
 
     def chunks(item: Item) -> Iterator[bytes]:
         with next(opened) as stream:
             yield from _pieces_of(stream, item.size_bytes)
 
-    return [StreamBody(item.size_bytes, partial(chunks, item)) for item in items]
+    return [stored(stores, item) if stores.is_local(item) else StreamBody(item.size_bytes, partial(chunks, item)) for item in items]
 
 
-def _read(store: BlobStore, key: str, offset: int, length: int) -> Iterator[bytes]:
-    with store.open(key, offset, length) as stream:
+def _read(stores: Stores, item: Item, offset: int, length: int) -> Iterator[bytes]:
+    with stores.open(item, offset, length) as stream:
         yield from _pieces_of(stream, length)
 
 
@@ -298,21 +298,21 @@ def _pieces_of(stream: BinaryIO, length: int) -> Iterator[bytes]:
         yield piece
 
 
-def read_extent(store: BlobStore, item: Item, offset: int, length: int) -> bytes:
+def read_extent(stores: Stores, item: Item, offset: int, length: int) -> bytes:
     """A range of the stored file in memory; for small ones."""
-    with store.open(item.storage_key, offset, length) as stream:
+    with stores.open(item, offset, length) as stream:
         data = stream.read(length)
     if len(data) != length:
         raise BlobMissing("The stored bytes are shorter than the catalog says.")
     return data
 
 
-def swapped_extent(store: BlobStore, item: Item, offset: int, length: int, word_bytes: int) -> StreamBody:
+def swapped_extent(stores: Stores, item: Item, offset: int, length: int, word_bytes: int) -> StreamBody:
     """A range of whole words in the other byte order."""
 
     def pieces() -> Iterator[bytes]:
         for at in range(offset, offset + length, PIECE_BYTES):
-            yield swapped(read_extent(store, item, at, min(PIECE_BYTES, offset + length - at)), word_bytes)
+            yield swapped(read_extent(stores, item, at, min(PIECE_BYTES, offset + length - at)), word_bytes)
 
     return StreamBody(length, pieces)
 
@@ -325,19 +325,19 @@ def read_small(body: FileBody | StreamBody) -> bytes | FileBody | StreamBody:
 
 
 @contextmanager
-def local_copy(store: BlobStore, item: Item, scratch: Path, length: int | None = None) -> Iterator[Path]:
+def local_copy(stores: Stores, item: Item, scratch: Path, length: int | None = None) -> Iterator[Path]:
     """The stored file as a file on this machine, copied when it is elsewhere; for work that has to go back and forth in it.
 
     With `length` a copy may end there.
     """
-    path = store.local_path(item.storage_key)
+    path = stores.local_path(item)
     if path is not None:
         if not path.exists():
             raise BlobMissing("The stored bytes are missing.")
         yield path
         return
     with tempfile.NamedTemporaryFile(dir=scratch, prefix="retrieve-") as copy:
-        for piece in _read(store, item.storage_key, 0, item.size_bytes if length is None else length):
+        for piece in _read(stores, item, 0, item.size_bytes if length is None else length):
             copy.write(piece)
         copy.flush()
         yield Path(copy.name)

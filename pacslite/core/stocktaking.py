@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pacslite.catalog.inventory import BlobRow
     from pacslite.storage.blob_store import BlobInfo, BlobStore
     from pacslite.storage.spool import Spool
+    from pacslite.storage.stores import Located, Stores
 
 Progress = Callable[[int, int], None]
 """Told how many are done, and of how many."""
@@ -33,6 +34,14 @@ class Found:
     row: BlobRow | None
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where bytes are, for whoever has no row of them."""
+
+    storage_key: str
+    store_name: str
+
+
 def take_stock(catalog: Catalog, store: BlobStore, prefix: str = RADIOLOGY) -> Iterator[Found]:
     """Everything stored under the prefix in the order of keys; one listing, one look-up per batch, bounded memory."""
     listing = store.list(prefix)
@@ -45,10 +54,10 @@ def take_stock(catalog: Catalog, store: BlobStore, prefix: str = RADIOLOGY) -> I
 
 
 @contextmanager
-def as_file(store: BlobStore, spool: Spool, key: str) -> Iterator[tuple[Path, Digests]]:
+def as_file(stores: Stores, spool: Spool, row: Located) -> Iterator[tuple[Path, Digests]]:
     """The bytes of a blob as a file, and their digests; bytes that are no file here are fetched into the spool for the while."""
-    local = store.local_path(key)
-    with store.open(key) as stream:
+    local = stores.local_path(row)
+    with stores.open(row) as stream:
         if local is not None:
             yield local, digests_of(stream)
             return

@@ -18,6 +18,7 @@ from pacslite.core.sweep import BETWEEN_SWEEPS_S, quarantine
 from pacslite.dicom import frame_index
 from pacslite.errors import BlobMissing, InstanceRefused
 from pacslite.storage.keys import parse_instance_key, quarantine_key
+from pacslite.storage.stores import Stores
 
 if TYPE_CHECKING:
     from pacslite.catalog.database import Catalog
@@ -150,7 +151,7 @@ class Verifier:
     def _check_bytes(self, row: BlobRow) -> Damage | None:
         from pacslite.dicom.instance import read_instance
 
-        with as_file(self._store, self._spool, row.storage_key) as (path, digests):
+        with as_file(Stores(self._store), self._spool, row) as (path, digests):
             if digests.sha256 != row.sha256:
                 return _damage(row, Problem.HASH, f"SHA-256 is {digests.sha256} instead of {row.sha256}")
             with self._catalog.read() as conn:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pacslite.app import Pacs
     from pacslite.catalog.database import Catalog
     from pacslite.dicom.limits import Limits
-    from pacslite.storage.blob_store import BlobStore
+    from pacslite.storage.stores import Stores
 
 _OCTETS = bulk_offers(OCTET_STREAM)
 
@@ -50,7 +50,7 @@ def retrieve_bulk_data(pacs: Pacs, request: Request, study: str, series: str, in
         if image.item.transfer_syntax_uid not in NATIVE:
             every = ",".join(map(str, range(1, image.index.number_of_frames + 1)))
             return retrieve_frames(pacs, request, study, series, instance, every)
-    value = bulk_data.find(pacs.catalog, pacs.store, resource, bulk_path, _limits(pacs))
+    value = bulk_data.find(pacs.catalog, pacs.stores, resource, bulk_path, _limits(pacs))
     offer = choose(_accepted(pacs, request), bulk_offers(value.media_type or OCTET_STREAM))
     if offer is None:
         raise NotAcceptable(f"The bulk data is {value.media_type or OCTET_STREAM}.")
@@ -92,8 +92,8 @@ def _has_one_frame(pacs: Pacs, resource: Resource) -> bool:
     return retrieve.plan_frames(pacs.catalog, resource).index.number_of_frames == 1
 
 
-def _of(pacs: Pacs, item: Item) -> tuple[Catalog, BlobStore, Item]:
-    return pacs.catalog, pacs.store, item
+def _of(pacs: Pacs, item: Item) -> tuple[Catalog, Stores, Item]:
+    return pacs.catalog, pacs.stores, item
 
 
 def _only(values: list[BulkData]) -> BulkData:
@@ -126,8 +126,8 @@ def _location(request: Request, resource: Resource, value: BulkData) -> str:
 
 
 def _several(pacs: Pacs, request: Request, resource: Resource, wanted: _Wanted) -> Reply:
-    items = retrieve.plan_whole(pacs.catalog, pacs.store, resource, pacs.settings.max_retrieve_instances)
-    retrieve.check_files(pacs.store, items)
+    items = retrieve.plan_whole(pacs.catalog, pacs.stores, resource, pacs.settings.max_retrieve_instances)
+    retrieve.check_files(pacs.stores, items)
     for syntax in {item.transfer_syntax_uid for item in items}:
         if choose(wanted.accepted, frame_offers(syntax, False)) is None:
             raise NotAcceptable(f"Pixel data in the transfer syntax {syntax} cannot be given in an acceptable media type.")

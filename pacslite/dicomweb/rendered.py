@@ -104,7 +104,7 @@ def thumbnail_of_frame(pacs: Pacs, request: Request, study: str, series: str, in
 def means_of(pacs: Pacs) -> Means:
     """What rendering works with."""
     limits = retrieve.limits_of(pacs.settings, pacs.spool.directory)
-    return Means(pacs.catalog, pacs.store, limits, pacs.codecs.run, pacs.settings.max_rendered_pixels)
+    return Means(pacs.catalog, pacs.stores, limits, pacs.codecs.run, pacs.settings.max_rendered_pixels)
 
 
 def resource_of(item: Item, above: Resource) -> Resource:

@@ -42,7 +42,7 @@ _ARCHIVE_SYNTAX = "Add transfer-syntax=* to get what is stored."
 def retrieve_instances(pacs: Pacs, request: Request, study: str, series: str | None = None, instance: str | None = None) -> Reply:
     """`GET /studies/{study}[/series/{series}[/instances/{instance}]]`."""
     resource = requested(request, study, series, instance)
-    items = retrieve.plan_whole(pacs.catalog, pacs.store, resource, pacs.settings.max_retrieve_instances)
+    items = retrieve.plan_whole(pacs.catalog, pacs.stores, resource, pacs.settings.max_retrieve_instances)
     offers = [_instance_offer(pacs, request, item.transfer_syntax_uid, instance is not None) for item in items]
     chosen = [offer for offer in offers if offer is not None]
     if len(chosen) < len(items):
@@ -60,7 +60,7 @@ def retrieve_instances(pacs: Pacs, request: Request, study: str, series: str | N
         return Reply(200, headers(f'W/"{etag}"'))
     root = request.dicomweb_url
     if all(item.transfer_syntax_uid == offer.transfer_syntax for item, offer in zip(items, chosen, strict=True)):
-        bodies: Sequence[Segment] = retrieve.stored_each(pacs.store, items)
+        bodies: Sequence[Segment] = retrieve.stored_each(pacs.stores, items)
     else:
         return _made_each(pacs, request, resource, zip(items, chosen, strict=True), headers(f'W/"{etag}"'))
     parts = [
@@ -97,7 +97,7 @@ def retrieve_frames(pacs: Pacs, request: Request, study: str, series: str, insta
     changed = ("Last-Modified", http_date(image.item.created_at))
     limits = retrieve.limits_of(pacs.settings, pacs.spool.directory)
     if not offer.multipart and len(numbers) > 1:
-        return Reply(200, headers(etag, ("Content-Type", content_type(offer)), changed), frames.packed(pacs.store, image, numbers, limits))
+        return Reply(200, headers(etag, ("Content-Type", content_type(offer)), changed), frames.packed(pacs.stores, image, numbers, limits))
     if len(numbers) > 1 and _is_made(image.item, offer):
         made = frame_pieces(pacs, resource, image, offer, numbers)
         each = frame_parts(request, resource, image.item, offer, zip(numbers, made, strict=True))
@@ -118,7 +118,7 @@ def frame_pieces(
     limits = retrieve.limits_of(pacs.settings, pacs.spool.directory)
     if not _is_made(image.item, offer):
         for number in numbers:
-            yield frames.frame(pacs.store, image, number, limits)
+            yield frames.frame(pacs.stores, image, number, limits)
         return
     description = pixel_module.describe(pacs.catalog, resource, image.item)
     for number in numbers:
@@ -167,7 +167,7 @@ def _negotiated(header: str | None, query: tuple[str, ...], strict: bool, stored
 
 def _instance_body(pacs: Pacs, item: Item, offer: Offer) -> bytes | FileBody | StreamBody:
     if offer.transfer_syntax == item.transfer_syntax_uid:
-        return retrieve.stored(pacs.store, item)
+        return retrieve.stored(pacs.stores, item)
     return pacs.conversions.instance(item, offer.transfer_syntax or EXPLICIT_LE)
 
 

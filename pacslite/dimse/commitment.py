@@ -101,7 +101,7 @@ def _report_here(association: Association, context: Context, mine: Commitment) -
 
     try:
         try:
-            verdict = commitment.check(pacs.catalog, pacs.store, mine, go_on)
+            verdict = commitment.check(pacs.catalog, pacs.stores, mine, go_on)
         except _Interrupted:
             commitment.hold(pacs.catalog, mine, commitment.ASSOCIATION_LEASE_S)
             association.when_idle(lambda: _report_here(association, context, mine))
@@ -156,7 +156,7 @@ def _report(pacs: Pacs, mine: Commitment) -> Verdict:
     peer = peers.find_entity(pacs.catalog, mine.requester)
     if peer is None:
         raise PeerError(f"{mine.requester} is not a known peer, so there is nowhere to report to; `pacslite peer add` makes it known")
-    verdict = commitment.check(pacs.catalog, pacs.store, mine)
+    verdict = commitment.check(pacs.catalog, pacs.stores, mine)
     settings = pacs.settings
     patience_s = settings.acse_timeout_s + settings.network_timeout_s + commitment.LEASE_S
     commitment.hold(pacs.catalog, mine, patience_s, len(mine.references))

@@ -33,6 +33,6 @@ def serve(association: Association, request: Request) -> None:
         return not cancelled
 
     pacs = association.pacs
-    supply = Supply(pacs.store, pacs.conversions)
+    supply = Supply(pacs.stores, pacs.conversions)
     Transmission(association, accepted, supply, items, tally).run(goes_on)
     finish(association, request, total, [tally], cancelled)

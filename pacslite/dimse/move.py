@@ -42,7 +42,7 @@ def serve(association: Association, request: Request) -> None:
 def _move(association: Association, request: Request, peer: Peer, items: Sequence[Item]) -> None:
     pacs = association.pacs
     originator = association.calling_aet, request.command.message_id
-    supply = Supply(pacs.store, pacs.conversions, originator, peer.transfer_syntaxes)
+    supply = Supply(pacs.stores, pacs.conversions, originator, peer.transfer_syntaxes)
     streams = max(1, min(pacs.settings.move_associations, len(items) // _LEAST_ITEMS))
     deliveries = [Delivery(peer, items[number::streams], supply, pacs.settings) for number in range(streams)] if items else []
     with _running(deliveries, association.id) as crew:

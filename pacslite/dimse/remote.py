@@ -211,7 +211,7 @@ class DimseArchive:
 
     def send(self, items: Sequence[Item], ledger: Ledger, watcher: Watcher) -> None:
         """C-STORE in the stored syntax, or in one that the peer prefers or takes."""
-        supply = Supply(self._parts.store, self._parts.conversions, preferred=self._peer.transfer_syntaxes)
+        supply = Supply(self._parts.stores, self._parts.conversions, preferred=self._peer.transfer_syntaxes)
         delivery = Delivery(self._peer, items, supply, self._settings)
         delivery.tally = _LedgerTally(ledger, watcher, delivery)
         delivery.run()

@@ -20,7 +20,7 @@ from pacslite.dimse import commands
 from pacslite.dimse.pdus import AssociationEnded, Unfinished
 from pacslite.dimse.store_messages import StoreMessages
 from pacslite.errors import PacsliteError
-from pacslite.storage.blob_store import BlobStore
+from pacslite.storage.stores import Stores
 
 # In this order, when the receiver does not take what is stored. Nothing is made that loses something: that would be another
 # instance (PS3.3 C.7.6.1.1.5) than the one the request names.
@@ -94,7 +94,7 @@ class Supply:
     Transfer syntaxes that are `preferred` come before the one in which an instance is stored.
     """
 
-    store: BlobStore
+    stores: Stores
     conversions: Conversions
     originator: tuple[str, int] | None = None
     preferred: tuple[str, ...] = ()
@@ -128,7 +128,7 @@ class Transmission:
             else:
                 wanted.append((item, route[1]))
                 self.left.append(item)
-        self._opened = open_data_sets(supply.store, wanted, supply.conversions)
+        self._opened = open_data_sets(supply.stores, wanted, supply.conversions)
 
     def _route(self, accepted: Accepted, item: Item) -> tuple[int, str] | str:
         """Presentation context and transfer syntax for an item, or why there is none."""

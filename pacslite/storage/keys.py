@@ -18,6 +18,8 @@ RADIOLOGY = "radiology/"
 PATIENTS = "patients/"
 JOURNAL = "journal/"
 QUARANTINE = "quarantine/"
+PACKED = "_packed.gz"
+"""Ends the keys of packed blobs (`storage.packing`); no other key can end like this."""
 
 _FOLDER = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _EXTENSION = re.compile(r"(\.[a-z0-9]{1,10}){0,2}")
@@ -75,7 +77,7 @@ def instance_key(study_instance_uid: str, series_instance_uid: str, sop_instance
 
 def parse_instance_key(key: str) -> InstanceKey | None:
     """The parts of an instance's key, or None when the key is of another shape."""
-    parts = key.split("/")
+    parts = key.removesuffix(PACKED).split("/")
     if len(parts) != 5 or parts[0] + "/" != RADIOLOGY or not parts[4].endswith(".dcm"):
         return None
     version_id = parts[4][:-4]
@@ -102,7 +104,7 @@ def file_key(patient: int, folder: str, day: str, prefix: str, file_id: str, ext
 
 def picture_key(original: str, folder: str) -> str:
     """The key of a smaller picture of a file: same stem, in a folder beside it (`large`, `medium`, `thumbnails`)."""
-    directory, _, name = original.rpartition("/")
+    directory, _, name = original.removesuffix(PACKED).rpartition("/")
     if folder not in _PICTURE_FOLDERS or not _FILE_NAME.fullmatch(name):
         raise ValueError(f"{original!r} has no picture key in {folder!r}")
     return f"{directory}/{folder}/{name.partition('.')[0]}.jpg"
@@ -110,7 +112,7 @@ def picture_key(original: str, folder: str) -> str:
 
 def blob_uid(key: str) -> str:
     """The unique id within a key, what the catalog finds a blob by: the version id in its last part, in a picture's the folder too."""
-    parts = key.split("/")
+    parts = key.removesuffix(PACKED).split("/")
     stem = parts[-1].partition(".")[0]
     named = _FILE_NAME.fullmatch(parts[-1])
     if named is None:

@@ -9,22 +9,26 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import BinaryIO
-
-from pacslite.storage.blob_store import BlobStore
+from typing import BinaryIO, Protocol, TypeVar
 
 AHEAD = 4
 
-Range = tuple[str, int, int | None]
-"""Key, offset and length as `BlobStore.open` takes them."""
+Place = TypeVar("Place", contravariant=True)
 
 
-def open_each(store: BlobStore, ranges: Iterable[Range], ahead: int = AHEAD) -> Iterator[BinaryIO]:
+class Opens(Protocol[Place]):
+    """A store that opens ranges of keys, or stores that open those of rows."""
+
+    def open(self, place: Place, offset: int, length: int | None, /) -> BinaryIO:
+        """The bytes as a stream."""
+
+
+def open_each(store: Opens[Place], ranges: Iterable[tuple[Place, int, int | None]], ahead: int = AHEAD) -> Iterator[BinaryIO]:
     """The streams in the order asked for; each is closed when the next one is taken, all when the iterator is closed.
 
-    Raises what `open` raises, when its turn comes. Local files are opened when their turn comes.
+    Raises what `open` raises, when its turn comes. With `ahead` 0, as for local files, all are opened when their turn comes.
     """
-    if store.kind == "filesystem" or ahead < 1:
+    if ahead < 1:
         for wanted in ranges:
             with store.open(*wanted) as stream:
                 yield stream

@@ -90,7 +90,23 @@ class S3Store:
                 secret_key=settings.s3_secret_key,
                 region=settings.s3_region,
                 prefix=settings.s3_prefix,
-            )
+            ),
+            settings.s3_name,
+        )
+
+    @classmethod
+    def archive_from_settings(cls, settings: Settings) -> S3Store:
+        """The store that the `archive_s3_*` settings describe; what they leave out is as in `s3_*`."""
+        return cls(
+            S3Options(
+                bucket=settings.archive_s3_bucket or "",
+                endpoint=settings.archive_s3_endpoint or settings.s3_endpoint,
+                access_key=settings.archive_s3_access_key or settings.s3_access_key,
+                secret_key=settings.archive_s3_secret_key or settings.s3_secret_key,
+                region=settings.archive_s3_region or settings.s3_region,
+                prefix=settings.archive_s3_prefix,
+            ),
+            settings.archive_name,
         )
 
     def client(self, endpoint: str | None = None) -> Any:

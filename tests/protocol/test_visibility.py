@@ -368,7 +368,7 @@ def _committed(listener: Listener, title: str, instance: str) -> bool:
     association.release()
     catalog, claimed = listener.pacs.catalog, []
     until(lambda: claimed.append(commitment.claim(catalog, "test")) or claimed[-1] is not None)
-    verdict = commitment.check(catalog, listener.pacs.store, claimed[-1])
+    verdict = commitment.check(catalog, listener.pacs.stores, claimed[-1])
     commitment.finish(catalog, claimed[-1], verdict)
     return bool(verdict.committed)
 

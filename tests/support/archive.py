@@ -12,6 +12,7 @@ from pacslite.core.ingest import Accepted, Ingest, Origin
 from pacslite.settings import Settings
 from pacslite.storage.blob_store import BlobStore
 from pacslite.storage.spool import Spool
+from pacslite.storage.stores import Stores
 from tests.support.data_sets import image, part10
 
 
@@ -24,6 +25,11 @@ class Archive:
     store: BlobStore
     spool: Spool
     ingest: Ingest
+
+    @property
+    def stores(self) -> Stores:
+        """The one store there is."""
+        return Stores(self.store)
 
     def accept(self, ds: Dataset, origin: Origin = Origin("stow", actor="local", request_id="r1")) -> Accepted:  # noqa: B008  frozen
         """Take a data set in."""
