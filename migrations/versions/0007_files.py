@@ -51,6 +51,9 @@ def _widen_known_tables() -> None:
     _filled_index("blob", "uq_blob_shared_sha256", "shared_sha256", unique=True)
     op.add_column("patient", sa.Column("created_by", _TEXT, nullable=True))
     op.add_column("patient", sa.Column("merged_into", sa.BigInteger(), nullable=True))
+    _filled_index("patient", "ix_patient_merged_into", "merged_into")
+    op.add_column("study", sa.Column("origin_patient", sa.BigInteger(), nullable=True))
+    _filled_index("study", "ix_study_origin_patient", "origin_patient")
     op.add_column("change", sa.Column("file_id", _TEXT, nullable=True))
     op.add_column("change", sa.Column("patient_id", sa.BigInteger(), nullable=True))
     op.add_column("share", sa.Column("file_id", _TEXT, nullable=True))
@@ -62,6 +65,7 @@ def _create_files() -> None:
         sa.Column("pk", _ID, nullable=False),
         _text("uid"),
         sa.Column("patient_pk", _ID, nullable=False),
+        sa.Column("origin_patient", sa.BigInteger(), nullable=True),
         _text("file_type"),
         *_maybe("medical_category", "study_date", "body_part", "description", "study_instance_uid"),
         *_maybe("dicom_study_uid", "dicom_series_uid", "dicom_sop_uid"),
@@ -75,7 +79,7 @@ def _create_files() -> None:
         sa.UniqueConstraint("uid", name="uq_file_uid"),
     )
     op.create_index("ix_file_patient_pk_created_at_pk", "file", ["patient_pk", "created_at", "pk"])
-    for column in ("deleted_at", "study_instance_uid", "dicom_sop_uid"):
+    for column in ("deleted_at", "study_instance_uid", "dicom_sop_uid", "origin_patient"):
         _filled_index("file", f"ix_file_{column}", column)
     op.create_table(
         "purged_file",

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Select, delete, func, insert, literal_column,
 from pacslite.catalog import changes, placement, search_values
 from pacslite.catalog.arrival import PatientIdentity, row_of
 from pacslite.catalog.changes import Kind, Origin
+from pacslite.catalog.file_models import file
 from pacslite.catalog.models import blob, conflict, instance, metadata, patient, request_attribute, series, study, tombstone, version
 from pacslite.catalog.statements import lock_keys, now_text
 from pacslite.catalog.visibility import Sight, sees
@@ -83,8 +84,8 @@ _KINDS = {1: Kind.STUDY_DELETED, 2: Kind.SERIES_DELETED, 3: Kind.INSTANCE_DELETE
 def delete_target(conn: Connection, target: Target, origin: Origin, at: str | None = None, sight: Sight | None = None) -> Deleted | None:
     """Take a study, series or instance out of the catalog; None when there is no such. The caller commits.
 
-    Series and studies that are left empty go with it, and so do patients without a study. `at` is for a catalog
-    made anew. What is not in `sight` is not there, and stays.
+    Series and studies that are left empty go with it, and so does a patient of whom nothing is left (`_drop_patient`). `at` is
+    for a catalog made anew. What is not in `sight` is not there, and stays.
     """
     instance_pks = _instances(target, sight)
     count = conn.execute(select(func.count()).select_from(instance_pks.subquery())).scalar_one()
@@ -193,13 +194,23 @@ def _tidy(conn: Connection, study_pk: int, patient_pk: int, series_pk: int | Non
         # A study of the same patient may be arriving: one of the two has to wait for the other.
         identity = conn.execute(select(*(patient.c[name] for name in _IDENTITY)).where(patient.c.pk == patient_pk)).one()
         lock_keys(conn, [PatientIdentity(*identity).key])
-        conn.execute(
-            delete(patient).where(patient.c.pk == patient_pk, ~select(study.c.pk).where(study.c.patient_pk == patient_pk).exists())
-        )
+        _drop_patient(conn, patient_pk)
         return
     if series_pk is not None:
         _recount_series(conn, series_pk, seq, now)
     _recount_study(conn, study_pk, seq, now)
+
+
+def _drop_patient(conn: Connection, patient_pk: int) -> None:
+    """A patient of whom nothing is left goes, unless somebody has made them, or merged them with another."""
+    merged = patient.alias("merged")
+    left = (
+        select(study.c.pk).where(study.c.patient_pk == patient_pk),
+        select(file.c.pk).where(file.c.patient_pk == patient_pk),
+        select(merged.c.pk).where(merged.c.merged_into == patient_pk),
+    )
+    of_nobody = patient.c.created_by.is_(None), patient.c.merged_into.is_(None)
+    conn.execute(delete(patient).where(patient.c.pk == patient_pk, *of_nobody, *(~one.exists() for one in left)))
 
 
 def _recount_series(conn: Connection, series_pk: int, seq: int, now: str) -> None:

@@ -7,21 +7,16 @@ picture, an MP4) belongs to the bytes, not to the file, so it is made once.
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, Table, UniqueConstraint, false, text
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, Table, UniqueConstraint, false
 
-from pacslite.catalog.models import _ID, _TEXT, Base, _parent, _text
-
-
-def _filled_index(table: str, column: str) -> Index:
-    """For what few rows have."""
-    filled = text(f"{column} IS NOT NULL")
-    return Index(f"ix_{table}_{column}", column, sqlite_where=filled, postgresql_where=filled)
+from pacslite.catalog.models import _ID, _TEXT, Base, _filled_index, _parent, _text
 
 
 class File(Base):
     """A file of a patient; `version_number` is its newest version. `state` is live or trash; a purged one is in `purged_file`.
 
     `study_instance_uid` ties it to a study. A DICOM file has the UIDs of its instance in `dicom_*`, and then no bytes of its own.
+    `origin_patient` is whose it is by itself, when it is with another because they were merged.
     """
 
     __table__ = Table(
@@ -30,6 +25,7 @@ class File(Base):
         Column("pk", _ID, primary_key=True),
         _text("uid"),
         _parent("patient_pk"),
+        Column("origin_patient", BigInteger),
         _text("file_type"),
         Column("medical_category", _TEXT),
         Column("study_date", _TEXT),
@@ -52,6 +48,7 @@ class File(Base):
         _filled_index("file", "deleted_at"),
         _filled_index("file", "study_instance_uid"),
         _filled_index("file", "dicom_sop_uid"),
+        _filled_index("file", "origin_patient"),
     )
 
 
@@ -180,7 +177,7 @@ class Quota(Base):
 
 
 class PatientMerge(Base):
-    """A patient that became part of another: `moved` (JSON) is what changed hands, by which it is undone."""
+    """A patient that became part of another: `moved` (JSON) is how much changed hands. By `origin_patient` of it all it is undone."""
 
     __table__ = Table(
         "patient_merge",

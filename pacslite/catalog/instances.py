@@ -255,7 +255,7 @@ def _note_conflicts(conn: Connection, arrival: Arrival, place: Place, now: str) 
     if elsewhere is not None:
         other = {"study_instance_uid": elsewhere[0], "series_instance_uid": elsewhere[1]}
         _insert_conflict(conn, "sop_instance_uid", arrival, other, now)
-    if place.study_pk is not None and not placement.is_same_patient(place, arrival):
+    if place.study_pk is not None and not placement.names_patient_of(conn, place, arrival):
         other = {"patient": place.patient_pk, "patient_id": arrival.identity.patient_id, "issuer": arrival.identity.issuer}
         _insert_conflict(conn, "patient_id", arrival, other, now)
 

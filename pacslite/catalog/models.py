@@ -100,6 +100,12 @@ def _index_where_filled(table: str, column: str) -> Index:
     return Index(f"ix_{table}_{column}", column, sqlite_where=filled, postgresql_where=filled)
 
 
+def _filled_index(table: str, column: str) -> Index:
+    """For what few rows have; NULL in the others."""
+    filled = text(f"{column} IS NOT NULL")
+    return Index(f"ix_{table}_{column}", column, sqlite_where=filled, postgresql_where=filled)
+
+
 class Patient(Base):
     """A patient: PatientID and issuer, trimmed; with an empty PatientID one of its own per study (`identity_study`)."""
 
@@ -121,6 +127,7 @@ class Patient(Base):
         Index(None, "patient_id"),
         Index(None, "patient_name_alphabetic"),
         *(_index_where_filled("patient", f"patient_name_{group}") for group in ("ideographic", "phonetic")),
+        _filled_index("patient", "merged_into"),
         Index(None, "patient_birth_date_normal"),
     )
 
@@ -142,6 +149,9 @@ class Study(Base):
         Column("change_seq", BigInteger, nullable=False, server_default="0"),
         _text("created_at"),
         _text("updated_at"),
+        # Whose it is by itself, when it is with another because they were merged.
+        Column("origin_patient", BigInteger),
+        _filled_index("study", "origin_patient"),
         UniqueConstraint("study_instance_uid"),
         # The default order of studies, newest first, is this index read backwards.
         Index(None, "study_date_normal", "study_time_normal", "pk"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from pacslite.catalog import changes, search_values
 from pacslite.catalog.arrival import COLUMNS, Arrival
@@ -17,7 +17,10 @@ Requests = tuple[tuple[str, str], ...]
 
 
 class Place(NamedTuple):
-    """The rows that are there already for an arrival; None throughout when its study is new."""
+    """The rows that are there already for an arrival; None throughout when its study is new.
+
+    The patient is the one that the study is of by itself; when patients were merged, it may be with another.
+    """
 
     study_pk: int | None = None
     study_digest: bytes | None = None
@@ -59,7 +62,7 @@ _LOCATE = Prepared(
         version.c.blob_pk,
     )
     .select_from(study)
-    .join(patient, patient.c.pk == study.c.patient_pk)
+    .join(patient, patient.c.pk == func.coalesce(study.c.origin_patient, study.c.patient_pk))
     .outerjoin(series, (series.c.study_pk == study.c.pk) & (series.c.series_instance_uid == bindparam("series")))
     .outerjoin(instance, (instance.c.series_pk == series.c.pk) & (instance.c.sop_instance_uid == bindparam("sop")))
     .outerjoin(version, (version.c.instance_pk == instance.c.pk) & (version.c.number == instance.c.version_number))
@@ -74,8 +77,11 @@ def _bound(*names: str) -> dict[str, Any]:
 _IDENTITY = ("identity_id", "identity_issuer", "identity_study")
 _PATIENT = (*COLUMNS[Level.PATIENT], "attributes_digest", "updated_at")
 _FIND_PATIENT = Prepared(
-    select(patient.c.pk, patient.c.attributes_digest).where(*(patient.c[name] == bindparam(name) for name in _IDENTITY))
+    select(patient.c.pk, patient.c.attributes_digest, patient.c.merged_into).where(
+        *(patient.c[name] == bindparam(name) for name in _IDENTITY)
+    )
 )
+_MERGED_INTO = Prepared(select(patient.c.merged_into).where(patient.c.pk == bindparam("patient_key")))
 _INSERT_PATIENT = Prepared(insert(patient).values(_bound(*_IDENTITY, *_PATIENT, "created_at")).returning(patient.c.pk))
 _UPDATE_PATIENT = Prepared(update(patient).where(patient.c.pk == bindparam("patient_key")).values(_bound(*_PATIENT)))
 _OLD_PATIENT_COLUMNS = ("patient_name", "patient_birth_date", "patient_sex")
@@ -86,7 +92,7 @@ _STUDY_COUNTS = ("number_of_study_related_series", "number_of_study_related_inst
 _STUDY_KEPT = ("modalities_in_study", "sop_classes_in_study", "change_seq", "updated_at")
 _INSERT_STUDY = Prepared(
     insert(study)
-    .values(_bound("study_instance_uid", "patient_pk", *_STUDY, *_STUDY_COUNTS, *_STUDY_KEPT, "created_at"))
+    .values(_bound("study_instance_uid", "patient_pk", "origin_patient", *_STUDY, *_STUDY_COUNTS, *_STUDY_KEPT, "created_at"))
     .returning(study.c.pk)
 )
 _UPDATE_STUDY = Prepared(update(study).where(study.c.pk == bindparam("study_key")).values(_bound(*_STUDY)))
@@ -146,8 +152,8 @@ def ensure(conn: Connection, arrival: Arrival, place: Place, seq: int, now: str)
     Counts grow by the rows that are new. Attributes become those of the arrival, which is the version last stored.
     """
     if place.study_pk is None:
-        patient_pk = _patient_of_new_study(conn, arrival, now)
-        study_pk = _new_study(conn, arrival, patient_pk, seq, now)
+        own, survivor = _patient_of_new_study(conn, arrival, now)
+        study_pk = _new_study(conn, arrival, survivor, own if own != survivor else None, seq, now)
         return _new_series(conn, arrival, study_pk, seq, now)
     if place.patient_digest != arrival.patient.digest and place.patient_pk is not None and is_same_patient(place, arrival):
         _update_patient(conn, arrival, place.patient_pk, now)
@@ -187,6 +193,23 @@ def is_same_patient(place: Place, arrival: Arrival) -> bool:
     return place.identity_id == identity.patient_id and (place.identity_issuer == identity.issuer or not identity.issuer_given)
 
 
+def names_patient_of(conn: Connection, place: Place, arrival: Arrival) -> bool:
+    """`is_same_patient`, or whether both have become one by a merge."""
+    if is_same_patient(place, arrival) or place.patient_pk is None:
+        return True
+    row = _FIND_PATIENT.first(conn, _identity(arrival))
+    return row is not None and survivor_of(conn, row[0], row[2]) == survivor_of(conn, place.patient_pk)
+
+
+def survivor_of(conn: Connection, patient_pk: int, merged_into: int | None = None) -> int:
+    """The patient that one has become part of, itself when there is none."""
+    following = merged_into
+    if following is None:
+        row = _MERGED_INTO.first(conn, {"patient_key": patient_pk})
+        following = row[0] if row is not None else None
+    return patient_pk if following is None else survivor_of(conn, following)
+
+
 def _with(joined: str | None, value: str) -> str | None:
     """The list in order with the value in it; lists are kept sorted, divided by backslashes."""
     if not value or (joined and (joined == value or value in joined.split("\\"))):
@@ -198,19 +221,24 @@ def _joined(values: list[str]) -> str | None:
     return "\\".join(sorted({v for v in values if v})) or None
 
 
-def _patient_of_new_study(conn: Connection, arrival: Arrival, now: str) -> int:
+def _identity(arrival: Arrival) -> dict[str, str]:
     identity = arrival.identity
-    names = {"identity_id": identity.patient_id, "identity_issuer": identity.issuer, "identity_study": identity.study}
+    return {"identity_id": identity.patient_id, "identity_issuer": identity.issuer, "identity_study": identity.study}
+
+
+def _patient_of_new_study(conn: Connection, arrival: Arrival, now: str) -> tuple[int, int]:
+    """The patient that it names, and the one whom they have become part of: the same where nobody was merged."""
+    names = _identity(arrival)
     row = _FIND_PATIENT.first(conn, names)
     if row is None:
         columns = {**arrival.patient.columns, **names, "attributes_digest": arrival.patient.digest, "created_at": now, "updated_at": now}
         made: int = _INSERT_PATIENT.only(conn, columns)
         search_values.insert(conn, Level.PATIENT, made, arrival.patient.values)
-        return made
+        return made, made
     if row[1] != arrival.patient.digest:
         _update_patient(conn, arrival, row[0], now)
     found: int = row[0]
-    return found
+    return found, survivor_of(conn, found, row[2]) if row[2] is not None else found
 
 
 def _update_patient(conn: Connection, arrival: Arrival, patient_pk: int, now: str) -> None:
@@ -225,11 +253,12 @@ def _update_patient(conn: Connection, arrival: Arrival, patient_pk: int, now: st
         changes.add(conn, changes.Kind.PATIENT_UPDATED, now, arrival.origin, uids=arrival.uids, detail=detail)
 
 
-def _new_study(conn: Connection, arrival: Arrival, patient_pk: int, seq: int, now: str) -> int:
+def _new_study(conn: Connection, arrival: Arrival, patient_pk: int, origin_patient: int | None, seq: int, now: str) -> int:
     columns = {
         **arrival.study.columns,
         "study_instance_uid": arrival.study_instance_uid,
         "patient_pk": patient_pk,
+        "origin_patient": origin_patient,
         "attributes_digest": arrival.study.digest,
         "number_of_study_related_series": 1,
         "number_of_study_related_instances": 1,

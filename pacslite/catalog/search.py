@@ -246,6 +246,9 @@ def _where(connection: Connection, search: Search, flavour: Flavour) -> _Where:
             by_patient |= flavour is SQLITE and own > 0 and attribute.level is Level.PATIENT and (is_few or anchored)
     if below:
         parts.append(_below(search.level, below, flavour, search.sight))
+    if search.level is Level.PATIENT:  # who became part of another is found there
+        parts.append(("patient.merged_into IS NULL", ()))
+        tables.add(Level.PATIENT)
     if search.sight is not None and (seen := search.sight.conditions(search.level)):
         parts.append((seen, ()))
         tables |= set(LEVELS[1 : own + 1]) or {Level.PATIENT}

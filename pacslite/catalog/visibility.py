@@ -249,9 +249,15 @@ def _seen_patient(seen: Sight) -> str:
         own = " AND ".join(part for part in (_studies_alone(seen, "xs"), _has_part(seen, "xs")) if part)
         any_of = [f"EXISTS (SELECT 1 FROM study AS xs WHERE xs.patient_pk = patient.pk AND {own})"]
         if seen.study is None:
-            any_of.append("NOT EXISTS (SELECT 1 FROM study AS xn WHERE xn.patient_pk = patient.pk)")
-        any_of.append(f"EXISTS (SELECT 1 FROM file AS xf WHERE xf.patient_pk = patient.pk AND {_seen_file(seen, 'xf')})")
-        parts.append(f"({' OR '.join(any_of)})")
+            none_there = "NOT EXISTS (SELECT 1 FROM study AS xn WHERE xn.patient_pk = patient.pk)"
+            any_of.append(f"(patient.merged_into IS NULL AND {none_there})")
+            # Who became part of another is seen by what was theirs.
+            of_merged = f"SELECT 1 FROM study AS xs WHERE xs.origin_patient = patient.pk AND {own}"
+            any_of.append(f"(patient.merged_into IS NOT NULL AND EXISTS ({of_merged}))")
+        of_file = f"EXISTS (SELECT 1 FROM file AS xf WHERE xf.{{0}} = patient.pk AND {_seen_file(seen, 'xf')})"
+        any_of += [of_file.format("patient_pk"), of_file.format("origin_patient")]
+        # A link to a file tells nothing of whom it is of.
+        parts.append(f"({' OR '.join(any_of)})" if seen.file is None else "1 = 0")
     return " AND ".join(parts)
 
 

@@ -45,6 +45,7 @@ _ACTIONS = {
     Kind.SERIES_DELETED: "series.delete",
     Kind.INSTANCE_DELETED: "instance.delete",
 }
+_LATER = ("file_id", "patient_id")  # columns that changes did not have when the first logs were written
 # A job that runs has been queued; that it was taken up, or put back, is no event of its own.
 _JOB_STATES = frozenset({"queued", "succeeded", "failed", "cancelled"})
 
@@ -195,7 +196,9 @@ def group_of(change: Change) -> tuple[str, ...]:
 
 def canonical(change: Change) -> bytes:
     """A change as it goes into the digest of its event."""
-    values = [getattr(change, name) for name in change.__slots__ if name != "detail"]
+    values = [getattr(change, name) for name in change.__slots__ if name not in _LATER and name != "detail"]
+    later = {name: value for name in _LATER if (value := getattr(change, name))}
+    values += [later] if later else []
     return json.dumps([*values, dict(change.detail)], sort_keys=True, separators=(",", ":")).encode() + b"\n"
 
 

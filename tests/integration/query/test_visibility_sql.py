@@ -78,10 +78,12 @@ class World:
         return found
 
     def seen_patients(self, visibility: Visibility) -> set[str]:
-        """Who is seen: of whom something is seen, or nobody has any study and nothing limits them."""
+        """Who is seen: of whom something is seen, or who has no study and whom nothing limits; nobody by a link to a file."""
+        if visibility.file is not None:
+            return set()
         found = set(self.seen(visibility)) | {self.files[name][0] for name in self.seen_files(visibility)}
         for patient, studies in self.patients.items():
-            alone = visibility.study is None and visibility.file is None and not studies
+            alone = visibility.study is None and not studies
             if alone and (visibility.everything or self.admits(("patient", patient), visibility.groups)):
                 found.add(patient)
         return found
