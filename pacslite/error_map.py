@@ -41,6 +41,8 @@ _ROWS: dict[type[errors.PacsliteError], Mapping] = {
     errors.MethodNotAllowed: Mapping(0x0211, 0x0110, 405, "method-not-allowed", "Method not allowed"),
     errors.Misdirected: Mapping(0x0110, 0x0110, 421, "misdirected", "Misdirected request"),
     errors.Conflict: Mapping(0x0110, 0x0110, 409, "conflict", "Conflict"),
+    errors.UidMismatch: Mapping(0x0110, 0x0110, 409, "uid-mismatch", "Another instance than the one it would be a version of"),
+    errors.PatientMismatch: Mapping(0x0110, 0x0110, 409, "patient-mismatch", "A DICOM file of another patient"),
     errors.PreconditionFailed: Mapping(0x0110, 0x0110, 412, "precondition-failed", "Precondition failed"),
     errors.TooLarge: Mapping(0xA700, 0xA700, 413, "too-large", "Too large"),
     errors.RangeNotSatisfiable: Mapping(0x0110, 0x0110, 416, "range-not-satisfiable", "Range not satisfiable"),

@@ -18,6 +18,8 @@
     ├── MethodNotAllowed            the resource has no such method (carries the allowed ones)
     ├── Misdirected                 a request for a host that is not served here
     ├── Conflict                    the state of the resource forbids it
+    │   ├── UidMismatch             a version of a DICOM file that is another instance
+    │   └── PatientMismatch         a DICOM file of somebody else
     ├── PreconditionFailed          the caller's If-Match names another state than the present one
     ├── TooLarge                    over a limit for one request
     ├── RangeNotSatisfiable         no byte of the asked range exists
@@ -38,7 +40,7 @@
     │   ├── SopInstanceMismatch     command and data set name different instances
     │   ├── StudyMismatch           the URL names another study
     │   ├── DuplicateRefused        other content under a known UID, and the policy is to refuse
-    │   └── TooManyVersions         the bound on versions of one instance is reached
+    │   └── TooManyVersions         the bound on versions of one instance, or of one file, is reached
     ├── StorageError                the blob store failed
     │   ├── BlobMissing             the catalog names bytes that are not there
     │   │   └── BlobDamaged         they are there and are not what they were
@@ -143,6 +145,14 @@ class Conflict(PacsliteError):
     """The state of the resource forbids it."""
 
 
+class UidMismatch(Conflict):
+    """A version of a DICOM file that is another instance."""
+
+
+class PatientMismatch(Conflict):
+    """A DICOM file of somebody else than the patient it is brought for."""
+
+
 class PreconditionFailed(PacsliteError):
     """The caller's If-Match names another state than the present one."""
 
@@ -236,7 +246,7 @@ class DuplicateRefused(InstanceRefused):
 
 
 class TooManyVersions(InstanceRefused):
-    """`max_versions_per_instance` is reached."""
+    """`max_versions_per_instance`, or `max_versions_per_file`, is reached."""
 
 
 class StorageError(PacsliteError):

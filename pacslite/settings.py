@@ -184,6 +184,7 @@ class Settings:
         "version", "What other content under a known UID becomes.", choices=("version", "refuse", "keep_first")
     )
     max_versions_per_instance: int = _setting(100, "Versions kept of one instance.", minimum=1)
+    max_versions_per_file: int = _setting(1000, "Versions kept of one file that is no instance.", minimum=1)
     default_issuer: str = _setting("", "Issuer of Patient ID when an instance names none.")
     coercion_warnings: bool = _setting(False, "Whether C-STORE answers B000 for accepted deviations.")
     max_header_bytes: int = _setting(256 * 1024**2, "Largest data set without pixel data and bulk data.", minimum=1024)

@@ -47,6 +47,12 @@ _LINK = Prepared(
     .values(reference_count=blob.c.reference_count + 1)
     .returning(blob.c.pk)
 )
+_LINK_AGAIN = Prepared(
+    update(blob)
+    .where(blob.c.pk == bindparam("blob_pk"), blob.c.state != DOOMED, blob.c.reference_count > 0)
+    .values(reference_count=blob.c.reference_count + 1)
+    .returning(blob.c.uid)
+)
 _WRITTEN = ("uid", "storage_key", "store_name", "size_bytes", "sha256", "media_type", "created_at", "shared_sha256")
 _VALUES: dict[str, Any] = {name: bindparam(name) for name in _WRITTEN}
 
@@ -106,6 +112,12 @@ def find_shared(conn: Connection, sha256: str) -> StoredBlob | None:
 def link_or_none(conn: Connection, sha256: str, size: int) -> int | None:
     """Take a reference to live bytes of this digest; None when there are none (any more)."""
     rows = _LINK.all(conn, {"digest": sha256, "size": size})
+    return rows[0][0] if rows else None
+
+
+def link_again(conn: Connection, blob_pk: int) -> str | None:
+    """Take one more reference to bytes that are referred to; their unique id, None when they are doomed."""
+    rows = _LINK_AGAIN.all(conn, {"blob_pk": blob_pk})
     return rows[0][0] if rows else None
 
 

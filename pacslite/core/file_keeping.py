@@ -1,0 +1,166 @@
+"""Bytes of files on their way into the store: kept once however often they come, durable before the catalog names them.
+
+Bytes that are there already are only counted, if they still are when the rows are written; otherwise they get a key of their own.
+Whatever ends this in between leaves at worst bytes that nothing refers to, which the sweep finds.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from pacslite.catalog import blobs
+from pacslite.catalog.arrival import NewBlob
+from pacslite.catalog.blobs import LIVE, StoredBlob
+from pacslite.errors import BlobMissing, Busy, OutcomeUnknown, PacsliteError, StorageError
+from pacslite.storage.keys import blob_uid
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from pacslite.catalog.database import Catalog
+    from pacslite.storage.blob_store import BlobStore, Placing
+    from pacslite.storage.spool import SpoolFile
+    from pacslite.storage.stores import Stores
+
+T = TypeVar("T")
+_ATTEMPTS = 10
+_log = logging.getLogger(__name__)
+
+
+class Parts(Protocol):
+    """What this needs of a process."""
+
+    @property
+    def catalog(self) -> Catalog: ...
+    @property
+    def store(self) -> BlobStore: ...
+    @property
+    def stores(self) -> Stores: ...
+
+
+class _Overtaken(PacsliteError):
+    """Bytes that were there when they were looked for are not any more."""
+
+
+@dataclass(slots=True)
+class Incoming:
+    """Bytes that arrived; `new_key` makes the key they get if they are not there yet."""
+
+    file: SpoolFile
+    media_type: str
+    new_key: Callable[[], str]
+    known: StoredBlob | None = field(default=None, init=False)
+    placed: NewBlob | None = field(default=None, init=False)
+    placing: Placing | None = field(default=None, init=False)
+
+
+@dataclass(slots=True)
+class Linked:
+    """The blob that bytes became; `repaired` when it got its bytes anew by them."""
+
+    pk: int
+    uid: str
+    repaired: StoredBlob | None = None
+
+
+def keep(parts: Parts, incoming: Sequence[Incoming], record: Callable[[Connection, list[Linked]], T], keys: tuple[str, ...]) -> T:
+    """What `record` gives, written in one transaction with references to the bytes, which are durable by then.
+
+    `record` may run more than once and does nothing but SQL. The spool files are taken, or left for the caller to discard.
+    """
+    try:
+        for _ in range(_ATTEMPTS):
+            for one in incoming:
+                _prepare(parts, one)
+            try:
+                result, unused = parts.catalog.write(
+                    lambda conn: _write(conn, incoming, record), keys + _locks(incoming), _settle(incoming)
+                )
+            except _Overtaken:
+                continue
+            for blob in unused:
+                _drop(parts, blob)
+            return result
+        raise Busy("others keep removing these bytes")
+    except OutcomeUnknown:
+        raise  # the catalog may name the bytes: the sweep finds out
+    except PacsliteError:
+        for one in incoming:
+            if one.placed is not None:
+                _drop(parts, one.placed)
+        raise
+
+
+def _locks(incoming: Sequence[Incoming]) -> tuple[str, ...]:
+    return tuple({f"blob:{one.file.sha256}" for one in incoming})
+
+
+def _settle(incoming: Sequence[Incoming]) -> Callable[[], None]:
+    def settle() -> None:
+        for one in incoming:
+            if one.placing is not None and one.placed is not None:
+                one.placing.settle()
+
+    return settle
+
+
+def _prepare(parts: Parts, one: Incoming) -> None:
+    """Finds the bytes among those that are there, or gives them a key."""
+    if one.placed is not None:
+        return
+    with parts.catalog.read() as conn:
+        one.known = blobs.find_shared(conn, one.file.sha256)
+    if one.known is not None and one.known.state == LIVE and is_whole(parts.stores, one.known):
+        return
+    key = one.new_key()
+    one.placing = parts.store.begin(one.file.path)
+    one.placing.place(key)
+    one.placed = NewBlob(blob_uid(key), key, parts.store.name, one.file.size_bytes, one.file.sha256, one.media_type)
+
+
+def is_whole(stores: Stores, found: StoredBlob) -> bool:
+    """Whether the bytes of a blob are where they belong, of the right size."""
+    try:
+        return stores.size(found) == found.size_bytes
+    except (BlobMissing, FileNotFoundError):
+        return False
+
+
+def _write(conn: Connection, incoming: Sequence[Incoming], record: Callable[[Connection, list[Linked]], T]) -> tuple[T, list[NewBlob]]:
+    unused: list[NewBlob] = []
+    linked = []
+    for one in incoming:
+        link = _link(conn, one)
+        if one.placed is not None and link.uid != one.placed.uid:
+            unused.append(one.placed)
+        linked.append(link)
+    return record(conn, linked), unused
+
+
+def _link(conn: Connection, one: Incoming) -> Linked:
+    if one.placed is None:
+        pk = blobs.link_or_none(conn, one.file.sha256, one.file.size_bytes)
+        if pk is None or one.known is None or one.known.pk != pk:
+            raise _Overtaken("the bytes are being removed")
+        return Linked(pk, one.known.uid)
+    pk, is_new = blobs.insert_shared(conn, one.placed)
+    if is_new:
+        return Linked(pk, one.placed.uid)
+    there = blobs.find(conn, pk)
+    assert there is not None
+    # Somebody was faster with the same bytes, unless these are the ones that were found to be lost.
+    if one.known is not None and there.pk == one.known.pk and there.storage_key == one.known.storage_key:
+        blobs.repair(conn, pk, one.placed)
+        return Linked(pk, one.placed.uid, repaired=there)
+    return Linked(pk, there.uid)
+
+
+def _drop(parts: Parts, blob: NewBlob) -> None:
+    """Erase bytes that the catalog does not name."""
+    try:
+        parts.store.delete(blob.storage_key)
+    except StorageError as error:
+        _log.warning("bytes nobody refers to are left for the sweep: %s", error, extra={"blob_uid": blob.uid})
