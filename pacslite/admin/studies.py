@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pacslite.admin.jobs import JobView, accepted
 from pacslite.core import restoration_job
 from pacslite.core.access import Right
-from pacslite.core.archive import open_archive
+from pacslite.core.file_archive import open_study_archive
 from pacslite.core.removal import Origin, Target, target_of
 from pacslite.core.restoration import count, undelete
 from pacslite.core.retrieve import Resource, versions
@@ -106,8 +106,9 @@ def list_instance_versions(pacs: Pacs, request: Request, study: str, series: str
 
 
 def get_study_archive(pacs: Pacs, request: Request, study: str) -> Reply:
-    """A study as a ZIP file."""
-    archive = open_archive(pacs, _resource(target_of(study)))
+    """A study as a ZIP file, with the files tied to it for who may read files."""
+    may_read_files = request.principal is not None and Right.FILES_READ in request.principal.rights
+    archive = open_study_archive(pacs, _resource(target_of(study)), with_files=may_read_files)
     headers = [
         ("Content-Type", "application/zip"),
         ("Content-Disposition", f'attachment; filename="{archive.file_name}"'),
@@ -129,7 +130,7 @@ OPERATIONS = (
         "GET",
         "/studies/{study}/archive",
         get_study_archive,
-        "A study as a ZIP file with DICOMDIR; ranges may be asked for",
+        "A study as a ZIP file with DICOMDIR, the files tied to it beside it; ranges may be asked for",
         "studies",
         {200: None},
         Right.DICOMWEB_READ,

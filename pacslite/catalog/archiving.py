@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, select
 
@@ -18,7 +18,7 @@ from pacslite.dicom.attributes import Level
 _LIVE = "live"
 
 
-class FileRow(NamedTuple):
+class ArchivedRow(NamedTuple):
     """One part of the newest version of a file, and where its bytes as they were sent are."""
 
     file_id: str
@@ -31,21 +31,16 @@ class FileRow(NamedTuple):
     store_name: str
     size_bytes: int
     sha256: str
-    encoding: str | None
-    stored_bytes: int | None
 
 
 class KnownPart(NamedTuple):
-    """A part of a version of a live file, with the bytes of its blob; those are None for a DICOM file."""
+    """A part of a version of a live file."""
 
     file_id: str
+    file_pk: int
     version_number: int
     position: int
     sha256: str
-    storage_key: str | None
-    store_name: str | None
-    size_bytes: int
-    encoding: str | None
 
 
 _PART = (
@@ -59,8 +54,6 @@ _PART = (
     blob.c.store_name,
     blob.c.size_bytes,
     blob.c.sha256,
-    blob.c.encoding,
-    blob.c.stored_bytes,
 )
 _NEWEST = (file_version.c.file_pk == file.c.pk) & (file_version.c.number == file.c.version_number)
 
@@ -78,28 +71,28 @@ def studies_of(conn: Connection, patient_pk: int, sight: Sight | None = None) ->
     return list(conn.execute(statement.order_by(study.c.study_date_normal, study.c.study_time_normal, study.c.pk)).scalars())
 
 
-def files_of_patient(conn: Connection, patient_pk: int, sight: Sight | None, most: int) -> list[FileRow]:
-    """At most so many parts of the files of a patient, files in the order they came in, parts in theirs."""
+def files_of_patient(conn: Connection, patient_pk: int, sight: Sight | None, most: int) -> list[ArchivedRow]:
+    """At most so many parts of the files of a patient that are no instances, files in the order they came in, parts in theirs."""
     return _files(conn, file.c.patient_pk == patient_pk, sight, most)
 
 
-def files_of_study(conn: Connection, study_uid: str, sight: Sight | None, most: int) -> list[FileRow]:
+def files_of_study(conn: Connection, study_uid: str, sight: Sight | None, most: int) -> list[ArchivedRow]:
     """At most so many parts of the files that are tied to a study."""
     return _files(conn, file.c.study_instance_uid == study_uid, sight, most)
 
 
-def _files(conn: Connection, condition: ColumnElement[bool], sight: Sight | None, most: int) -> list[FileRow]:
+def _files(conn: Connection, condition: ColumnElement[bool], sight: Sight | None, most: int) -> list[ArchivedRow]:
     statement = (
         select(*_PART)
         .select_from(file)
         .join(file_version, _NEWEST)
         .join(file_part, file_part.c.version_pk == file_version.c.pk)
         .join(blob, blob.c.pk == file_part.c.blob_pk)
-        .where(condition, file.c.state == _LIVE, *file_clauses(sight))
+        .where(condition, file.c.state == _LIVE, file.c.dicom_sop_uid.is_(None), *file_clauses(sight))
         .order_by(file.c.created_at, file.c.pk, file_part.c.position)
         .limit(most)
     )
-    return [FileRow._make(row) for row in conn.execute(statement)]
+    return [ArchivedRow._make(row) for row in conn.execute(statement)]
 
 
 def instances_of_files(conn: Connection, patient_pk: int, sight: Sight | None, most: int) -> list[tuple[str, str, str]]:
@@ -111,14 +104,13 @@ def instances_of_files(conn: Connection, patient_pk: int, sight: Sight | None, m
 
 
 def known_parts(conn: Connection, patient_pk: int, digests: Iterable[str], most: int = 1000) -> list[KnownPart]:
-    """Parts of versions of a patient's live files whose bytes have one of these digests, oldest first."""
-    columns: tuple[Any, ...] = (file.c.uid, file_version.c.number, file_part.c.position, file_part.c.sha256)
+    """Parts of versions of a patient's live files that came with one of these digests, oldest first."""
+    columns = (file.c.uid, file.c.pk, file_version.c.number, file_part.c.position, file_part.c.sha256)
     statement = (
-        select(*columns, blob.c.storage_key, blob.c.store_name, file_part.c.size_bytes, blob.c.encoding)
+        select(*columns)
         .select_from(file)
         .join(file_version, file_version.c.file_pk == file.c.pk)
         .join(file_part, file_part.c.version_pk == file_version.c.pk)
-        .outerjoin(blob, blob.c.pk == file_part.c.blob_pk)
         .where(file.c.patient_pk == patient_pk, file.c.state == _LIVE, file_part.c.sha256.in_(list(digests)))
         .order_by(file.c.pk, file_version.c.number, file_part.c.position)
         .limit(most)

@@ -1,4 +1,4 @@
-"""A study, series or instance as a ZIP file with DICOMDIR (PS3.18 8.7.3.1, PS3.10 8): files as stored, under names that tell nothing.
+"""Instances as a ZIP file with DICOMDIR (PS3.18 8.7.3.1, PS3.10 8): files as stored, under names that tell nothing; others beside them.
 
 The same content is the same file to the byte, whoever makes it and when: a download that broke off goes on with a range.
 """
@@ -59,23 +59,69 @@ class Archive:
     body: StreamBody
 
 
+@dataclass(frozen=True, slots=True)
+class Instances:
+    """Instances of one resource, as they were planned."""
+
+    resource: Resource
+    items: Sequence[Item]
+
+
+class Stored(Protocol):
+    """Where the bytes of an entry are."""
+
+    @property
+    def storage_key(self) -> str:
+        """Their key."""
+
+    @property
+    def store_name(self) -> str:
+        """The store."""
+
+    @property
+    def size_bytes(self) -> int:
+        """How many they are."""
+
+    @property
+    def sha256(self) -> str:
+        """Their digest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """A file that lies beside the instances, under a path that is no other's."""
+
+    path: str
+    stored: Stored
+
+
 def open_archive(parts: Parts, resource: Resource) -> Archive:
     """The archive of a resource; raises NotFound, Gone, TooLarge, and BlobMissing when bytes are missing."""
     items = retrieve.plan_whole(parts.catalog, parts.stores, resource, parts.settings.max_retrieve_instances)
     retrieve.check_files(parts.stores, items)
-    about = "|".join([_FORM, *(f"{item.storage_key} {item.sha256} {item.version_number}" for item in items)])
-    digest = hashlib.sha256(about.encode()).hexdigest()
+    lowest = resource.sop_instance_uid or resource.series_instance_uid or resource.study_instance_uid
+    return assembled(parts, [Instances(resource, items)], (), f"{lowest}.zip")
+
+
+def assembled(parts: Parts, groups: Sequence[Instances], beside: Sequence[Beside], file_name: str) -> Archive:
+    """The archive of instances, with a DICOMDIR when there are any, and of files beside them. That the bytes are there was seen to."""
+    items = [item for group in groups for item in group.items]
+    told = [*(f"{item.storage_key} {item.sha256} {item.version_number}" for item in items)]
+    told += [f"{one.stored.storage_key} {one.stored.sha256} {one.path}" for one in beside]
+    digest = hashlib.sha256("|".join([_FORM, *told]).encode()).hexdigest()
     kept = _cache(parts.settings.cache_directory, parts.settings.cache_bytes)
     file_ids = _file_ids(items)
-    file, _ = kept.open(f"{digest}.dicomdir", lambda out: _write(out, _directory(parts.catalog, resource, items, file_ids, digest)))
-    with file:
-        file.seek(0)
-        dicomdir = file.read()
-    entries = [Entry(DICOMDIR, len(dicomdir)), *(Entry("/".join(name), i.size_bytes) for name, i in zip(file_ids, items, strict=True))]
-    contents = _Contents(parts.stores, items, dicomdir, entries, kept, digest)
-    lowest = resource.sop_instance_uid or resource.series_instance_uid or resource.study_instance_uid
-    body = StreamBody(contents.length, lambda: contents.part(0, contents.length), contents.part)
-    return Archive(digest, f"{lowest}.zip", body)
+    first: list[bytes] = []
+    if items:
+        file, _ = kept.open(f"{digest}.dicomdir", lambda out: _write(out, _directory(parts.catalog, groups, file_ids, digest)))
+        with file:
+            file.seek(0)
+            first = [file.read()]
+    entries = [Entry(DICOMDIR, len(data)) for data in first]
+    entries += [Entry("/".join(name), item.size_bytes) for name, item in zip(file_ids, items, strict=True)]
+    entries += [Entry(one.path, one.stored.size_bytes) for one in beside]
+    contents = _Contents(parts.stores, [*items, *(one.stored for one in beside)], first, entries, kept, digest)
+    return Archive(digest, file_name, StreamBody(contents.length, lambda: contents.part(0, contents.length), contents.part))
 
 
 @cache
@@ -94,33 +140,41 @@ def _file_ids(items: Sequence[Item]) -> list[tuple[str, ...]]:
     return names
 
 
-def _directory(catalog: Catalog, resource: Resource, items: Sequence[Item], file_ids: Sequence[tuple[str, ...]], digest: str) -> bytes:
-    wanted = {(item.series_instance_uid, item.sop_instance_uid): number for number, item in enumerate(items)}
-    kept: dict[int, bytes] = {}
+def _directory(catalog: Catalog, groups: Sequence[Instances], file_ids: Sequence[tuple[str, ...]], digest: str) -> bytes:
+    names = iter(file_ids)
 
     def files() -> Iterator[DirectoryFile]:
-        for number, (item, file_id) in enumerate(zip(items, file_ids, strict=True)):
-            document = json.loads(zlib.decompress(kept.pop(number)), strict=False)  # a NUL stands for the base URL
-            yield DirectoryFile(file_id, item.sop_class_uid, item.sop_instance_uid, item.transfer_syntax_uid, document)
+        for group in groups:
+            documents = _documents(catalog, group)
+            for number, item in enumerate(group.items):
+                document = json.loads(zlib.decompress(documents.pop(number)), strict=False)  # a NUL stands for the base URL
+                yield DirectoryFile(next(names), item.sop_class_uid, item.sop_instance_uid, item.transfer_syntax_uid, document)
 
-    with retrieve.documents(catalog, resource) as rows:
-        for row in rows:
-            at = wanted.get((row.series_instance_uid, row.sop_instance_uid))
-            if at is not None and row.version_number == items[at].version_number:
-                kept[at] = row.json
-    if len(kept) < len(items):
-        raise Busy("The study is changing at this moment.")
     # The UID of the directory follows from its content, as the bytes do (PS3.5 B.2: 2.25 and a number of 128 bits).
     return directory.encode(files(), f"2.25.{int(digest[:32], 16)}")
+
+
+def _documents(catalog: Catalog, group: Instances) -> dict[int, bytes]:
+    """The compressed documents of a group by the number of the instance; raises Busy when it is not as planned any more."""
+    wanted = {(item.series_instance_uid, item.sop_instance_uid): number for number, item in enumerate(group.items)}
+    kept: dict[int, bytes] = {}
+    with retrieve.documents(catalog, group.resource) as rows:
+        for row in rows:
+            at = wanted.get((row.series_instance_uid, row.sop_instance_uid))
+            if at is not None and row.version_number == group.items[at].version_number:
+                kept[at] = row.json
+    if len(kept) < len(group.items):
+        raise Busy("The study is changing at this moment.")
+    return kept
 
 
 class _Contents:
     """The archive's bytes, and what of their checksums is known from an earlier time."""
 
     def __init__(
-        self, stores: Stores, items: Sequence[Item], dicomdir: bytes, entries: Sequence[Entry], kept: FileCache, digest: str
+        self, stores: Stores, items: Sequence[Stored], first: Sequence[bytes], entries: Sequence[Entry], kept: FileCache, digest: str
     ) -> None:
-        self._stores, self._items, self._dicomdir, self._entries = stores, items, dicomdir, entries
+        self._stores, self._items, self._first, self._entries = stores, items, first, entries
         self._kept, self._name = kept, f"{digest}.crc"
         self.length = self._stream({}, 0).length
 
@@ -147,16 +201,16 @@ class _Contents:
         return ZipStream(self._entries, partial(self._read, ahead), checksums)
 
     def _read(self, ahead: _Ahead, number: int, offset: int, length: int) -> Iterator[bytes]:
-        if number == 0:
-            yield self._dicomdir[offset : offset + length]
+        if number < len(self._first):
+            yield self._first[number][offset : offset + length]
             return
-        yield from ahead.read(number - 1, offset, length)
+        yield from ahead.read(number - len(self._first), offset, length)
 
 
 class _Ahead:
     """The files one after the other, the next ones of a distant store asked for in advance while whole ones are read in order."""
 
-    def __init__(self, stores: Stores, items: Sequence[Item], from_the_middle: bool) -> None:
+    def __init__(self, stores: Stores, items: Sequence[Stored], from_the_middle: bool) -> None:
         self._stores, self._items = stores, items
         self._all_local = all(map(stores.is_local, items))
         self._next = -1 if from_the_middle else 0

@@ -85,9 +85,19 @@ def plan_whole(catalog: Catalog, stores: Stores, resource: Resource, most: int) 
     items = plan(catalog, resource)
     if len(items) > most:
         raise TooLarge(f"{len(items)} instances are more than one request may retrieve ({most}); retrieve series or instances one by one.")
+    _check_distant(stores, resource, items)
+    return items
+
+
+def check_whole(stores: Stores, resource: Resource, items: Sequence[Item]) -> None:
+    """The bytes of all instances of a plan are there and whole; raises BlobMissing."""
+    _check_distant(stores, resource, items)
+    check_files(stores, items)
+
+
+def _check_distant(stores: Stores, resource: Resource, items: Sequence[Item]) -> None:
     if len(items) > 1 and (distant := [item for item in items if not stores.is_local(item)]):
         _look_ahead(stores, resource, distant, len(items))
-    return items
 
 
 def check_files(stores: Stores, items: Sequence[Item]) -> None:
