@@ -116,6 +116,7 @@ class Settings:
     total_quota_bytes: int = _setting(0, "What all accounts together may keep in files; 0 for no limit.", minimum=0)
     quota_warning_percent: int = _setting(80, "Share of a quota from which on its level is `warning`.", minimum=1)
     quota_critical_percent: int = _setting(95, "Share of a quota from which on its level is `critical`.", minimum=1)
+    max_picture_pixels: int = _setting(100_000_000, "Pixels of the largest picture that is taken as a file.", minimum=1)
     file_rate_per_minute: int = _setting(600, "File contents a minute per account.", minimum=1)
     oidc_issuer: str | None = _setting(None, "Issuer of the OpenID provider that users may log in by, as that calls itself.")
     oidc_client_id: str | None = _setting(None, "Name of this server with the OpenID provider.")
