@@ -6,7 +6,7 @@ the way of every instance (`core.ingest`), and its record points there (`core.fi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -92,16 +92,24 @@ def clean_filename(name: str) -> str:
     return plain[: _LONGEST_NAME - len(kept)] + kept
 
 
-def add(parts: Parts, arrived: Sequence[Arrived], about: Description, owner: Owner, origin: Origin) -> FileRecord:
+def add(
+    parts: Parts,
+    arrived: Sequence[Arrived],
+    about: Description,
+    owner: Owner,
+    origin: Origin,
+    also: Callable[[Connection, str], None] | None = None,
+) -> FileRecord:
     """A new file of a patient, with what arrived as its first version. The spool files are gone afterwards, whatever happens.
 
+    `also` is done in the same transaction, with the id of the file; what it raises takes everything back.
     Raises InvalidForm for an unknown patient, UnsupportedContent, Conflict (a DICOM file of somebody else), QuotaExceeded, OutOfSpace,
     and what `Ingest.accept` raises.
     """
     try:
         seen = _inspected(parts, arrived, about.file_type, owner)
-        identity = _patient(parts, about.patient_id)
-        new = _NewVersion(0, FileVersionType.BASELINE, None, owner, origin)
+        identity = known_patient(parts, about.patient_id)
+        new = _NewVersion(0, FileVersionType.BASELINE, None, owner, origin, also=also)
         if seen[0].media_type == DICOM:
             instance = file_instances.accept(parts, arrived[0].file, origin, identity, about.study_instance_uid)
             work = partial(_record_new, parts, about, new, _dicom_parts(arrived, instance), instance.uids)
@@ -165,6 +173,7 @@ class _NewVersion:
     origin: Origin
     if_match: frozenset[str] | None = None
     restored: int | None = None
+    also: Callable[[Connection, str], None] | None = None
 
 
 _PartValues = dict[str, Any]
@@ -199,7 +208,8 @@ def _guessed(one: Arrived, file_type: MedicalFileType) -> Any:
     return SimpleNamespace(media_type=DICOM if extension == ".dcm" else kind, extension=extension[:11], file_type=file_type, warnings=())
 
 
-def _patient(parts: Parts, patient_id: int) -> rows.Identity:
+def known_patient(parts: Parts, patient_id: int) -> rows.Identity:
+    """The patient of a form; raises InvalidForm when there is none, or none that this user sees."""
     with parts.catalog.read() as conn:
         seen = rows.sees_patient(conn, patient_id, parts.catalog.sight(conn))
         identity = rows.identity(conn, patient_id) if seen else None
@@ -324,6 +334,8 @@ def _put_version(
         renditions.queue(conn, link.pk, part["media_type"], row.file_type)
     row = row._replace(version_number=number, updated_at=now)
     _note_version(conn, row, new, version, listed, linked)
+    if new.also is not None:
+        new.also(conn, row.uid)
     return record_of(conn, row)
 
 
