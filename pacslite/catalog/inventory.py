@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, text, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, or_, select, text, update
 
 from pacslite.catalog import access_models, account_models, renditions
-from pacslite.catalog.file_models import file_part
+from pacslite.catalog.file_models import file, file_part, file_version, rendition
 from pacslite.catalog.jobs import REBUILDING
 from pacslite.catalog.models import (
     Base,
@@ -48,6 +48,12 @@ class BlobRow:
     size_bytes: int
     sha256: str
     state: str
+    stored_bytes: int | None = None
+
+    @property
+    def size_stored(self) -> int:
+        """How long the bytes are where they lie: less than `size_bytes` when they are packed."""
+        return self.size_bytes if self.stored_bytes is None else self.stored_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +70,16 @@ class StoredInstance:
     frame_index: bytes | None
 
 
-_COLUMNS = (blob.c.pk, blob.c.uid, blob.c.storage_key, blob.c.store_name, blob.c.size_bytes, blob.c.sha256, blob.c.state)
+_COLUMNS = (
+    blob.c.pk,
+    blob.c.uid,
+    blob.c.storage_key,
+    blob.c.store_name,
+    blob.c.size_bytes,
+    blob.c.sha256,
+    blob.c.state,
+    blob.c.stored_bytes,
+)
 _BY_UID = select(*_COLUMNS).where(blob.c.uid.in_(bindparam("uids", expanding=True)))
 _AFTER = select(*_COLUMNS).where(blob.c.pk > bindparam("after")).order_by(blob.c.pk).limit(bindparam("count"))
 _SET_STATE = update(blob).where(blob.c.pk == bindparam("blob_pk"), blob.c.state == bindparam("old")).values(state=bindparam("new"))
@@ -118,6 +133,26 @@ def blobs_of(conn: Connection, uids: Sequence[str]) -> dict[str, BlobRow]:
     return {row.uid: row for row in (BlobRow(*found) for found in conn.execute(_BY_UID, {"uids": list(uids)}))}
 
 
+def rows_at(conn: Connection, store_name: str, keys: Sequence[str], uids: Sequence[str]) -> dict[str, BlobRow]:
+    """The rows that say that their bytes are at these keys of this store, by key; `uids` are those the keys may have."""
+    wanted = frozenset(keys)
+    return {row.storage_key: row for row in blobs_of(conn, uids).values() if row.store_name == store_name and row.storage_key in wanted}
+
+
+def twins(conn: Connection, row: BlobRow) -> list[BlobRow]:
+    """Other live blobs that hold, or should hold, the same bytes. Reads every row: for the few that are damaged."""
+    same = blob.c.sha256 == row.sha256, blob.c.size_bytes == row.size_bytes, blob.c.state == LIVE, blob.c.pk != row.pk
+    return [BlobRow(*found) for found in conn.execute(select(*_COLUMNS).where(*same).limit(10))]
+
+
+def files_of(conn: Connection, blob_pk: int) -> list[str]:
+    """The files whose versions have the bytes, or bytes that these were made of; the first few."""
+    part = select(file.c.uid).join(file_version, file_version.c.file_pk == file.c.pk).join(file_part)
+    made = select(rendition.c.blob_pk).where(rendition.c.result_blob == blob_pk)
+    statement = part.where(or_(file_part.c.blob_pk == blob_pk, file_part.c.blob_pk.in_(made))).order_by(file.c.pk).limit(10)
+    return list(dict.fromkeys(conn.execute(statement).scalars()))
+
+
 def digests_of(conn: Connection, uids: Sequence[str]) -> dict[str, tuple[int, str, str | None]]:
     """Size, SHA-256, and SHA-256 of the data set where a version holds it, by unique id."""
     return {uid: (size, sha256, data_set) for uid, size, sha256, data_set in conn.execute(_DIGESTS, {"uids": list(uids)})}
@@ -138,10 +173,13 @@ def change_state(conn: Connection, pk: int, old: str, new: str) -> bool:
     return bool(conn.execute(_SET_STATE, {"blob_pk": pk, "old": old, "new": new}).rowcount)
 
 
-def is_referred_to(conn: Connection, uid: str) -> bool:
-    """Whether a blob row or a job that is not done names the unique id."""
-    if blobs_of(conn, [uid]):
-        return True
+def mark_whole(conn: Connection, pk: int, stored_bytes: int | None) -> None:
+    """Bytes that were damaged are whole again; not those of a blob that was deleted meanwhile."""
+    conn.execute(update(blob).where(blob.c.pk == pk, blob.c.state != DOOMED).values(state=LIVE, stored_bytes=stored_bytes))
+
+
+def is_named_by_job(conn: Connection, uid: str) -> bool:
+    """Whether a job that is not done names the unique id."""
     return any(uid in payload for (payload,) in conn.execute(_PAYLOADS))
 
 

@@ -66,7 +66,7 @@ def verify(depth: str, repair: bool, config_file: str | None, data: str | None, 
 
     pacs = open_pacs(load(config_file, data))
     with Bar(f"verify --{depth}") as bar:
-        verifier = Verifier(pacs.catalog, pacs.store, pacs.spool, read_limits(pacs.settings, pacs.spool.directory))
+        verifier = Verifier(pacs.catalog, pacs.stores, pacs.spool, read_limits(pacs.settings, pacs.spool.directory))
         report = verifier.run(deep=depth == "deep", repair=repair, progress=bar.update)
     pacs.close()
     say(as_json, dataclasses.asdict(report), _told(report, repair))

@@ -261,7 +261,9 @@ class _Reindexing:
 
     def _take_the_rest(self) -> None:
         with tempfile.TemporaryDirectory(dir=self._spool.directory) as room:
-            unknown = (f.info.key for f in take_stock(self._catalog, self._store) if f.row is None and f.info.key not in self._refused)
+            unknown = (
+                f.info.key for f in take_stock(self._catalog, self._store, RADIOLOGY) if f.row is None and f.info.key not in self._refused
+            )
             in_order = _in_order_of_ids(unknown, room)
             for batch in _batches(self._ahead(in_order, self._read_unknown), _BATCH):
                 outcomes = self._catalog.write(lambda conn, b=batch: [_take(conn, read) for read in b])  # type: ignore[misc]

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pacslite.catalog import inventory
-from pacslite.core.stocktaking import take_stock
+from pacslite.core.stocktaking import is_needed, rows_at, take_stock
 from pacslite.errors import BlobMissing, StorageError
-from pacslite.storage.keys import QUARANTINE, blob_uid, quarantine_key
+from pacslite.storage.keys import QUARANTINE, quarantine_key
 
 if TYPE_CHECKING:
     from pacslite.catalog.database import Catalog
@@ -70,14 +70,13 @@ def quarantine(catalog: Catalog, store: BlobStore, key: str) -> bool:
     Asked within write transactions, which wait for everybody who is recording: before the move, and after it, when
     the bytes are moved back if a row has come to name them.
     """
-    uid = blob_uid(key)
-    if catalog.write(lambda conn: inventory.is_referred_to(conn, uid)):
+    if is_needed(catalog, store, key):
         return False
     try:
         store.move(key, quarantine_key(key))
     except BlobMissing:
         return False  # gone by itself
-    if not catalog.write(lambda conn: inventory.is_referred_to(conn, uid)):
+    if not is_needed(catalog, store, key):
         return True
     store.move(quarantine_key(key), key)
     return False
@@ -89,9 +88,11 @@ def _erase_old(catalog: Catalog, store: BlobStore, now: float) -> int:
     for info in store.list(QUARANTINE):
         if now - info.modified_at.timestamp() < QUARANTINE_S:
             continue
+        key = info.key.removeprefix(QUARANTINE)
         with catalog.read() as conn:
-            if inventory.is_referred_to(conn, blob_uid(info.key)):
-                continue
+            row = rows_at(conn, store, [key]).get(key)
+        if row is not None and row.state == inventory.QUARANTINED:
+            continue
         store.delete(info.key)
         erased += 1
     return erased

@@ -120,6 +120,11 @@ def blob_uid(key: str) -> str:
     return f"{named[1]}.{parts[-2]}" if len(parts) > 1 and parts[-2] in _PICTURE_FOLDERS else named[1]
 
 
+def moved_uid(store_name: str, key: str) -> str:
+    """What the catalog finds bytes by that were moved away from there, until they are erased: others have their unique id now."""
+    return f"{blob_uid(key)}~{store_name}{'~packed' if key.endswith(PACKED) else ''}"
+
+
 def version_time_ms(version_id: str) -> int:
     """When a version id was made, in milliseconds since 1970 (RFC 9562, 5.7)."""
     return int(version_id[:8] + version_id[9:13], 16)

@@ -94,7 +94,7 @@ def test_the_rebuilt_catalog_says_what_the_lost_one_said(anywhere: Archive, empt
     for table in before:
         assert after[table] == before[table], table
     assert (report.refused, report.missing, report.not_journaled, report.deleted) == ([], [], [], 2)
-    assert Verifier(new.catalog, new.store, new.spool, new.ingest._limits).run(deep=True).is_whole
+    assert Verifier(new.catalog, new.stores, new.spool, new.ingest._limits).run(deep=True).is_whole
     assert Journal(new.store, new.spool).write_new(new.catalog) == 0
 
 
@@ -167,7 +167,7 @@ def test_damaged_bytes_are_recorded_as_they_should_be_and_told(local: Archive, e
     path.write_bytes(path.read_bytes()[:-2] + b"\xff\xff")
     new = empty(local)
     assert [refused for refused, _ in reindex(new).refused] == [key]
-    assert [d.problem for d in Verifier(new.catalog, new.store, new.spool, new.ingest._limits).run(deep=True).damaged] == ["hash"]
+    assert [d.problem for d in Verifier(new.catalog, new.stores, new.spool, new.ingest._limits).run(deep=True).damaged] == ["hash"]
     assert new.accept(slice_of("1.1", "1.2", "1.3")).outcome == "repaired"
 
 

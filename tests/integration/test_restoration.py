@@ -56,7 +56,7 @@ def told(of: Archive) -> dict[str, list[dict[str, Any]]]:
 
 
 def is_whole(of: Archive) -> bool:
-    report = Verifier(of.catalog, of.store, of.spool, of.ingest._limits).run(deep=True)
+    report = Verifier(of.catalog, of.stores, of.spool, of.ingest._limits).run(deep=True)
     return report.is_whole and not report.orphan_count
 
 

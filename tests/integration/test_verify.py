@@ -46,7 +46,7 @@ def held(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Archive]:
 
 def _verify(held: Archive, *, deep: bool = False, repair: bool = False, progress: Callable[[int, int], None] | None = None) -> VerifyReport:
     limits = read_limits(held.settings, held.spool.directory)
-    return Verifier(held.catalog, held.store, held.spool, limits).run(deep=deep, repair=repair, progress=progress)
+    return Verifier(held.catalog, held.stores, held.spool, limits).run(deep=deep, repair=repair, progress=progress)
 
 
 def _keys(held: Archive, count: int = 4) -> list[str]:
