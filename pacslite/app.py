@@ -212,13 +212,13 @@ def build(settings: Settings) -> Pacs:
 
 def routes() -> list[Route]:
     """The routes of all HTTP adapters."""
-    from pacslite import admin
+    from pacslite import admin, files
     from pacslite.conformance import ROUTES as CONFORMANCE
     from pacslite.dicomweb.routes import ROUTES as DICOMWEB
     from pacslite.ui import routes as ui
     from pacslite.web import app as _  # noqa: F401 - Flask too is loaded here, once for all workers
 
-    return [*DICOMWEB, *CONFORMANCE, *admin.routes(), *ui.ROUTES]
+    return [*DICOMWEB, *CONFORMANCE, *admin.routes(files.OPERATIONS), *files.ROUTES, *ui.ROUTES]
 
 
 def _routes_of(settings: Settings) -> list[Route]:

@@ -159,6 +159,9 @@ DIMSE_SECONDS = Histogram(
 )
 DIMSE_RESPONSES = Counter("pacslite_dimse_responses_total", "Final DIMSE answers by status, hexadecimal.", ("operation", "status"))
 
+UPLOADS = Counter("pacslite_uploads_total", "Uploads of files by what became of them.", ("outcome",))
+FILE_VERSIONS = Counter("pacslite_file_versions_total", "Versions of files that were stored, the first ones too.", ("type",))
+FILE_READ_SECONDS = Histogram("pacslite_file_read_seconds", "Time to find and open the bytes of a file.", buckets=_SHORT_SECONDS)
 INGESTED = Counter("pacslite_ingest_total", "Instances by where they came from and what became of them.", ("source", "outcome"))
 INGESTED_BYTES = Counter("pacslite_ingest_bytes_total", "Bytes of these instances.", ("source", "outcome"))
 INGEST_SECONDS = Histogram("pacslite_ingest_seconds", "Time from the last byte to durable bytes and rows.", ("source",))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pacslite.admin import (
     access,
     audit,
@@ -41,6 +43,7 @@ OPERATIONS: tuple[Operation, ...] = (
 )
 
 
-def routes() -> list[Route]:
-    """The routes of all operations, and of the two that describe them."""
-    return [*routes_of((*OPERATIONS, *description.describe(OPERATIONS))), *shares.ROUTES]
+def routes(more: Iterable[Operation] = ()) -> list[Route]:
+    """The routes of all operations, of `more` of another adapter too, and of the two that describe them."""
+    operations = (*OPERATIONS, *more)
+    return [*routes_of((*operations, *description.describe(operations))), *shares.ROUTES]

@@ -75,7 +75,7 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
     )
     answers = "".join(f"<tr><td>{status}</td><td>{_answer(answer)}</td></tr>" for status, answer in operation["responses"].items())
     body = operation.get("requestBody")
-    form = f"<p>Body: {_reference(body['content']['application/json']['schema'])}</p>" if body else ""
+    form = f"<p>Body: {_reference(next(iter(body['content'].values()))['schema'])}</p>" if body else ""
     title = f'<span class="method">{method.upper()}</span> <code>{escape(path)}</code> {_prose(operation["summary"])}'
     return f"<details><summary>{title}</summary>{form}<table>{rows}{answers}</table></details>"
 

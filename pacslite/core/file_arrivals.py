@@ -12,12 +12,13 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pacslite import metrics
 from pacslite.catalog import blobs
 from pacslite.catalog import files as rows
 from pacslite.catalog.changes import Kind, Origin
 from pacslite.catalog.files import FileRow
 from pacslite.catalog.statements import lock_keys, now_text
-from pacslite.core import file_instances, quotas, renditions
+from pacslite.core import file_inspection, file_instances, quotas, renditions
 from pacslite.core.file_keeping import Incoming, Linked, keep
 from pacslite.core.file_notes import Owner, bytes_of, described, note_change, note_event
 from pacslite.core.file_records import FileRecord, live_row, record_of, versions_of
@@ -113,9 +114,9 @@ def add(
         if seen[0].media_type == DICOM:
             instance = file_instances.accept(parts, arrived[0].file, origin, identity, about.study_instance_uid)
             work = partial(_record_new, parts, about, new, _dicom_parts(arrived, instance), instance.uids)
-            return parts.catalog.write(lambda conn: work(conn, []))
+            return _counted(parts.catalog.write(lambda conn: work(conn, [])))
         incoming = [_incoming(one, found, about) for one, found in zip(arrived, seen, strict=True)]
-        return keep(parts, incoming, partial(_record_new, parts, about, new, _plain_parts(arrived, seen), None), ())
+        return _counted(keep(parts, incoming, partial(_record_new, parts, about, new, _plain_parts(arrived, seen), None), ()))
     finally:
         _discard(arrived)
 
@@ -149,12 +150,17 @@ def add_version(
             uids = record.study_instance_uid or "", record.series_instance_uid or "", record.sop_instance_uid or ""
             instance = file_instances.accept(parts, arrived[0].file, origin, None, None, uids)
             work = partial(_record_version, parts, file_id, new, _dicom_parts(arrived, instance))
-            return parts.catalog.write(lambda conn: work(conn, []), keys)
+            return _counted(parts.catalog.write(lambda conn: work(conn, []), keys))
         about = Description(record.patient_id, file_type, study_date=record.study_date)
         incoming = [_incoming(one, found, about) for one, found in zip(arrived, seen, strict=True)]
-        return keep(parts, incoming, partial(_record_version, parts, file_id, new, _plain_parts(arrived, seen)), keys)
+        return _counted(keep(parts, incoming, partial(_record_version, parts, file_id, new, _plain_parts(arrived, seen)), keys))
     finally:
         _discard(arrived)
+
+
+def _counted(record: FileRecord) -> FileRecord:
+    metrics.FILE_VERSIONS.add(record.file_type)
+    return record
 
 
 def _discard(arrived: Sequence[Arrived]) -> None:
@@ -186,26 +192,10 @@ def _inspected(parts: Parts, arrived: Sequence[Arrived], file_type: MedicalFileT
         message = "is missing" if not arrived else f"is given {len(arrived)} times; a {file_type} has at most {most}"
         raise InvalidForm(f"file: {message}", (("file", message),))
     quotas.check(parts, owner, sum(one.file.size_bytes for one in arrived))
-    found = [_inspect(one, file_type, parts.settings) for one in arrived]
+    found = [file_inspection.inspect(one.file.path, one.filename, file_type, parts.settings) for one in arrived]
     if len(found) > 1 and any(one.media_type == DICOM for one in found):
         raise UnsupportedContent("A photo series holds no DICOM files.")
     return found
-
-
-def _inspect(one: Arrived, file_type: MedicalFileType, settings: Settings) -> Inspected:
-    try:
-        from pacslite.core import file_inspection
-    except ImportError:
-        return _guessed(one, file_type)
-    return file_inspection.inspect(one.file.path, one.filename, file_type, settings)
-
-
-def _guessed(one: Arrived, file_type: MedicalFileType) -> Any:
-    import mimetypes
-    from types import SimpleNamespace
-
-    kind, extension = mimetypes.guess_type(one.filename)[0] or "application/octet-stream", "." + one.filename.rpartition(".")[2].lower()
-    return SimpleNamespace(media_type=DICOM if extension == ".dcm" else kind, extension=extension[:11], file_type=file_type, warnings=())
 
 
 def known_patient(parts: Parts, patient_id: int) -> rows.Identity:
@@ -397,7 +387,7 @@ def restore(parts: Parts, file_id: str, number: int, owner: Owner, origin: Origi
             links.append(Linked(part["blob_pk"], linked))
         return _record_version(parts, file_id, new, listed, conn, links)
 
-    return parts.catalog.write(work, (f"file:{file_id}",))
+    return _counted(parts.catalog.write(work, (f"file:{file_id}",)))
 
 
 def check_match(record: FileRecord, if_match: frozenset[str] | None) -> None:

@@ -54,7 +54,7 @@ class Operation:
 
     `answers` gives the type of the body for each status of success, None for no body or one that is not JSON; `right` is what a
     caller needs; `problems` are the statuses of errors beyond 400, 500 and 503. `also_at` lists other absolute paths with the
-    same answer; `action` is that of the route.
+    same answer; `action` is that of the route. `body_type` is the media type of the form.
     """
 
     method: str
@@ -69,6 +69,7 @@ class Operation:
     parameters: tuple[Parameter, ...] = ()
     also_at: tuple[str, ...] = ()
     action: str = ""
+    body_type: str = "application/json"
 
 
 def routes(operations: Iterable[Operation]) -> list[Route]:
@@ -119,7 +120,7 @@ def _described(operation: Operation) -> dict[str, Any]:
     if parameters:
         described["parameters"] = parameters
     if operation.form is not None:
-        described["requestBody"] = {"required": True, "content": {"application/json": {"schema": _reference(operation.form)}}}
+        described["requestBody"] = {"required": True, "content": {operation.body_type: {"schema": _reference(operation.form)}}}
     problem = {"content": {"application/problem+json": {"schema": _reference(Problem)}}}
     for status in sorted({400, 500, 503, *operation.problems}):
         if str(status) not in described["responses"]:

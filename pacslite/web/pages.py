@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
@@ -47,6 +47,11 @@ def decode_cursor(cursor: str) -> str:
     except (binascii.Error, UnicodeError):
         message = "is not a cursor of this server"
         raise InvalidForm(f"cursor: {message}", (("cursor", message),)) from None
+
+
+def next_url(request: Request, given: Mapping[str, str], limit: int, cursor: str) -> str:
+    """Where the next page is: the same query behind a cursor."""
+    return f"{request.base_url}{request.path}?{urlencode({**given, 'limit': limit, 'cursor': cursor})}"
 
 
 def page_of(request: Request, items: Sequence[Any], key: Callable[[Any], str]) -> dict[str, Any]:

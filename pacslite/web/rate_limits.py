@@ -40,7 +40,7 @@ def kind_of(rule: str) -> str:
     """Which limit counts for the routes of a rule; "" for none, as for pages and pictures of the site."""
     if rule.startswith(_UNCOUNTED):
         return ""
-    if rule.startswith("/api/v1/files/") and rule.endswith("/content"):
+    if rule.startswith("/api/v1/files/") and rule.endswith(("/content", "/signed")):
         return FILES
     if rule.startswith("/api/v1"):
         return API

@@ -62,6 +62,7 @@ WITHOUT_PATIENTS = re.compile(
     r"|\w+ /api/v1/jobs/.*|(POST|DELETE) /api/v1/shares.*|GET /share/<token>"
     r"|\w+ /(viewer|login|logout|account|conformance|docs/conformance)?(/.*)?"
     r"|GET /pacslite.css"
+    r"|\w+ /api/v1/files/.*"
 )
 _ARGUMENTS = {"frame_list": "1", "bulk_path": "7FE00010"}
 

@@ -1,0 +1,178 @@
+"""`/files/patient/{id}/...`: what a patient has in files."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from datetime import date
+from typing import TYPE_CHECKING
+
+from pacslite.core import file_lists
+from pacslite.core.access import Right
+from pacslite.core.file_lists import Filters
+from pacslite.core.file_types import MedicalCategory, MedicalFileType
+from pacslite.errors import InvalidForm, NotFound
+from pacslite.files.views import FileView, view_of
+from pacslite.web.forms import rule
+from pacslite.web.messages import Reply, Request
+from pacslite.web.operations import Operation, Parameter, json_reply
+from pacslite.web.pages import check_parameters, decode_cursor, encode_cursor, limit_of, next_url
+
+if TYPE_CHECKING:
+    from pacslite.app import Pacs
+
+_MIB = 1_048_576
+_FILTERS = ("file_type", "medical_category", "study_date_from", "study_date_to", "state")
+
+
+@dataclass(frozen=True, slots=True)
+class FileList:
+    """A page of files, newest first."""
+
+    items: tuple[FileView, ...]
+    total: int
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TypeInfo:
+    """Files of one type, all their versions as they were sent."""
+
+    count: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class DicomInfo:
+    """What the patient has in studies."""
+
+    studies: int
+    series: int
+    instances: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class StorageInfoView:
+    """How much of a patient is kept in files, the trash left out; studies are counted apart."""
+
+    patient_id: int
+    file_count: int
+    total_size_bytes: int
+    total_size_mb: float = field(metadata=rule("The same in MiB."))
+    by_type: dict[str, TypeInfo]
+    dicom: DicomInfo
+    versions: int
+
+
+def list_files(pacs: Pacs, request: Request, patient_id: str) -> Reply:
+    """A page of a patient's files."""
+    given = check_parameters(request, (*_FILTERS, "limit", "cursor"))
+    limit, after = limit_of(given), _after(given.get("cursor"))
+    found, total = file_lists.listed(pacs.catalog, number_of(patient_id), _filters(given), after, limit + 1)
+    following = None
+    if len(found) > limit:
+        last = found[limit - 1]
+        following = next_url(request, given, limit, encode_cursor(f"{last.created_at} {last.pk}"))
+    return json_reply(FileList(tuple(view_of(request, record) for record in found[:limit]), total, following))
+
+
+def _after(cursor: str | None) -> tuple[str, int] | None:
+    if not cursor:
+        return None
+    at, _, pk = decode_cursor(cursor).partition(" ")
+    if not at or not pk.isascii() or not pk.isdigit() or len(pk) > 18:
+        raise InvalidForm("cursor: is not a cursor of this server", (("cursor", "is not a cursor of this server"),))
+    return at, int(pk)
+
+
+def number_of(patient_id: str) -> int:
+    """The number of a patient in a path; raises NotFound for what is none."""
+    if not patient_id.isascii() or not patient_id.isdigit() or len(patient_id) > 18:
+        raise NotFound("There is no such patient.")
+    return int(patient_id)
+
+
+def _filters(given: dict[str, str]) -> Filters:
+    for name, known in (("file_type", MedicalFileType), ("medical_category", MedicalCategory), ("state", ("live", "trash"))):
+        if name in given and given[name] not in list(known):
+            message = f"is none of {', '.join(known)}"
+            raise InvalidForm(f"{name}: {message}", ((name, message),))
+    for name in ("study_date_from", "study_date_to"):
+        if name in given:
+            _check_day(name, given[name])
+    return Filters(**{name: given[name] for name in _FILTERS if name in given})
+
+
+def _check_day(name: str, text: str) -> None:
+    try:
+        if len(text) != len("YYYY-MM-DD"):
+            raise ValueError
+        date.fromisoformat(text)
+    except ValueError:
+        raise InvalidForm(f"{name}: is no day (YYYY-MM-DD)", ((name, "is no day (YYYY-MM-DD)"),)) from None
+
+
+def list_by_type(pacs: Pacs, request: Request, patient_id: str) -> Reply:
+    """A patient's files by type."""
+    found = file_lists.categorized(pacs.catalog, number_of(patient_id), _filters(check_parameters(request, _FILTERS)))
+    return json_reply({kind: [asdict(view_of(request, record)) for record in records] for kind, records in found.items()})
+
+
+def get_storage_info(pacs: Pacs, request: Request, patient_id: str) -> Reply:
+    """How much of a patient is kept."""
+    check_parameters(request, ())
+    number = number_of(patient_id)
+    info = file_lists.storage_info(pacs.catalog, number)
+    total = sum(one.size_bytes for one in info.by_type.values())
+    by_type = {kind: TypeInfo(one.count, one.size_bytes) for kind, one in info.by_type.items()}
+    dicom = DicomInfo(info.dicom.studies, info.dicom.series, info.dicom.instances, info.dicom.size_bytes)
+    count = sum(one.count for one in info.by_type.values())
+    return json_reply(StorageInfoView(number, count, total, round(total / _MIB, 2), by_type, dicom, info.versions))
+
+
+_NARROWED = (
+    Parameter("file_type", "Only files of this type."),
+    Parameter("medical_category", "Only files of this category."),
+    Parameter("study_date_from", "Only files made on this day or later, YYYY-MM-DD."),
+    Parameter("study_date_to", "Only files made on this day or before, YYYY-MM-DD."),
+    Parameter("state", "`trash` for what is in the trash, else what is not."),
+)
+_PAGE = (Parameter("limit", "Items of a page, 100 by default, at most 1000.", "integer"), Parameter("cursor", "From `next`."))
+
+OPERATIONS = (
+    Operation(
+        "GET",
+        "/files/patient/{patient_id}/files",
+        list_files,
+        "Files of a patient, newest first",
+        "files",
+        {200: FileList},
+        Right.FILES_READ,
+        parameters=(*_NARROWED, *_PAGE),
+        problems=(404,),
+        action="file.list",
+    ),
+    Operation(
+        "GET",
+        "/files/patient/{patient_id}/files/categorized",
+        list_by_type,
+        "Files of a patient by type, of each the newest thousand",
+        "files",
+        {200: dict},
+        Right.FILES_READ,
+        parameters=_NARROWED,
+        problems=(404,),
+        action="file.list",
+    ),
+    Operation(
+        "GET",
+        "/files/patient/{patient_id}/storage-info",
+        get_storage_info,
+        "How much of a patient is kept",
+        "files",
+        {200: StorageInfoView},
+        Right.FILES_READ,
+        problems=(404,),
+        action="file.list",
+    ),
+)
