@@ -36,6 +36,8 @@ def boxes(source: Source, start: int, end: int) -> Iterator[Box]:
     for _ in range(_MOST_BOXES):
         head = source.at(start, 16)
         if start + 8 > end or len(head) < 8:
+            if head[: max(0, end - start)].strip(b"\0"):
+                raise RefusedContent("the file is cut off")
             return
         length, name = struct.unpack(">I4s", head[:8])
         content = start + 8

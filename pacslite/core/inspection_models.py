@@ -126,51 +126,49 @@ def _stl_warnings(degenerate: int, odd: int) -> tuple[str, ...]:
 
 
 class _Text:
-    """Text that is consumed by patterns, piece by piece."""
+    """Text that is consumed by patterns, piece by piece: `rest` from `at` on."""
 
     def __init__(self, source: Source) -> None:
         self._pieces = source.pieces()
         self.rest = b""
+        self.at = 0
         self.is_last = False
 
     def more(self) -> None:
-        """Appends the next piece."""
+        """Drops what was consumed, and appends the next piece."""
         piece = next(self._pieces, None)
         if piece is None:
             self.is_last = True
         else:
-            self.rest += piece
+            self.rest, self.at = self.rest[self.at :] + piece, 0
 
 
 def _check_ascii_stl(source: Source) -> tuple[str, ...]:
-    text, facets, degenerate = _Text(source), 0, 0
+    text, facets, degenerate, within = _Text(source), 0, 0, False
     text.more()
-    within = False
     while True:
         if within:
-            found, flat, at = _facets(text.rest)
+            found, flat, text.at = _facets(text.rest, text.at)
             facets, degenerate = facets + found, degenerate + flat
-            text.rest = text.rest[at:]
-        match = (_SOLID_END if within else _SOLID).match(text.rest)
+        match = (_SOLID_END if within else _SOLID).match(text.rest, text.at)
         if match and (match.end() < len(text.rest) or text.is_last):
-            within = not within
-            text.rest = text.rest[match.end() :]
+            within, text.at = not within, match.end()
         elif text.is_last:
             break
-        elif len(text.rest) > _LONGEST_FACET:
+        elif len(text.rest) - text.at > _LONGEST_FACET:
             raise RefusedContent(f"the STL is broken after {facets} triangles")
         else:
             text.more()
-    if within or text.rest.strip():
+    if within or text.rest[text.at :].strip():
         raise RefusedContent(f"the STL is broken after {facets} triangles: it is cut off, or something else follows")
     if not facets:
         raise RefusedContent("the STL is broken: it has no triangles")
     return _stl_warnings(degenerate, 0)
 
 
-def _facets(data: bytes) -> tuple[int, int, int]:
-    """How many facets the data begin with, how many of them have two corners in the same place, and where they end."""
-    count = flat = at = 0
+def _facets(data: bytes, at: int) -> tuple[int, int, int]:
+    """How many facets follow a place, how many of them have two corners in the same place, and where they end."""
+    count = flat = 0
     while match := _FACET.match(data, at):
         if match.end() == len(data):
             break  # a name may go on in the next piece

@@ -149,6 +149,8 @@ def _gif(source: Source, frames: _Frames) -> Picture:
     at = 13 + _table_bytes(flags)
     walker = _GifBlocks(source)
     while True:
+        if at == source.size and frames.count:
+            return frames.picture(at)  # some writers forget the end
         introducer = walker.byte(at)
         if introducer == 0x3B:
             return frames.picture(at + 1)

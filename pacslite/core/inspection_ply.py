@@ -14,6 +14,10 @@ _SIZES |= {"int8": "b", "uint8": "B", "int16": "h", "uint16": "H", "int32": "i",
 _END = re.compile(rb"(?:\r\n?|\n)end_header(?:\r\n|\r|\n)")
 _MOST_ELEMENTS, _MOST_PROPERTIES = 64, 256
 _MOST_ITEMS = 1_000_000_000
+# Items with lists are walked one by one where they differ.
+_MOST_LISTS = 50_000_000
+_WINDOW_BYTES = 1024 * 1024
+_CUT_OFF = -1
 _NUMBERS = re.compile(rb"(?:[-+.\deE]|nan|inf|[ \t\r\n])*+", re.IGNORECASE)
 
 
@@ -95,56 +99,76 @@ def _binary_end(source: Source, at: int, order: str, elements: list[_Element]) -
 
 
 def _end_of_lists(source: Source, at: int, order: str, element: _Element) -> int:
-    """Where an element ends whose items have lists: a run of items of the same length is one step."""
+    """Where an element ends whose items have lists, a window at a time: at once if all items in it are as long as the first."""
+    if element.count > _MOST_LISTS:
+        raise RefusedContent(f"the PLY has more than {_MOST_LISTS} faces")
+    steps = _steps(order, element)
     left = element.count
     while left:
-        length = _item_bytes(source.at(at, 1024 * 1024), order, element)
-        same = _same(source, at, length, order, element, left)
-        at += same * length
-        left -= same
+        window = source.at(at, _WINDOW_BYTES)
+        length = _end_of_item(window, 0, steps)
+        if length == _CUT_OFF:
+            raise RefusedContent("the PLY is broken: it is shorter than its header says, or a list is too long")
+        rows = min(left, len(window) // length)
+        if rows > 1 and _are_alike(window[: rows * length], length, steps):
+            at, left = at + rows * length, left - rows
+            continue
+        end = 0
+        while left and (following := _end_of_item(window, end, steps)) != _CUT_OFF:
+            end, left = following, left - 1
+        at += end
     return at
 
 
-def _item_bytes(data: bytes, order: str, element: _Element) -> int:
-    """The length of the first item."""
-    at = 0
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """Part of an item: so many bytes, then, if it has a code, the length of a list of items of so many bytes."""
+
+    before: int
+    counted: struct.Struct | None
+    size: int
+
+
+def _steps(order: str, element: _Element) -> list[_Step]:
+    steps, before = [], 0
     for p in element.properties:
-        count = 1
+        size = struct.calcsize(p.code)
         if p.counted:
-            (count,) = _unpack(order + p.counted, data, at)
+            steps.append(_Step(before, struct.Struct(order + p.counted), size))
+            before = 0
+        else:
+            before += size
+    return [*steps, _Step(before, None, 0)]
+
+
+def _end_of_item(data: bytes, at: int, steps: list[_Step]) -> int:
+    """Where an item ends, or `_CUT_OFF` when that is beyond the data."""
+    for step in steps:
+        at += step.before
+        if step.counted is not None:
+            if at + step.counted.size > len(data):
+                return _CUT_OFF
+            (count,) = step.counted.unpack_from(data, at)
             if count < 0:
                 raise RefusedContent("the PLY is broken: a list has a negative length")
-            at += struct.calcsize(p.counted)
-        at += count * struct.calcsize(p.code)
-    if at > len(data):
-        raise RefusedContent("the PLY is broken: it is shorter than its header says")
-    return at
+            at += step.counted.size + count * step.size
+    return at if at <= len(data) else _CUT_OFF
 
 
-def _unpack(code: str, data: bytes, at: int) -> tuple[int, ...]:
-    if at + struct.calcsize(code) > len(data):
-        raise RefusedContent("the PLY is broken: it is shorter than its header says")
-    return struct.unpack_from(code, data, at)
-
-
-def _same(source: Source, at: int, length: int, order: str, element: _Element, left: int) -> int:
-    """How many items from here on have lists as long as the first one's, within one reading."""
+def _are_alike(data: bytes, length: int, steps: list[_Step]) -> bool:
+    """Whether all items of this length have lists as long as the first one's."""
     import numpy as np
 
-    rows = min(left, max(1, 1024 * 1024 // length), (source.size - at) // length)
-    if rows <= 1:
-        return 1
-    data = np.frombuffer(source.exactly(at, rows * length), "u1").reshape(rows, length)
-    begin, alike = 0, np.ones(rows, "?")
-    for p in element.properties:
-        count = 1
-        if p.counted:
-            width = struct.calcsize(p.counted)
-            alike &= (data[:, begin : begin + width] == data[0, begin : begin + width]).all(axis=1)
-            (count,) = struct.unpack_from(order + p.counted, data[0].tobytes(), begin)
-            begin += width
-        begin += count * struct.calcsize(p.code)
-    return rows if alike.all() else max(1, int(np.argmin(alike)))
+    rows, at = np.frombuffer(data, "u1").reshape(-1, length), 0
+    for step in steps:
+        at += step.before
+        if step.counted is not None:
+            columns = rows[:, at : at + step.counted.size]
+            if not (columns == columns[0]).all():
+                return False
+            (count,) = step.counted.unpack_from(data, at)
+            at += step.counted.size + count * step.size
+    return True
 
 
 def _ascii_extra(source: Source, start: int, items: int) -> int:

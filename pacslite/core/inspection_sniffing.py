@@ -146,4 +146,4 @@ def _matches(source: Source, *, surest: bool = False) -> list[tuple[str, str]]:
         found = magic_string(data)
     except LookupError:
         return []
-    return [(match.extension, match.name) for match in found if not surest or len(match.byte_match) >= 3]
+    return [(match.extension, match.name) for match in found if not surest or len(match.byte_match.strip(b"\0")) >= 3]

@@ -11,15 +11,17 @@ from pacslite.core.inspection_foreign import page_in
 from pacslite.core.inspection_source import Source
 from pacslite.errors import RefusedContent
 
-# Tab, line feed, form feed, carriage return, and the end-of-file mark of DOS are in texts; other controls are not.
-_CONTROLS = bytes(byte for byte in range(32) if byte not in (9, 10, 12, 13, 26)) + b"\x7f"
-_DROP_CONTROLS = bytes(_CONTROLS)
+# Tab, line feed, form feed, carriage return, the end-of-file mark of DOS, and what ISO 2022 switches character sets with
+# (SO, SI, ESC) are in texts; other controls are not.
+_CONTROLS = bytes(byte for byte in range(32) if byte not in (9, 10, 12, 13, 14, 15, 26, 27)) + b"\x7f"
 _UTF_16 = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 # Words that make a script or a page of a text, however it is named; they are looked for everywhere.
 _ACTIVE = re.compile(
-    rb"<script[\s>/]|<\?php|<iframe[\s>]|javascript:\s*\w|<svg[\s>]|<!doctype\s+html|<html[\s>]|wscript\.shell|-executionpolicy\s+bypass",
-    re.IGNORECASE,
+    rb"<script[\s>/]|<\?php|<iframe[\s>]|javascript:\s*\w|<svg[\s>]|wscript\.shell|-executionpolicy\s+bypass", re.IGNORECASE
 )
+# So far browsers look for a page in what is said to be none (WHATWG, MIME Sniffing 5.2).
+_SNIFFED_BYTES = 1445
+_PAGE = re.compile(rb"<!doctype\s+html|<html[\s>]", re.IGNORECASE)
 _BATCH = re.compile(rb"\s*@?echo off\b|\s*@echo\b|\s*rem [^\n]*\n\s*@|\s*#requires -version|\s*set-executionpolicy\b", re.IGNORECASE)
 _OVERLAP = 64
 
@@ -32,7 +34,7 @@ def is_text(head: bytes) -> bool:
 
 
 def _has_controls(data: bytes) -> bool:
-    return len(data.translate(None, _DROP_CONTROLS)) != len(data)
+    return len(data.translate(None, _CONTROLS)) != len(data)
 
 
 def _decodes(data: bytes, encoding: str) -> bool:
@@ -50,6 +52,8 @@ def text_kind(extension: str) -> Kind:
 
 def check_text(source: Source) -> tuple[str, ...]:
     """Warnings about a text; raises RefusedContent for what is binary, or is run by something."""
+    if _PAGE.search(source.head, 0, _SNIFFED_BYTES):
+        raise RefusedContent("the text is an HTML page")
     if _BATCH.match(source.head):
         raise RefusedContent("the text is a script")
     encoding = _UTF_16.get(source.head[:2])
