@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, or_, select, text, update
 
-from pacslite.catalog import access_models, account_models, renditions
+from pacslite.catalog import access_models, account_models, holds, renditions
 from pacslite.catalog.file_models import file, file_part, file_version, rendition
 from pacslite.catalog.jobs import REBUILDING
 from pacslite.catalog.models import (
@@ -188,6 +188,8 @@ def claim_doomed(conn: Connection, until: str, store_name: str, count: int) -> l
 
     Once this is committed they are lost: `instances.record` brings none of them back.
     """
+    if holds.is_held(conn):
+        return []
     rows = [BlobRow(*found) for found in conn.execute(_DOOMED, {"until": until, "store_name": store_name, "count": count})]
     claimed = set(conn.execute(_CLAIM, {"pks": [row.pk for row in rows]}).scalars()) if rows else set()
     return [row for row in rows if row.pk in claimed]

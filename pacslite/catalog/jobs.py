@@ -27,8 +27,9 @@ STATES = (QUEUED, RUNNING, SUCCEEDED, FAILED, CANCELLED)
 _ENDED = (SUCCEEDED, FAILED, CANCELLED)
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 5, 3600
 _AT_ONCE = 500
-REBUILDING = "catalog.rebuild"
-"""A mark of `catalog.inventory` among the jobs, which is none."""
+REBUILDING, HOLD = "catalog.rebuild", "backup.hold"
+"""Marks of `catalog.inventory` and `catalog.holds` among the jobs, which are none."""
+_MARKS = (REBUILDING, HOLD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +258,7 @@ def find(conn: Connection, job_id: int) -> Job | None:
 
 def by_uid(conn: Connection, uid: str) -> Job | None:
     """The job of that id."""
-    row = conn.execute(select(*_COLUMNS).where(job.c.uid == uid, job.c.kind != REBUILDING)).one_or_none()
+    row = conn.execute(select(*_COLUMNS).where(job.c.uid == uid, job.c.kind.not_in(_MARKS))).one_or_none()
     return None if row is None else _job(row)
 
 
@@ -277,7 +278,7 @@ def count(conn: Connection, state: str = "", kind: str = "", actor: str | None =
 
 
 def _chosen(state: str, kind: str, actor: str | None) -> list[ColumnElement[bool]]:
-    chosen = [job.c.kind != REBUILDING]
+    chosen: list[ColumnElement[bool]] = [job.c.kind.not_in(_MARKS)]
     if actor is not None:
         chosen.append(job.c.actor == actor)
     if state:

@@ -31,6 +31,8 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {
     "migrate": ("upkeep", "migrate", "Create the catalog or bring it to this release's schema."),
     "verify": ("upkeep", "verify", "Compare the catalog with the storage."),
     "reindex": ("upkeep", "reindex", "Rebuild the catalog from the storage alone."),
+    "backup": ("backup", "backup", "Back up catalog and storage; list, verify and prune backups."),
+    "restore": ("backup", "restore", "Make the server of a backup, in an empty place."),
     "cleanup": ("upkeep", "cleanup", "Remove what uploads and deletions have left behind."),
     "selftest": ("selftest", "selftest", "Store, verify, fetch and remove a synthetic instance."),
     "config": ("config", "config", "Show or check the settings."),

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from pacslite.catalog import inventory
+from pacslite.catalog.holds import ERASURE_KEYS
 from pacslite.catalog.statements import time_text
 
 if TYPE_CHECKING:
@@ -20,10 +21,13 @@ _BATCH = 200
 
 
 def erase_doomed(catalog: Catalog, store: BlobStore, grace_s: float, now: datetime | None = None) -> int:
-    """Erase the blobs of this store that were doomed more than `grace_s` ago and that nothing refers to; how many."""
+    """Erase the blobs of this store that were doomed more than `grace_s` ago and that nothing refers to; how many.
+
+    None while a backup runs, which may yet need them (`catalog.holds`).
+    """
     until, erased = time_text((now or datetime.now(UTC)) - timedelta(seconds=grace_s)), 0
     while True:
-        rows = catalog.write(lambda conn: inventory.claim_doomed(conn, until, store.name, _BATCH))
+        rows = catalog.write(lambda conn: inventory.claim_doomed(conn, until, store.name, _BATCH), ERASURE_KEYS)
         if not rows:
             return erased
         for row in rows:
