@@ -21,6 +21,9 @@ KINDS: dict[str, str] = {
     "peer.store": "pacslite.core.remote_store:STORE",
     "peer.commit": "pacslite.core.remote_commit:COMMIT",
     "audit.verify": "pacslite.core.audit_upkeep:HANDLER",
+    "storage.archive": "pacslite.core.archival:HANDLER",
+    "files.renditions": "pacslite.core.rendition_jobs:HANDLER",
+    "files.regenerate": "pacslite.core.rendition_jobs:REGENERATE",
 }
 """Where the handler of a kind is: module and name."""
 

@@ -175,6 +175,8 @@ def _create_accounting() -> None:
         sa.Column("used_bytes", sa.BigInteger(), server_default="0", nullable=False),
         _key("quota", "account_id"),
     )
+    holds = (_text(name) for name in ("study_instance_uid", "created_by", "created_at"))
+    op.create_table("study_hold", *holds, _key("study_hold", "study_instance_uid"))
     op.create_table(
         "patient_merge",
         sa.Column("id", _ID, nullable=False),

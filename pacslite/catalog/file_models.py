@@ -176,6 +176,18 @@ class Quota(Base):
     )
 
 
+class StudyHold(Base):
+    """A study that must not go, by its UID."""
+
+    __table__ = Table(
+        "study_hold",
+        Base.metadata,
+        Column("study_instance_uid", _TEXT, primary_key=True),
+        _text("created_by"),
+        _text("created_at"),
+    )
+
+
 class PatientMerge(Base):
     """A patient that became part of another: `moved` (JSON) is how much changed hands. By `origin_patient` of it all it is undone."""
 
@@ -202,4 +214,5 @@ rendition = Rendition.__table__
 blob_info = BlobInfo.__table__
 upload = Upload.__table__
 quota = Quota.__table__
+study_hold = StudyHold.__table__
 patient_merge = PatientMerge.__table__

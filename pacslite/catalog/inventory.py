@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, bindparam, delete, func, insert, or_, select, text, update
 
 from pacslite.catalog import access_models, account_models, holds, renditions
-from pacslite.catalog.file_models import file, file_part, file_version, rendition
+from pacslite.catalog.file_models import file, file_part, file_version, rendition, study_hold
 from pacslite.catalog.jobs import REBUILDING
 from pacslite.catalog.models import (
     Base,
@@ -33,7 +33,18 @@ from pacslite.catalog.models import (
 LIVE, DOOMED, QUARANTINED = "live", "doomed", "quarantined"
 # What does not stand on instances, or names them by UID only, outlives the rows of the others.
 _KEPT_TABLES = frozenset(
-    {peer, peer_statistics, job, job_item, audit_pending, audit_event, audit_state, *account_models.TABLES, *access_models.TABLES}
+    {
+        peer,
+        peer_statistics,
+        job,
+        job_item,
+        audit_pending,
+        audit_event,
+        audit_state,
+        study_hold,
+        *account_models.TABLES,
+        *access_models.TABLES,
+    }
 )
 
 
@@ -70,7 +81,7 @@ class StoredInstance:
     frame_index: bytes | None
 
 
-_COLUMNS = (
+BLOB_COLUMNS = (
     blob.c.pk,
     blob.c.uid,
     blob.c.storage_key,
@@ -80,8 +91,8 @@ _COLUMNS = (
     blob.c.state,
     blob.c.stored_bytes,
 )
-_BY_UID = select(*_COLUMNS).where(blob.c.uid.in_(bindparam("uids", expanding=True)))
-_AFTER = select(*_COLUMNS).where(blob.c.pk > bindparam("after")).order_by(blob.c.pk).limit(bindparam("count"))
+_BY_UID = select(*BLOB_COLUMNS).where(blob.c.uid.in_(bindparam("uids", expanding=True)))
+_AFTER = select(*BLOB_COLUMNS).where(blob.c.pk > bindparam("after")).order_by(blob.c.pk).limit(bindparam("count"))
 _SET_STATE = update(blob).where(blob.c.pk == bindparam("blob_pk"), blob.c.state == bindparam("old")).values(state=bindparam("new"))
 _INSTANCES = (
     select(
@@ -103,7 +114,7 @@ _INSTANCES = (
     .order_by(version.c.pk)
 )
 _DOOMED = (
-    select(*_COLUMNS)
+    select(*BLOB_COLUMNS)
     .where(blob.c.state == DOOMED, blob.c.doomed_at <= bindparam("until"), blob.c.store_name == bindparam("store_name"))
     .where(~select(version.c.pk).where(version.c.blob_pk == blob.c.pk).exists())
     .where(~select(file_part.c.pk).where(file_part.c.blob_pk == blob.c.pk).exists(), ~renditions.is_result_in_use())
@@ -142,7 +153,7 @@ def rows_at(conn: Connection, store_name: str, keys: Sequence[str], uids: Sequen
 def twins(conn: Connection, row: BlobRow) -> list[BlobRow]:
     """Other live blobs that hold, or should hold, the same bytes. Reads every row: for the few that are damaged."""
     same = blob.c.sha256 == row.sha256, blob.c.size_bytes == row.size_bytes, blob.c.state == LIVE, blob.c.pk != row.pk
-    return [BlobRow(*found) for found in conn.execute(select(*_COLUMNS).where(*same).limit(10))]
+    return [BlobRow(*found) for found in conn.execute(select(*BLOB_COLUMNS).where(*same).limit(10))]
 
 
 def files_of(conn: Connection, blob_pk: int) -> list[str]:
