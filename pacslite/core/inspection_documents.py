@@ -11,9 +11,8 @@ from pacslite.core.inspection_text import check_text
 from pacslite.errors import RefusedContent
 
 # Objects of other programs, and templates from elsewhere: the ways RTF is used to run something.
-_RTF_ACTIVE = re.compile(
-    rb"\\(?:objdata|objocx|objupdate|objautlink|ddeauto)|\\\*\\template\s*(?:https?|file|\\\\\\\\)|\bddeauto\b", re.IGNORECASE
-)
+_RTF_ACTIVE = (rb"\objdata", rb"\objocx", rb"\objupdate", rb"\objautlink", b"ddeauto")
+_RTF_TEMPLATE = re.compile(rb"\\\*\\template\s*(?:https?|file|\\\\)", re.IGNORECASE)
 
 
 def check_document(kind: Kind, source: Source) -> tuple[str, ...]:
@@ -31,7 +30,8 @@ def check_document(kind: Kind, source: Source) -> tuple[str, ...]:
 
 def _check_rtf(source: Source) -> tuple[str, ...]:
     for piece in source.pieces(overlap=256):
-        if _RTF_ACTIVE.search(piece):
+        lower = piece.lower()
+        if any(word in lower for word in _RTF_ACTIVE) or _RTF_TEMPLATE.search(piece):
             raise RefusedContent("the RTF has an object of another program in it, or fetches a template")
     if b"}" not in source.tail[-4096:]:
         raise RefusedContent("the RTF is cut off")

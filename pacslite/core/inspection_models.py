@@ -32,19 +32,20 @@ _SOLID_END = re.compile(rb"\s*+end\s?solid(?:[ \t][^\r\n]*+)?(?=[\r\n]|$)", re.I
 # A facet takes some 250 bytes; what is longer than this by far is none.
 _LONGEST_FACET = 8 * 1024
 
+# Lines of numbers first, for nearly all are; a number here is what looks like one.
+_VALUE = rb"(?:[-+]?+\d*+\.?+\d*+(?:[eE][-+]?+\d++)?(?<=[\d.])|[-+]?+(?:nan|inf|NaN|Inf))"
 _OBJ_LINES = re.compile(
     rb"(?:[ \t]*+(?:"
-    rb"#[^\r\n]*+"
-    rb"|v[tnp]?(?:[ \t]++(?:" + _NUMBER + rb")){1,8}+"
-    rb"|f(?:[ \t]++-?\d++(?:/(?:-?\d++)?(?:/(?:-?\d++)?)?)?){3,}+"
-    rb"|l(?:[ \t]++-?\d++(?:/(?:-?\d++)?)?){2,}+"
-    rb"|p(?:[ \t]++-?\d++)++"
+    rb"v[tnp]?+(?:[ \t]++" + _VALUE + rb"){1,8}+"
+    rb"|f(?:[ \t]++-?+\d++(?:/-?+\d*+){0,2}+){3,}+"
+    rb"|#[^\r\n]*+"
+    rb"|l(?:[ \t]++-?+\d++(?:/-?+\d*+)?+){2,}+"
+    rb"|p(?:[ \t]++-?+\d++)++"
     rb"|(?:o|g|s|mtllib|usemtl|usemap|maplib|mg|lod|bevel|c_interp|d_interp|shadow_obj|trace_obj|cstype|deg|bmat|step|parm|trim|hole"
-    rb"|scrv|sp|end|con|curv2?|surf|ctech|stech)(?:[ \t][^\r\n]*+)?"
-    rb")?[ \t]*+(?:\r\n?|\n))*+",
-    re.IGNORECASE,
+    rb"|scrv|sp|end|con|curv2?+|surf|ctech|stech)(?:[ \t][^\r\n]*+)?+"
+    rb")?+[ \t]*+(?:\r\n?+|\n))*+"
 )
-_VERTEX_LINE = re.compile(rb"^[ \t]*+v[ \t]++(?:" + _NUMBER + rb")[ \t]", re.MULTILINE | re.IGNORECASE)
+_VERTEX_LINE = re.compile(rb"^[ \t]*+v[ \t]++[-+.\d]", re.MULTILINE)
 _FACE_LINE = re.compile(rb"^[ \t]*+[flp][ \t]++-?\d", re.MULTILINE)
 _LONGEST_LINE = 256 * 1024
 

@@ -15,10 +15,11 @@ _END = re.compile(rb"(?:\r\n?|\n)end_header(?:\r\n|\r|\n)")
 _MOST_ELEMENTS, _MOST_PROPERTIES = 64, 256
 _MOST_ITEMS = 1_000_000_000
 # Items with lists are walked one by one where they differ.
-_MOST_LISTS = 50_000_000
+_MOST_WALKED = 10_000_000
 _WINDOW_BYTES = 1024 * 1024
 _CUT_OFF = -1
-_NUMBERS = re.compile(rb"(?:[-+.\deE]|nan|inf|[ \t\r\n])*+", re.IGNORECASE)
+_NUMBERS = re.compile(rb"[-+.\deE \t\r\nnaifNAIF]*+")  # with nan and inf
+_LINE = re.compile(rb"[^\s][ \t]*+[\r\n]")
 
 
 @dataclass(slots=True)
@@ -100,10 +101,8 @@ def _binary_end(source: Source, at: int, order: str, elements: list[_Element]) -
 
 def _end_of_lists(source: Source, at: int, order: str, element: _Element) -> int:
     """Where an element ends whose items have lists, a window at a time: at once if all items in it are as long as the first."""
-    if element.count > _MOST_LISTS:
-        raise RefusedContent(f"the PLY has more than {_MOST_LISTS} faces")
     steps = _steps(order, element)
-    left = element.count
+    left, walked = element.count, 0
     while left:
         window = source.at(at, _WINDOW_BYTES)
         length = _end_of_item(window, 0, steps)
@@ -113,10 +112,12 @@ def _end_of_lists(source: Source, at: int, order: str, element: _Element) -> int
         if rows > 1 and _are_alike(window[: rows * length], length, steps):
             at, left = at + rows * length, left - rows
             continue
-        end = 0
+        before, end = left, 0
         while left and (following := _end_of_item(window, end, steps)) != _CUT_OFF:
             end, left = following, left - 1
-        at += end
+        at, walked = at + end, walked + before - left
+        if walked > _MOST_WALKED:
+            raise RefusedContent(f"the PLY has more than {_MOST_WALKED} faces of changing numbers of corners")
     return at
 
 
@@ -178,11 +179,9 @@ def _ascii_extra(source: Source, start: int, items: int) -> int:
         match = _NUMBERS.match(piece)
         if match is None or match.end() != len(piece):
             raise RefusedContent("the PLY is broken: there is something else than numbers in it")
-        whole = kept + piece
-        parts = whole.splitlines()
-        kept = b"" if whole.endswith((b"\n", b"\r")) else parts.pop()[-1024:]
-        lines += sum(1 for part in parts if part.strip())
-    lines += bool(kept.strip())
+        lines += len(_LINE.findall(kept + piece))
+        kept = piece[-1:] if not piece[-1:].isspace() else b""
+    lines += not source.tail[-1:].isspace()
     if lines < items:
         raise RefusedContent(f"the PLY is broken: it has {lines} lines, its header says {items}")
     return lines - items
