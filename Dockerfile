@@ -1,6 +1,9 @@
 # pacslite in a container. The project's tests have no container runtime: build it and look before you rely on it.
 FROM python:3.11-slim-bookworm
 
+# ffmpeg makes the MP4s and pictures of videos.
+RUN apt-get update && apt-get install -y --no-install-recommends ffmpeg && rm -rf /var/lib/apt/lists/*
+
 WORKDIR /opt/pacslite
 COPY pyproject.toml constraints.txt README.md ./
 COPY pacslite ./pacslite

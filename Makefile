@@ -7,8 +7,8 @@ DATA ?= ./data
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
-# What the tests run beside Python: DICOM and HTTP clients, a database, a browser, a tracer, a proxy.
-DEBIAN_PACKAGES := chromium chromium-driver curl dcmtk nginx openssl postgresql strace
+# What the tests run beside Python: DICOM and HTTP clients, a database, a browser, a tracer, a proxy, makers of videos and HEIC.
+DEBIAN_PACKAGES := chromium chromium-driver curl dcmtk ffmpeg libheif-examples nginx openssl postgresql strace
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-all conformance-table check lint bench docs tools clean

@@ -215,6 +215,10 @@ class Settings:
     transcoded_cache_bytes: int = _setting(2 * 1024**3, "Bound of the files in <data>/cache/transcoded, in addition.", minimum=0)
     codec_processes: int = _setting(2, "Codec processes of each web and DICOM process, started when needed.", minimum=1)
     codec_timeout_s: int = _setting(60, "Time one frame may take to decode and encode, and a request waits for its turn.", minimum=1)
+    rendition_timeout_s: int = _setting(180, "Time the pictures of one photo, document or model may take.", minimum=1)
+    rendition_memory_bytes: int = _setting(3 * 1024**3, "Address space of a process that makes something of a file.", minimum=1024**3)
+    video_timeout_s: int = _setting(4 * 3600, "Time the conversion of one video may take.", minimum=1)
+    video_threads: int = _setting(2, "Threads of ffmpeg.", minimum=1)
     busy_timeout_s: int = _setting(20, "Time a catalog write waits for its turn before it is Busy.", minimum=1)
 
     @property

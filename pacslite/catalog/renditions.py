@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, delete, insert, or_, select, update
+from sqlalchemy import Connection, Select, and_, delete, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from pacslite.catalog import blobs
@@ -35,6 +35,7 @@ class Row:
     state: str
     result_blob: int | None
     problem: str | None
+    updated_at: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,11 @@ def begin_again(conn: Connection, blob_pk: int) -> None:
     conn.execute(update(rendition).where(rendition.c.blob_pk == blob_pk, rendition.c.state != READY).values(again))
 
 
+def touch(conn: Connection, blob_pk: int, name: str) -> None:
+    """Somebody has asked for it just now."""
+    conn.execute(update(rendition).where(*_row(blob_pk, name)).values(updated_at=now_text()))
+
+
 def lose(conn: Connection, blob_pk: int, name: str) -> None:
     """A result is damaged or gone: it is to be made anew."""
     now = now_text()
@@ -100,7 +106,7 @@ def lose(conn: Connection, blob_pk: int, name: str) -> None:
 
 def rows_of(conn: Connection, blob_pk: int) -> dict[str, Row]:
     """What there is of a blob, by name."""
-    statement = select(rendition.c.name, rendition.c.state, rendition.c.result_blob, rendition.c.problem)
+    statement = select(rendition.c.name, rendition.c.state, rendition.c.result_blob, rendition.c.problem, rendition.c.updated_at)
     return {row.name: Row(*row) for row in conn.execute(statement.where(rendition.c.blob_pk == blob_pk))}
 
 
@@ -284,6 +290,14 @@ def sources_after(conn: Connection, pk: int, count: int, file_uid: str | None = 
     if file_uid is not None:
         statement = statement.where(blob.c.pk.in_(_blobs_of_file(file_uid)))
     return [StoredBlob(*row) for row in conn.execute(statement.where(blob.c.pk > pk).order_by(blob.c.pk).limit(count))]
+
+
+def count_sources(conn: Connection, file_uid: str | None = None) -> int:
+    """How many there are in all."""
+    statement = _sources()
+    if file_uid is not None:
+        statement = statement.where(blob.c.pk.in_(_blobs_of_file(file_uid)))
+    return int(conn.execute(select(func.count()).select_from(statement.subquery())).scalar_one())
 
 
 def _blobs_of_file(file_uid: str) -> Any:

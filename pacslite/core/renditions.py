@@ -9,13 +9,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pacslite.catalog import blobs, jobs
 from pacslite.catalog import renditions as rows
 from pacslite.catalog.blobs import LIVE, StoredBlob
 from pacslite.catalog.renditions import DICOM, FAILED, NONE, PENDING, READY
-from pacslite.catalog.statements import now_text
+from pacslite.catalog.statements import now_text, time_text
 from pacslite.core.file_types import PICTURE_SIZES
 from pacslite.errors import NotFound, NotReady
 
@@ -33,6 +34,7 @@ MESHES = {"model/stl": "stl", "model/obj": "obj", "model/ply": "ply"}
 PDF = "application/pdf"
 _SIZES = tuple(str(name) for name in PICTURE_SIZES)
 _PAGE = 200
+_FORGOTTEN = timedelta(minutes=10)
 _WAIT_S, _LOOK_AGAIN_S = 1.5, 0.05
 # Threads of a web process that may wait at once: a page of many new pictures must not hold up everybody else.
 _waiting = threading.BoundedSemaphore(2)
@@ -121,6 +123,8 @@ def _look(parts: Parts, blob_pk: int, name: str) -> StoredBlob | None:
         return result
     if row.state == READY:
         parts.catalog.write(lambda conn: _make_anew(conn, blob_pk, name))
+    elif row.state == PENDING and row.updated_at < time_text(datetime.now(UTC) - _FORGOTTEN):
+        parts.catalog.write(lambda conn: _queue_again(conn, blob_pk, name))
     elif row.state == FAILED:
         raise NotFound(f"None could be made of this file: {row.problem or 'unknown reason'}")
     elif row.state == NONE:
@@ -134,6 +138,12 @@ def _queue_missing(conn: Connection, blob_pk: int, name: str) -> None:
     if found is None or name not in names_for(found.media_type):
         raise NotFound("A file of this kind has none.")
     queue(conn, blob_pk, found.media_type)
+
+
+def _queue_again(conn: Connection, blob_pk: int, name: str) -> None:
+    """For what has waited long: its job may have been cancelled, or its worker lost each time."""
+    rows.touch(conn, blob_pk, name)
+    _add_job(conn, blob_pk)
 
 
 def _make_anew(conn: Connection, blob_pk: int, name: str) -> None:

@@ -110,6 +110,15 @@ def picture_key(original: str, folder: str) -> str:
     return f"{directory}/{folder}/{name.partition('.')[0]}.jpg"
 
 
+def result_key(original: str, extension: str) -> str:
+    """A new key beside that of a file, for what is made of it: the same day and prefix, an id of its own."""
+    directory, _, name = original.removesuffix(PACKED).rpartition("/")
+    if not _FILE_NAME.fullmatch(name) or not _EXTENSION.fullmatch(extension):
+        raise ValueError(f"nothing can be kept beside {original!r}")
+    day, prefix, _ = name.split("_", 2)
+    return f"{directory}/{day}_{prefix}_{new_version_id()}{extension}"
+
+
 def blob_uid(key: str) -> str:
     """The unique id within a key, what the catalog finds a blob by: the version id in its last part, in a picture's the folder too."""
     parts = key.removesuffix(PACKED).split("/")
