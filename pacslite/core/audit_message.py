@@ -88,6 +88,7 @@ _SHAPES = {
     "store.request": Shape(_TRANSFERRED, "C"),
     "query": Shape(_QUERY, "E"),
     "peer.query": Shape(_QUERY, "E"),
+    "patient.export": Shape(_EXPORT, "E", life_cycle="10"),
     "patient": Shape(_PATIENT, "U", life_cycle="3"),
     "file.upload": Shape(_PATIENT, "C", life_cycle="1"),
     "file.delete": Shape(_PATIENT, "D", life_cycle="14"),

@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 _FOLDER = "files"
 
 
-def open_patient_archive(parts: Parts, patient_id: int) -> Archive:
+def open_patient_archive(parts: Parts, patient_id: int, *, with_studies: bool = True) -> Archive:
     """Everything of a patient; raises NotFound, TooLarge, and BlobMissing when bytes are missing."""
     most = parts.settings.max_retrieve_instances
     with parts.catalog.read() as conn:
         sight = parts.catalog.sight(conn)
         if not archiving.has_patient(conn, patient_id, sight):
             raise NotFound("There is no such patient.")
-        groups = _all_of(conn, patient_id, sight, most)
+        groups = _all_of(conn, patient_id, sight, most) if with_studies else []
         rows = archiving.files_of_patient(conn, patient_id, sight, most + 1)
     return _archive(parts, groups, rows, f"patient_{patient_id}.zip")
 

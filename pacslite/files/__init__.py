@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pacslite.files import downloads, lists, versions
+from pacslite.files import archive, downloads, lists, versions
 from pacslite.web.messages import Route
 from pacslite.web.operations import Operation
 
@@ -10,6 +10,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *versions.OPERATIONS,
     *downloads.OPERATIONS,
     *lists.OPERATIONS,
+    *archive.OPERATIONS,
 )
 ROUTES: tuple[Route, ...] = ()
 """What is no operation of the REST interface."""
