@@ -70,6 +70,7 @@ def _create_files() -> None:
         *_maybe("medical_category", "study_date", "body_part", "description", "study_instance_uid"),
         *_maybe("dicom_study_uid", "dicom_series_uid", "dicom_sop_uid"),
         sa.Column("version_number", sa.Integer(), nullable=False),
+        sa.Column("size_bytes", sa.BigInteger(), nullable=False, server_default="0"),
         _text("state", "live"),
         sa.Column("legal_hold", sa.Boolean(), nullable=False, server_default=sa.false()),
         *(_text(name) for name in ("created_by", "created_at", "updated_at")),

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, select
 
-from pacslite.catalog.file_models import file, file_part, file_version
+from pacslite.catalog.file_models import file
 from pacslite.catalog.files import FILE_COLUMNS, LIVE, FileRow, is_there
 from pacslite.catalog.models import blob, instance, series, study, version
 from pacslite.catalog.visibility import Sight, file_clauses
@@ -97,28 +97,10 @@ def _rows(conn: Connection, statement: Select[Any]) -> list[FileRow]:
 def storage_info(conn: Connection, patient_id: int, sight: Sight | None) -> StorageInfo:
     """How much of a patient is in sight."""
     where = _where(patient_id, Filters(), sight)
-    counted = select(file.c.file_type, func.count(), func.sum(file.c.version_number)).where(*where).group_by(file.c.file_type)
-    counts = {kind: (number, versions) for kind, number, versions in conn.execute(counted)}
-    sizes = _sizes(conn, where)
-    by_type = {kind: TypeSum(number, sizes.get(kind, 0)) for kind, (number, _) in sorted(counts.items())}
-    return StorageInfo(by_type, sum(int(versions) for _, versions in counts.values()), _dicom(conn, patient_id, sight))
-
-
-def _sizes(conn: Connection, where: list[ColumnElement[bool]]) -> dict[str, int]:
-    """Bytes by type. Files of one version have nothing to be counted once; instances are not counted here."""
-    own = [*where, file.c.dicom_sop_uid.is_(None)]
-    joined = file.join(file_version, file_version.c.file_pk == file.c.pk).join(file_part, file_part.c.version_pk == file_version.c.pk)
-    of_part = file.c.file_type, file_part.c.size_bytes
-    once = or_(file.c.version_number > 1, file.c.file_type == "photo_series")
-    distinct = select(file.c.pk, file_part.c.sha256, *of_part).select_from(joined).where(*own, once).distinct().subquery("once")
-    found: dict[str, int] = {}
-    for statement in (
-        select(file.c.file_type, func.sum(file_part.c.size_bytes)).select_from(joined).where(*own, ~once).group_by(file.c.file_type),
-        select(distinct.c.file_type, func.sum(distinct.c.size_bytes)).group_by(distinct.c.file_type),
-    ):
-        for kind, size in conn.execute(statement):
-            found[kind] = found.get(kind, 0) + int(size)
-    return found
+    sums = func.count(), func.sum(file.c.size_bytes), func.sum(file.c.version_number)
+    found = conn.execute(select(file.c.file_type, *sums).where(*where).group_by(file.c.file_type).order_by(file.c.file_type)).all()
+    by_type = {kind: TypeSum(number, int(size)) for kind, number, size, _ in found}
+    return StorageInfo(by_type, sum(int(versions) for *_, versions in found), _dicom(conn, patient_id, sight))
 
 
 def _dicom(conn: Connection, patient_id: int, sight: Sight | None) -> DicomSum:

@@ -36,6 +36,8 @@ class File(Base):
         Column("dicom_series_uid", _TEXT),
         Column("dicom_sop_uid", _TEXT),
         Column("version_number", Integer, nullable=False),
+        # Of all its versions as they were sent, equal ones once; 0 of an instance, whose bytes are counted with its study.
+        Column("size_bytes", BigInteger, nullable=False, server_default="0"),
         _text("state", "live"),
         Column("legal_hold", Boolean, nullable=False, server_default=false()),
         _text("created_by"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, delete, func, insert, or_, select, update
 
 from pacslite.catalog import blobs
 from pacslite.catalog.blobs import StoredBlob
@@ -126,6 +126,18 @@ _INSERT_VERSION = Prepared(
     insert(file_version).values({name: bindparam(name) for name in VersionRow._fields[1:]}).returning(file_version.c.pk)
 )
 _INSERT_PART = Prepared(insert(file_part).values({name: bindparam(name) for name in PartRow._fields[1:]}))
+_once = (
+    select(file_part.c.sha256, file_part.c.size_bytes)
+    .join(file_version, file_version.c.pk == file_part.c.version_pk)
+    .where(file_version.c.file_pk == bindparam("file_pk"), file_part.c.blob_pk.is_not(None))
+    .distinct()
+    .subquery("once")
+)
+_RECOUNT = Prepared(
+    update(file)
+    .where(file.c.pk == bindparam("file_pk"))
+    .values(size_bytes=select(func.coalesce(func.sum(_once.c.size_bytes), 0)).scalar_subquery())
+)
 _IDENTITY = Prepared(
     select(patient.c.identity_id, patient.c.identity_issuer, patient.c.identity_study, patient.c.merged_into).where(
         patient.c.pk == bindparam("patient")
@@ -273,7 +285,13 @@ def insert_version(conn: Connection, row: Mapping[str, Any], listed: Sequence[Ma
     pk: int = _INSERT_VERSION.only(conn, row)
     for part in listed:
         _INSERT_PART.do(conn, {**part, "version_pk": pk})
+    recount(conn, row["file_pk"])
     return pk
+
+
+def recount(conn: Connection, file_pk: int) -> None:
+    """Bring the size of a file up to date with its versions; whoever takes one away calls it."""
+    _RECOUNT.do(conn, {"file_pk": file_pk})
 
 
 def change(conn: Connection, file_pk: int, values: Mapping[str, Any]) -> None:
