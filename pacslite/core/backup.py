@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -252,8 +252,15 @@ class _Backup:
 
 
 def _is_wanted(row: dict[str, object]) -> bool:
-    """Neither put aside as damaged nor claimed by the erasure already ("" is no time of deletion)."""
+    """Neither put aside as damaged, nor claimed by the erasure already ("" is no time of deletion), nor left behind by a move."""
+    if is_left_behind(row):
+        return False
     return row["state"] == inventory.LIVE or (row["state"] == inventory.DOOMED and row["doomed_at"] != "")
+
+
+def is_left_behind(row: Mapping[str, object]) -> bool:
+    """Whether a row stands for bytes at a place from which they were moved: another row has them (`catalog.relocation`)."""
+    return "~" in str(row["uid"])
 
 
 def ahead(items: Iterator[T], function: Callable[[T], R]) -> Iterator[R]:

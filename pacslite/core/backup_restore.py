@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pacslite.catalog import snapshots
 from pacslite.catalog.models import REVISION
-from pacslite.core.backup import LISTED, Progress, ahead
+from pacslite.core.backup import LISTED, Progress, ahead, is_left_behind
 from pacslite.core.backup_repository import Description, File, Repository, sync_directory, write_durably
 from pacslite.core.journal import Journal
 from pacslite.errors import BackupDamaged, BlobMissing, Conflict, StorageError
@@ -241,6 +241,8 @@ def _changed(store_name: str) -> Callable[[str, dict[str, Any]], bool]:
 
     def changed(table: str, row: dict[str, Any]) -> bool:
         if table == "blob":
+            if is_left_behind(row):
+                return False  # nothing was left behind here, and its key may be one where the bytes are now
             row["store_name"], row["storage_key"] = store_name, row["storage_key"].removesuffix(PACKED)
             row |= dict.fromkeys(row.keys() & {"encoding", "stored_bytes"})
         elif table == "job" and row["state"] == "running":

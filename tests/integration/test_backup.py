@@ -22,8 +22,10 @@ from pacslite.core.audit_verify import verify as verify_audit
 from pacslite.core.backup_repository import Repository
 from pacslite.core.erasure import erase_doomed
 from pacslite.core.journal import Journal
+from pacslite.core.relocation import relocate
 from pacslite.core.removal import Target, remove
 from pacslite.core.restoration import undelete
+from pacslite.core.stocktaking import rows_of as rows_of_blobs
 from pacslite.errors import BackupDamaged, BadRequest, Busy, Conflict, NotFound, StorageError
 from pacslite.storage.filesystem import FilesystemStore
 from pacslite.storage.s3 import S3Options, S3Store
@@ -511,3 +513,17 @@ def test_a_snapshot_without_its_end_is_no_catalog(old: Archive, new: Archive) ->
     with new.catalog.read() as conn:
         assert snapshots.is_empty(conn)
     assert json.loads(json.dumps(lines)) == lines
+
+
+def test_packed_bytes_are_backed_up_as_they_were_sent_and_nothing_is_left_behind(old: Archive, new: Archive, target: Path) -> None:
+    before = contents(old)
+    for row in list(rows_of_blobs(old.catalog)):
+        if row.state == "live":
+            relocate(old, row, None)
+    assert any(key.endswith("_packed.gz") for key in contents(old))
+    backup.make(old, target)
+    backup_restore.restore(new, target)
+    assert contents(new) == {key: sha256 for key, sha256 in before.items() if key in contents(new)}
+    assert without_bytes(new) == []
+    assert erase_doomed(new.catalog, new.store, grace_s=-1) == 1  # what was deleted, and nothing of what was moved
+    assert without_bytes(new) == []
