@@ -112,6 +112,8 @@ class Settings:
     metrics_public: bool = _setting(False, "Whether /metrics needs no login.")
     analysis_services: dict[str, Any] = _setting({}, "JSON object {name: {url, timeout_s}} of analysis services.")
     max_upload_bytes: int = _setting(64 * 1024**3, "Largest body of one upload or STOW request.", minimum=1)
+    upload_expiry_s: int = _setting(86400, "Time after which a resumable upload ends to which nothing has come.", minimum=1)
+    max_open_uploads: int = _setting(1000, "Resumable uploads that an account may have under way at once.", minimum=1)
     default_quota_bytes: int = _setting(0, "What an account may keep in files that has no quota of its own; 0 for no limit.", minimum=0)
     total_quota_bytes: int = _setting(0, "What all accounts together may keep in files; 0 for no limit.", minimum=0)
     quota_warning_percent: int = _setting(80, "Share of a quota from which on its level is `warning`.", minimum=1)
@@ -210,6 +212,11 @@ class Settings:
     max_rendered_pixels: int = _setting(50_000_000, "Pixels of the largest picture that is rendered, an animation's in all.", minimum=1)
     strict_accept: bool = _setting(False, "Whether a DICOMweb request without Accept is refused (406).")
     removal_grace_s: int = _setting(86400, "Time between a deletion and the erasure of bytes.", minimum=0)
+    trash_days: int = _setting(30, "Days after which files in the trash are erased for good; 0 keeps them.", minimum=0)
+    verify_days: int = _setting(30, "Days within which every stored blob is read and verified, bit by bit; 0 for never.", minimum=0)
+    retention_policies: dict[str, Any] = _setting(
+        {}, "JSON object {name: {action: archive|trash|purge, older_than_days, file_types?, modalities?, to?}}, done once a day."
+    )
     sweep_interval_s: int = _setting(3600, "Time between two sweeps of spool and storage.", minimum=1)
     cache_bytes: int = _setting(1024**3, "Bound of the files in <data>/cache.", minimum=0)
     transcoded_cache_bytes: int = _setting(2 * 1024**3, "Bound of the files in <data>/cache/transcoded, in addition.", minimum=0)
@@ -364,6 +371,7 @@ def _checked(settings: Settings) -> Settings:
         except ValueError:
             raise ConfigurationError(f"trusted_proxies: {one!r} is neither an address nor a network (10.0.0.0/8)") from None
     _check_storages(settings)
+    _check_policies(settings.retention_policies)
     if settings.dicom_tls and not settings.dicom_tls_certificate:
         raise ConfigurationError("dicom_tls_certificate: TLS for DICOM needs a certificate")
     if settings.dicom_tls and settings.dicom_tls_client_certificates != "none" and not settings.dicom_tls_ca:
@@ -399,6 +407,22 @@ def _check_storages(settings: Settings) -> None:
             raise ConfigurationError(f"{name!r} is not a name of a storage (small letters, digits, ._-)")
     if len(set(names)) < len(names):
         raise ConfigurationError("filesystem_name, s3_name, archive_name: two storages have one name")
+
+
+def _check_policies(policies: Mapping[str, Any]) -> None:
+    for name, policy in policies.items():
+        at = f"retention_policies: {name}"
+        if not isinstance(policy, dict) or set(policy) - {"action", "older_than_days", "file_types", "modalities", "to"}:
+            raise ConfigurationError(f"{at} is no object of action, older_than_days, file_types, modalities, to")
+        age, lists = policy.get("older_than_days"), [policy.get("file_types", []), policy.get("modalities", [])]
+        if policy.get("action") not in ("archive", "trash", "purge"):
+            raise ConfigurationError(f"{at}: its action is none of archive, trash, purge")
+        if isinstance(age, bool) or not isinstance(age, int | float) or age < 1:
+            raise ConfigurationError(f"{at}: older_than_days is no number from 1 on")
+        if not all(isinstance(one, list) and all(isinstance(word, str) for word in one) for one in lists):
+            raise ConfigurationError(f"{at}: file_types and modalities are lists of words")
+        if policy["action"] != "archive" and not any(lists):
+            raise ConfigurationError(f"{at}: what is to go is named by file_types or modalities")
 
 
 def _check_oidc(settings: Settings, issuer: str) -> None:

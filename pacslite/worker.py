@@ -30,6 +30,7 @@ INDEX_INTERVAL_S = 15
 JOIN_INTERVAL_S = 3600
 PRUNE_INTERVAL_S = 3600
 QUOTA_INTERVAL_S = 60
+UPLOADS_INTERVAL_S = 300
 TOTALS_INTERVAL_S = 5
 
 _log = logging.getLogger(__name__)
@@ -115,7 +116,7 @@ def _do(pacs: Pacs, task: Task) -> None:
 
 def tasks_of(pacs: Pacs) -> tuple[Task, ...]:
     """What this release does in the background."""
-    from pacslite.core import audit_chain, audit_upkeep, jobs, quotas, search_index, shares
+    from pacslite.core import audit_chain, audit_upkeep, jobs, quotas, search_index, shares, uploads
     from pacslite.core.erasure import erase_doomed
     from pacslite.core.journal import Journal
     from pacslite.core.logins import prune
@@ -141,6 +142,7 @@ def tasks_of(pacs: Pacs) -> tuple[Task, ...]:
         Task("quota.watch", QUOTA_INTERVAL_S, quotas.Watch().look),
         Task("index.build", INDEX_INTERVAL_S, search_index.build, is_long=True),
         Task("journal.join", JOIN_INTERVAL_S, lambda p: journal.join_past_days(), is_long=True),
+        Task("uploads.expire", UPLOADS_INTERVAL_S, uploads.expire, is_long=True),
         Task("spool.sweep", sweep_s, lambda p: p.spool.sweep(), is_long=True),
         Task("storage.sweep", sweep_s, _sweep_storage, is_long=True),
     )

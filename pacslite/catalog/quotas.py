@@ -67,5 +67,5 @@ def quotas(conn: Connection) -> list[tuple[int, int, int | None]]:
 def _announced(conn: Connection, *whose: ColumnElement[bool]) -> int:
     """Bytes of uploads that are no files yet; of one without a length what has come of it. A final one is made of what is counted."""
     size = func.coalesce(upload.c.length, upload.c.offset)
-    counted = upload.c.state.in_(("open", "finishing")), upload.c.kind != "final"
+    counted = upload.c.state == "open", upload.c.kind != "final"
     return int(conn.execute(select(func.coalesce(func.sum(size), 0)).where(*counted, *whose)).scalar_one())

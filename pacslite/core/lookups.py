@@ -62,6 +62,8 @@ def _of_spool(pacs: Pacs) -> Iterator[Sample]:
     files = size = 0
     with os.scandir(pacs.settings.spool_directory) as entries:
         for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                continue  # resumable uploads
             files += 1
             try:
                 size += entry.stat(follow_symlinks=False).st_size

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pacslite.files import archive, downloads, lists, versions
+from pacslite.files import archive, downloads, lists, tus, versions
 from pacslite.web.messages import Route
 from pacslite.web.operations import Operation
 
 OPERATIONS: tuple[Operation, ...] = (
     *versions.OPERATIONS,
     *downloads.OPERATIONS,
+    *tus.OPERATIONS,
     *lists.OPERATIONS,
     *archive.OPERATIONS,
 )

@@ -50,6 +50,13 @@ class Digests:
             self._skip -= before
             self._data_set.update(memoryview(piece)[before:])
 
+    def copy(self) -> Digests:
+        """The digests so far, which go on by themselves."""
+        copied = Digests()
+        copied.size_bytes, copied._skip = self.size_bytes, self._skip
+        copied._whole, copied._data_set = self._whole.copy(), self._data_set.copy()
+        return copied
+
     @property
     def sha256(self) -> str:
         """Of all bytes."""

@@ -191,7 +191,8 @@ class Route:
     """One method of one resource. `rule` is written as Flask does: `/studies/<study>/series`.
 
     `right` is what a caller needs. A `hot` route is also served by `web.front`, past Flask. `action` is what its events are
-    called in the audit log, when that does not follow from method and rule (`web.audit`).
+    called in the audit log, when that does not follow from method and rule (`web.audit`). `always` are headers of all its
+    answers, problems too.
     """
 
     method: str
@@ -200,6 +201,7 @@ class Route:
     right: Right
     hot: bool = False
     action: str = ""
+    always: tuple[tuple[str, str], ...] = ()
 
 
 RouteTable = Iterable[Route]

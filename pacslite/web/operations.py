@@ -54,7 +54,7 @@ class Operation:
 
     `answers` gives the type of the body for each status of success, None for no body or one that is not JSON; `right` is what a
     caller needs; `problems` are the statuses of errors beyond 400, 500 and 503. `also_at` lists other absolute paths with the
-    same answer; `action` is that of the route. `body_type` is the media type of the form.
+    same answer; `action` and `always` are those of the route. `body_type` is the media type of the form.
     """
 
     method: str
@@ -69,15 +69,16 @@ class Operation:
     parameters: tuple[Parameter, ...] = ()
     also_at: tuple[str, ...] = ()
     action: str = ""
+    always: tuple[tuple[str, str], ...] = ()
     body_type: str = "application/json"
 
 
 def routes(operations: Iterable[Operation]) -> list[Route]:
     """The routes that serve the operations."""
     return [
-        Route(operation.method, re.sub(r"\{(\w+)\}", r"<\1>", path), operation.handler, operation.right, action=operation.action)
-        for operation in operations
-        for path in (ROOT + operation.path, *operation.also_at)
+        Route(one.method, re.sub(r"\{(\w+)\}", r"<\1>", path), one.handler, one.right, action=one.action, always=one.always)
+        for one in operations
+        for path in (ROOT + one.path, *one.also_at)
     ]
 
 

@@ -30,12 +30,14 @@ Record = Callable[[Any, Request, Route, Mapping[str, str], int], None]
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _EXPOSED = (
     "ETag, Location, Content-Location, Content-Disposition, Content-Range, Retry-After, Warning, X-Request-ID, "
-    "Upload-Offset, Upload-Length, Upload-Expires, Upload-Metadata, Tus-Resumable, Tus-Version, Tus-Extension, Tus-Max-Size"
+    "Upload-Offset, Upload-Length, Upload-Defer-Length, Upload-Expires, Upload-Metadata, Upload-Concat, "
+    "Tus-Resumable, Tus-Version, Tus-Extension, Tus-Max-Size, Tus-Checksum-Algorithm"
 )
 _ALLOWED_HEADERS = (
     "Accept, Authorization, Cache-Control, Content-Type, If-Match, If-Modified-Since, If-None-Match, If-Range, If-Unmodified-Since, "
     "Range, X-Requested-With, X-Request-ID, "
-    "Upload-Offset, Upload-Length, Upload-Defer-Length, Upload-Metadata, Upload-Concat, Upload-Checksum, Tus-Resumable"
+    "Upload-Offset, Upload-Length, Upload-Defer-Length, Upload-Metadata, Upload-Concat, Upload-Checksum, Tus-Resumable, "
+    "X-HTTP-Method-Override"
 )
 _PREFLIGHT_VARY = "Access-Control-Request-Method, Access-Control-Request-Headers"
 
@@ -135,6 +137,9 @@ class Site:
         """What is added to every answer: request id, protection against sniffing and framing, CORS when configured."""
         origins = self.settings.cors_origins
         headers = [("X-Request-ID", request.request_id), *self._security_headers(request.environ, present)]
+        route = request.environ.get("pacslite.route")
+        if route is not None:
+            headers += route.always
         if origins:
             headers.append(("Vary", "Origin"))
             origin = request.header("Origin")

@@ -22,7 +22,7 @@ ROUTES = app.routes()
 # What anybody may see; everything else asks for a login. A new one is a decision to be made here.
 PUBLIC = re.compile(
     r"(/api/v1)?/health/(live|ready)|/api/v1/auth/\S+|/|/login\S*|/logout|/account|(/docs)?/conformance|"
-    r"/pacslite\.css|/viewer(/\S*)?|/static/\S*|OPTIONS /dicom-web/?"
+    r"/pacslite\.css|/viewer(/\S*)?|/static/\S*|OPTIONS /dicom-web/?|OPTIONS /api/v1/files/uploads(/\S*)?"
     r"|/api/v1/shares/<\S*|/share/\S*"
 )
 _ARGUMENTS = {"user_id": "999999", "token_id": "0", "job_id": "0", "ae_title": "NOBODY", "frame_list": "1", "transaction": "1.2.9"}
