@@ -51,6 +51,7 @@ class Taken:
     number: int
     size_bytes: int
     sha256: str
+    outcome: str = "stored"
 
 
 def accept(
@@ -76,7 +77,7 @@ def accept(
         stored = rows.instance_blob(conn, found, accepted.version_number)
     if stored is None:
         raise Gone("The instance was deleted while it arrived.")
-    return Taken(found, accepted.version_number, stored.size_bytes, stored.sha256)
+    return Taken(found, accepted.version_number, stored.size_bytes, stored.sha256, accepted.outcome)
 
 
 def _check_patient(parts: Parts, read: Instance, identity: rows.Identity) -> None:

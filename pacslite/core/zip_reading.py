@@ -14,6 +14,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 from pacslite.core.inspection_source import MOST_AT_ONCE, Source
@@ -31,6 +32,7 @@ _MOST_32, _MOST_16 = 0xFFFFFFFF, 0xFFFF
 _UNIX_HOSTS = frozenset({3, 19})
 _PIECE_BYTES = 256 * 1024
 _LZMA_HEAD = 9
+_MOST_DICTIONARY = 32 * 1024 * 1024
 _DRIVE = re.compile(r"[A-Za-z]:")
 MOST_ENTRIES = 10_000
 
@@ -226,7 +228,7 @@ def path_problem(name: str) -> str:
 def _check_places(found: list[_Central], entries: list[ZipEntry], end: int) -> None:
     """Refuses entries that share bytes (a bomb of overlapping files unpacks the same bytes thousands of times)."""
     places = sorted((central.offset, entry.start + entry.packed) for central, entry in zip(found, entries, strict=True))
-    for (_, last), (first, _) in zip(places, [*places[1:], (end, end)], strict=True):
+    for (_, last), (first, _) in pairwise([*places, (end, end)]):
         if last > first:
             raise _broken("its entries overlap")
 
@@ -308,7 +310,7 @@ def _lzma(source: Source, entry: ZipEntry) -> lzma.LZMADecompressor:
     if int.from_bytes(head[2:4], "little") != 5:
         raise RefusedContent("the entry cannot be unpacked: it is broken")
     lclppb, dictionary = head[4], int.from_bytes(head[5:9], "little")
-    if lclppb >= 225 or dictionary > 64 * 1024 * 1024:
+    if lclppb >= 225 or dictionary > _MOST_DICTIONARY:
         raise RefusedContent("the entry needs too much memory to unpack")
     pb, rest = divmod(lclppb, 45)
     lp, lc = divmod(rest, 9)

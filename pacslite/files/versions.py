@@ -14,6 +14,7 @@ from pacslite.core.files import FileRecord, Origin, owner_of
 from pacslite.error_map import mapping_of
 from pacslite.errors import Forbidden, InvalidForm, NotFound, PacsliteError
 from pacslite.files import forms
+from pacslite.files.expansion import ExpansionView, expanded
 from pacslite.files.forms import CategoryName, UploadForm, VersionForm
 from pacslite.files.views import FileView, VersionList, VersionView, url_of, version_view, view_of
 from pacslite.web.forms import parse
@@ -64,6 +65,8 @@ def upload_file(pacs: Pacs, request: Request) -> Reply:
     with counted():
         check_parameters(request, ())
         form, arrived = forms.receive(pacs, request, UploadForm)
+        if form.expand:
+            return expanded(pacs, request, form, arrived, origin_of(request, "upload"))
         try:
             about = forms.description_of(form)
         except PacsliteError:
@@ -185,7 +188,7 @@ OPERATIONS = (
         upload_file,
         "Bring a file of a patient, several pictures of a photo series, or with `expand` a ZIP file of many",
         "files",
-        {201: FileView, 200: dict},
+        {201: FileView, 200: ExpansionView},
         Right.FILES_WRITE,
         form=UploadForm,
         body_type=forms.FORM_DATA,
