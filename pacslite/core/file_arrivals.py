@@ -71,7 +71,7 @@ class Arrived:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What is said of a new file."""
+    """What is said of a new file. `file_id` is the id it is to have, a new version id that somebody has been told already."""
 
     patient_id: int
     file_type: MedicalFileType
@@ -80,6 +80,7 @@ class Description:
     body_part: str | None = None
     description: str | None = None
     study_instance_uid: str | None = None
+    file_id: str | None = None
 
 
 def clean_filename(name: str) -> str:
@@ -215,9 +216,11 @@ def _unknown_patient() -> InvalidForm:
 def _incoming(one: Arrived, found: Inspected, about: Description) -> Incoming:
     names = KEY_NAMES[about.file_type]
     day = (about.study_date or datetime.now(UTC).date().isoformat()).replace("-", "")
+    is_one = about.file_type is not MedicalFileType.PHOTO_SERIES
 
     def new_key() -> str:
-        return file_key(about.patient_id, names.folder, day, names.prefix, new_version_id(), found.extension)
+        uid = about.file_id if about.file_id is not None and is_one else new_version_id()
+        return file_key(about.patient_id, names.folder, day, names.prefix, uid, found.extension)
 
     return Incoming(one.file, found.media_type, new_key)
 
@@ -257,7 +260,7 @@ def _record_new(
     now = now_text()
     of_instance = dict(zip(("dicom_study_uid", "dicom_series_uid", "dicom_sop_uid"), uids or (None, None, None), strict=True))
     row: dict[str, Any] = {
-        "uid": new_version_id(),
+        "uid": about.file_id or new_version_id(),
         "patient_pk": about.patient_id,
         "file_type": about.file_type.value,
         "medical_category": about.medical_category.value if about.medical_category else None,
@@ -345,6 +348,8 @@ def _note_version(
         "parts": told,
         **({"restored": new.restored} if new.restored is not None else {}),
     }
+    if kind is Kind.FILE_CREATED and (whose := rows.identity(conn, row.patient_pk)) is not None:
+        detail["identity"] = {"mrn": whose.patient_id, "issuer": whose.issuer, "study": whose.study}
     note_change(conn, kind, row, new.origin, detail)
     for link in linked:
         if link.repaired is not None:
