@@ -13,10 +13,12 @@ from pacslite.admin import (
     health,
     jobs,
     metrics,
+    patients,
     peers,
     quotas,
     remote,
     shares,
+    storage,
     studies,
     tokens,
     users,
@@ -33,6 +35,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *jobs.OPERATIONS,
     *changes.OPERATIONS,
     *studies.OPERATIONS,
+    *patients.OPERATIONS,
     *audit.OPERATIONS,
     *auth.OPERATIONS,
     *users.OPERATIONS,
@@ -40,6 +43,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *tokens.OPERATIONS,
     *access.OPERATIONS,
     *shares.OPERATIONS,
+    *storage.OPERATIONS,
 )
 
 

@@ -1,4 +1,4 @@
-"""`/groups`, `/labels`, and `access` of patients, studies and series: who sees what. For administrators."""
+"""`/groups`, `/labels`, and `access` of patients, studies, series and files: who sees what. For administrators."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class AccessView:
 
     groups: tuple[str, ...] | None = field(metadata=rule("Groups that may see it; null for all."))
     labels: tuple[str, ...]
-    patient_id: int | None = field(metadata=rule("Id of the patient, of a study or series that is there."))
+    patient_id: int | None = field(metadata=rule("Id of the patient, of a file, or of a study or series that is there."))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +122,7 @@ def _put(pacs: Pacs, request: Request, find: Callable[..., Any], object_type: st
         actor_id=principal.account_id if principal is not None else None,
         object_type=object_type,
         object_id=object_id,
+        patient_id=int(object_id) if object_type == "patient" and object_id.isdigit() and len(object_id) <= 18 else None,
         address=request.address,
         request_id=request.request_id,
         study_instance_uid=study,
@@ -162,6 +163,16 @@ def get_series_access(pacs: Pacs, request: Request, study: str, series: str) -> 
 def put_series_access(pacs: Pacs, request: Request, study: str, series: str) -> Reply:
     """Limits a series."""
     return _put(pacs, request, restrictions.of_study(study, series), "series", series, study)
+
+
+def get_file_access(pacs: Pacs, request: Request, file_id: str) -> Reply:
+    """What limits a file by itself."""
+    return _get(pacs, restrictions.of_file(file_id))
+
+
+def put_file_access(pacs: Pacs, request: Request, file_id: str) -> Reply:
+    """Limits a file."""
+    return _put(pacs, request, restrictions.of_file(file_id), "file", file_id)
 
 
 def list_groups(pacs: Pacs, request: Request) -> Reply:
@@ -218,6 +229,7 @@ _OBJECTS: tuple[tuple[str, str, Any, Any], ...] = (
     ("/patients/{patient_id}/access", "patient", get_patient_access, put_patient_access),
     ("/studies/{study}/access", "study", get_study_access, put_study_access),
     ("/studies/{study}/series/{series}/access", "series", get_series_access, put_series_access),
+    ("/files/{file_id}/access", "file", get_file_access, put_file_access),
 )
 
 OPERATIONS = (

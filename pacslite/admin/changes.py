@@ -35,12 +35,19 @@ class ChangeView:
     seq: int
     at: str
     type: str = field(metadata=rule("What happened: instance.stored, version.added, study.deleted, job.changed, ..."))
-    id: str = field(metadata=rule("What it happened to: a SOP Instance, Series Instance or Study Instance UID, or the id of a job."))
+    id: str = field(
+        metadata=rule("What it happened to: a SOP Instance, Series Instance or Study Instance UID, or the id of a file, patient or job.")
+    )
     study_instance_uid: str | None = None
     series_instance_uid: str | None = None
     sop_instance_uid: str | None = None
     version_number: int | None = None
     job: JobOfChange | None = None
+    file_id: str | None = None
+    patient_id: int | None = field(default=None, metadata=rule("Of changes to files and patients."))
+
+
+_TYPES = {"file_versioned": "file.version"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +66,8 @@ def list_changes(pacs: Pacs, request: Request) -> Reply:
     since, limit = given.get("since", "0"), limit_of(given)
     if not since.isascii() or not since.isdigit() or len(since) > 18:
         raise InvalidForm("since: is not a whole number", (("since", "is not a whole number"),))
-    found, total, last = jobs.feed(pacs.catalog, int(since), limit)
+    may_read = request.principal is not None and Right.FILES_READ in request.principal.rights
+    found, total, last = jobs.feed(pacs.catalog, int(since), limit, files=may_read)
     following = None
     if len(found) == limit and total > limit:
         following = f"{request.base_url}{request.path}?{urlencode({**given, 'since': found[-1].seq})}"
@@ -74,15 +82,18 @@ def view_of(change: Change) -> dict[str, Any]:
         "sop_instance_uid": change.sop_instance_uid,
     }
     detail = change.detail
-    told: dict[str, Any] = {"seq": change.seq, "at": change.at, "type": change.kind.replace("_", ".")}
-    told["id"] = detail.get("job") or detail.get("id") or change.sop_instance_uid or change.series_instance_uid or change.study_instance_uid
+    told: dict[str, Any] = {"seq": change.seq, "at": change.at, "type": _TYPES.get(change.kind, change.kind.replace("_", "."))}
+    told["id"] = change.file_id or detail.get("job") or detail.get("id") or change.sop_instance_uid or change.series_instance_uid
+    told["id"] = told["id"] or change.study_instance_uid or str(change.patient_id or "")
     told |= {name: uid for name, uid in uids.items() if uid}
     if change.version_number is not None:
         told["version_number"] = change.version_number
     if "job" in detail:
         told["job"] = {"id": detail["job"], "kind": detail.get("kind", ""), "state": detail.get("state", "")}
-    if "file_id" in detail:
-        told["file_id"] = detail["file_id"]
+    if change.file_id or "file_id" in detail:
+        told["file_id"] = change.file_id or detail["file_id"]
+    if change.patient_id is not None:
+        told["patient_id"] = change.patient_id
     return told
 
 

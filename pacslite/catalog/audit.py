@@ -16,6 +16,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
+from pacslite.catalog.file_models import file, purged_file
 from pacslite.catalog.models import audit_event as event_table
 from pacslite.catalog.models import audit_pending as pending_table
 from pacslite.catalog.models import audit_state as state_table
@@ -149,11 +150,11 @@ def chain(conn: Connection, more: Sequence[Event] = ()) -> list[Entry]:
     events = [*(_unpacked(payload) for _, payload in rows), *(replace(clean(event), at=event.at or now) for event in more)]
     if not events:
         return []
-    patients = _patients(conn, events)
+    patients = _patients(conn, events) | _patients_of_files(conn, events)
     last = head(conn) or Head(0, GENESIS)
     entries: list[Entry] = []
     for event in events:
-        known = event if event.patient_id is not None else replace(event, patient_id=patients.get(event.study_instance_uid))
+        known = event if event.patient_id is not None else replace(event, patient_id=patients.get(_about(event)))
         last = Head(last.seq + 1, hash_of(last.seq + 1, _row(known), last.hash))
         entries.append(Entry(last.seq, known, last.hash))
     conn.execute(insert(event_table), [{"seq": one.seq, "hash": one.hash, **_row(one.event)} for one in entries])
@@ -188,6 +189,20 @@ def _patients(conn: Connection, events: Iterable[Event]) -> dict[str, int]:
         if found is not None:
             known[uid] = found
     return known
+
+
+def _about(event: Event) -> str:
+    return event.study_instance_uid or (event.object_id if event.object_type == "file" else "")
+
+
+def _patients_of_files(conn: Connection, events: Iterable[Event]) -> dict[str, int]:
+    """The patients of files, purged ones as well, by the ids of the files."""
+    ids = sorted({about for event in events if event.patient_id is None and "-" in (about := _about(event))})
+    if not ids:
+        return {}
+    there = select(file.c.uid, file.c.patient_pk).where(file.c.uid.in_(ids))
+    gone = select(purged_file.c.uid, purged_file.c.patient_id).where(purged_file.c.uid.in_(ids))
+    return {uid: pk for statement in (gone, there) for uid, pk in conn.execute(statement)}
 
 
 def after(conn: Connection, seq: int, limit: int) -> list[Entry]:

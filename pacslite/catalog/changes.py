@@ -9,7 +9,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Connection, and_, bindparam, func, insert, or_, select, text
+from sqlalchemy import BigInteger, ColumnElement, Connection, and_, bindparam, func, insert, or_, select, text, update
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
@@ -17,6 +17,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from pacslite.catalog.models import change
 from pacslite.catalog.statements import Prepared
 from pacslite.catalog.visibility import Sight
+from pacslite.dicom.attributes import Level
 
 
 class Kind(StrEnum):
@@ -27,6 +28,10 @@ class Kind(StrEnum):
     INSTANCE_REPAIRED = "instance_repaired"
     CONFLICT_NOTED = "conflict_noted"
     PATIENT_UPDATED = "patient_updated"
+    PATIENT_CREATED = "patient_created"
+    PATIENT_EDITED = "patient_edited"
+    PATIENT_MERGED = "patient_merged"
+    PATIENT_UNMERGED = "patient_unmerged"
     STUDY_DELETED = "study_deleted"
     SERIES_DELETED = "series_deleted"
     INSTANCE_DELETED = "instance_deleted"
@@ -114,28 +119,45 @@ _WRITTEN = ("at", "kind", *_UIDS, "version_number", "blob_uid", *_CALLER, "detai
 _INSERT = Prepared(
     insert(change).values({**{name: bindparam(name) for name in _WRITTEN}, "transaction_id": _ThisTransaction()}).returning(change.c.seq)
 )
+_DESCRIBE = Prepared(update(change).where(change.c.seq == bindparam("entry")).values(detail=bindparam("told")))
 _FOLLOWING = (change.c.seq > bindparam("seq"), func.coalesce(change.c.transaction_id, 0) < _OldestTransaction())
 
 
 @lru_cache(maxsize=512)
-def _after(sight: Sight | None) -> Prepared:
-    statement = select(change.c.seq, *(change.c[name] for name in _WRITTEN)).where(*_FOLLOWING, *_seen(sight))
+def _after(sight: Sight | None, files: bool) -> Prepared:
+    statement = select(change.c.seq, *(change.c[name] for name in _WRITTEN)).where(*_FOLLOWING, *_seen(sight, files))
     return Prepared(statement.order_by(change.c.seq).limit(bindparam("limit", type_=BigInteger())))
 
 
 @lru_cache(maxsize=512)
-def _count(sight: Sight | None) -> Prepared:
-    return Prepared(select(func.count()).select_from(change).where(*_FOLLOWING, *_seen(sight)))
+def _count(sight: Sight | None, files: bool) -> Prepared:
+    return Prepared(select(func.count()).select_from(change).where(*_FOLLOWING, *_seen(sight, files)))
 
 
-def _seen(sight: Sight | None) -> tuple[ColumnElement[bool], ...]:
-    """Changes of what is in sight; of what is of no study, such as jobs, one's own."""
+def _seen(sight: Sight | None, files: bool) -> tuple[ColumnElement[bool], ...]:
+    """Changes of what is in sight: of files that are there, studies, patients; of what is none of these, such as jobs, one's own.
+
+    Without `files` those of files and patients are left out.
+    """
+    of_study, of_file, of_patient = (change.c[name].is_not(None) for name in ("study_instance_uid", "file_id", "patient_id"))
+    others = () if files else (~of_file & ~of_patient,)
     if sight is None:
-        return ()
-    named = text(f"({sight.names('change.study_instance_uid', 'change.series_instance_uid')})")
-    of_study = change.c.study_instance_uid.is_not(None)
-    own = change.c.study_instance_uid.is_(None) & (change.c.actor == bindparam("actor")) & (bindparam("actor") != "")
-    return (or_(and_(of_study, named), own),)
+        return others
+    study = text(f"({sight.names('change.study_instance_uid', 'change.series_instance_uid')})")
+    file = text(f"EXISTS (SELECT 1 FROM file AS cf WHERE {_and('cf.uid = change.file_id', sight.file_condition('cf'))})")
+    patient = text(f"EXISTS (SELECT 1 FROM patient WHERE {_and('patient.pk = change.patient_id', sight.conditions(Level.PATIENT))})")
+    own = (change.c.actor == bindparam("actor")) & (bindparam("actor") != "")
+    seen = or_(
+        and_(of_file, file),
+        and_(~of_file, of_study, study),
+        and_(~of_file, ~of_study, of_patient, patient),
+        and_(~of_file, ~of_study, ~of_patient, own),
+    )
+    return (*others, seen)
+
+
+def _and(*conditions: str) -> str:
+    return " AND ".join(one for one in conditions if one)
 
 
 _LAST = select(func.coalesce(func.max(change.c.seq), 0)).where(func.coalesce(change.c.transaction_id, 0) < _OldestTransaction())
@@ -176,14 +198,22 @@ def add(
     return seq
 
 
-def after(conn: Connection, seq: int, limit: int = 1000, sight: Sight | None = None) -> list[Change]:
-    """The entries that follow a number, of what is in sight, in order. What is returned has no gap that could be filled later."""
-    return [_change(row) for row in _after(sight).all(conn, {"seq": seq, "limit": limit, **_actor(sight)})]
+def describe(conn: Connection, seq: int, detail: Mapping[str, Any]) -> None:
+    """Give an entry of this transaction its detail, which was not known when it was written."""
+    _DESCRIBE.do(conn, {"entry": seq, "told": json.dumps(detail, ensure_ascii=False)})
 
 
-def count_after(conn: Connection, seq: int, sight: Sight | None = None) -> int:
+def after(conn: Connection, seq: int, limit: int = 1000, sight: Sight | None = None, *, files: bool = True) -> list[Change]:
+    """The entries that follow a number, of what is in sight, in order. What is returned has no gap that could be filled later.
+
+    Without `files` those of files and patients are left out.
+    """
+    return [_change(row) for row in _after(sight, files).all(conn, {"seq": seq, "limit": limit, **_actor(sight)})]
+
+
+def count_after(conn: Connection, seq: int, sight: Sight | None = None, *, files: bool = True) -> int:
     """How many entries follow a number, of what is in sight."""
-    row = _count(sight).first(conn, {"seq": seq, **_actor(sight)})
+    row = _count(sight, files).first(conn, {"seq": seq, **_actor(sight)})
     return int(row[0]) if row is not None else 0
 
 

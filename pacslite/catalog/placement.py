@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
-from pacslite.catalog import changes, search_values
+from pacslite.catalog import changes, patients, search_values
 from pacslite.catalog.arrival import COLUMNS, Arrival
 from pacslite.catalog.models import instance, patient, request_attribute, series, study, version
 from pacslite.catalog.statements import Prepared
@@ -81,11 +81,13 @@ _FIND_PATIENT = Prepared(
         *(patient.c[name] == bindparam(name) for name in _IDENTITY)
     )
 )
-_MERGED_INTO = Prepared(select(patient.c.merged_into).where(patient.c.pk == bindparam("patient_key")))
 _INSERT_PATIENT = Prepared(insert(patient).values(_bound(*_IDENTITY, *_PATIENT, "created_at")).returning(patient.c.pk))
+_INSERT_PATIENT_AS = Prepared(insert(patient).values(_bound("pk", *_IDENTITY, *_PATIENT, "created_at")).returning(patient.c.pk))
 _UPDATE_PATIENT = Prepared(update(patient).where(patient.c.pk == bindparam("patient_key")).values(_bound(*_PATIENT)))
 _OLD_PATIENT_COLUMNS = ("patient_name", "patient_birth_date", "patient_sex")
-_OLD_PATIENT = Prepared(select(*(patient.c[name] for name in _OLD_PATIENT_COLUMNS)).where(patient.c.pk == bindparam("patient_key")))
+_OLD_PATIENT = Prepared(
+    select(*(patient.c[name] for name in _OLD_PATIENT_COLUMNS), patient.c.created_by).where(patient.c.pk == bindparam("patient_key"))
+)
 
 _STUDY = (*COLUMNS[Level.STUDY], "attributes_digest")
 _STUDY_COUNTS = ("number_of_study_related_series", "number_of_study_related_instances")
@@ -146,13 +148,15 @@ def locate(conn: Connection, arrival: Arrival) -> Place:
     return Place._make(row) if row else Place()
 
 
-def ensure(conn: Connection, arrival: Arrival, place: Place, seq: int, now: str) -> int:
+def ensure(conn: Connection, arrival: Arrival, place: Place, seq: int, now: str, patient_pk: int | None = None) -> int:
     """Bring patient, study and series up to date with an arrival; the key of the series.
 
-    Counts grow by the rows that are new. Attributes become those of the arrival, which is the version last stored.
+    Counts grow by the rows that are new. Attributes become those of the arrival, which is the version last stored. `patient_pk` is
+    the number that a new patient gets in a catalog made anew; the change `seq` tells whose a new study is, for that.
     """
     if place.study_pk is None:
-        own, survivor = _patient_of_new_study(conn, arrival, now)
+        own, survivor = _patient_of_new_study(conn, arrival, now, patient_pk)
+        changes.describe(conn, seq, {"patient": own})
         study_pk = _new_study(conn, arrival, survivor, own if own != survivor else None, seq, now)
         return _new_series(conn, arrival, study_pk, seq, now)
     if place.patient_digest != arrival.patient.digest and place.patient_pk is not None and is_same_patient(place, arrival):
@@ -198,16 +202,7 @@ def names_patient_of(conn: Connection, place: Place, arrival: Arrival) -> bool:
     if is_same_patient(place, arrival) or place.patient_pk is None:
         return True
     row = _FIND_PATIENT.first(conn, _identity(arrival))
-    return row is not None and survivor_of(conn, row[0], row[2]) == survivor_of(conn, place.patient_pk)
-
-
-def survivor_of(conn: Connection, patient_pk: int, merged_into: int | None = None) -> int:
-    """The patient that one has become part of, itself when there is none."""
-    following = merged_into
-    if following is None:
-        row = _MERGED_INTO.first(conn, {"patient_key": patient_pk})
-        following = row[0] if row is not None else None
-    return patient_pk if following is None else survivor_of(conn, following)
+    return row is not None and patients.survivor(conn, row[0]) == patients.survivor(conn, place.patient_pk)
 
 
 def _with(joined: str | None, value: str) -> str | None:
@@ -226,28 +221,33 @@ def _identity(arrival: Arrival) -> dict[str, str]:
     return {"identity_id": identity.patient_id, "identity_issuer": identity.issuer, "identity_study": identity.study}
 
 
-def _patient_of_new_study(conn: Connection, arrival: Arrival, now: str) -> tuple[int, int]:
+def _patient_of_new_study(conn: Connection, arrival: Arrival, now: str, patient_pk: int | None = None) -> tuple[int, int]:
     """The patient that it names, and the one whom they have become part of: the same where nobody was merged."""
     names = _identity(arrival)
     row = _FIND_PATIENT.first(conn, names)
     if row is None:
         columns = {**arrival.patient.columns, **names, "attributes_digest": arrival.patient.digest, "created_at": now, "updated_at": now}
-        made: int = _INSERT_PATIENT.only(conn, columns)
+        made: int = (
+            _INSERT_PATIENT.only(conn, columns) if patient_pk is None else _INSERT_PATIENT_AS.only(conn, {**columns, "pk": patient_pk})
+        )
         search_values.insert(conn, Level.PATIENT, made, arrival.patient.values)
         return made, made
     if row[1] != arrival.patient.digest:
         _update_patient(conn, arrival, row[0], now)
     found: int = row[0]
-    return found, survivor_of(conn, found, row[2]) if row[2] is not None else found
+    return found, patients.survivor(conn, row[2]) if row[2] is not None else found
 
 
 def _update_patient(conn: Connection, arrival: Arrival, patient_pk: int, now: str) -> None:
-    """Names and birth dates follow the newest instance; the old ones stay in the changes."""
+    """Names and birth dates follow the newest instance; the old ones stay in the changes, and what only a person has told stays."""
     old = _OLD_PATIENT.first(conn, {"patient_key": patient_pk})
     new = arrival.patient.columns
     _UPDATE_PATIENT.do(conn, {**new, "attributes_digest": arrival.patient.digest, "updated_at": now, "patient_key": patient_pk})
     search_values.replace(conn, Level.PATIENT, patient_pk, arrival.patient.values)
-    before = dict(zip(_OLD_PATIENT_COLUMNS, old or (), strict=True))
+    before = dict(zip(_OLD_PATIENT_COLUMNS, (old or ())[:-1], strict=True))
+    if old is not None and old[-1] is not None:
+        patients.keep(conn, patient_pk, before, new)
+        new = {name: value or before.get(name) for name, value in new.items()}
     if any(new[name] != value for name, value in before.items()):
         detail: Mapping[str, Any] = {"patient": patient_pk, "before": before, "after": {name: new[name] for name in before}}
         changes.add(conn, changes.Kind.PATIENT_UPDATED, now, arrival.origin, uids=arrival.uids, detail=detail)

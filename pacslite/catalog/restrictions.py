@@ -15,6 +15,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 from pacslite.catalog import accounts
 from pacslite.catalog.access_models import access_group, access_label, access_object, access_rule, access_state, peer_group
 from pacslite.catalog.account_models import account, account_group
+from pacslite.catalog.file_models import file
 from pacslite.catalog.models import patient, peer, series, study
 from pacslite.catalog.statements import now_text
 from pacslite.catalog.visibility import FILE
@@ -96,6 +97,19 @@ def patient_of(conn: Connection, study_uid: str) -> int | None:
     """The number of the patient of a study."""
     found = conn.execute(select(study.c.patient_pk).where(study.c.study_instance_uid == study_uid)).scalar()
     return None if found is None else int(found)
+
+
+def patient_of_file(conn: Connection, file_id: str) -> int | None:
+    """The number of the patient of a file."""
+    found = conn.execute(select(file.c.patient_pk).where(file.c.uid == file_id)).scalar()
+    return None if found is None else int(found)
+
+
+def is_merged(conn: Connection, one: Named) -> bool:
+    """Whether it is a patient who became part of another."""
+    named = patient.c.identity_id == one.patient_id, patient.c.identity_issuer == one.issuer
+    found = select(patient.c.pk).where(*named, patient.c.identity_study == one.study_instance_uid, patient.c.merged_into.is_not(None))
+    return one.level is Level.PATIENT and conn.execute(found).first() is not None
 
 
 def is_known(conn: Connection, one: Named) -> bool:

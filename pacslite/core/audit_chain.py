@@ -46,6 +46,8 @@ _ACTIONS = {
     Kind.INSTANCE_DELETED: "instance.delete",
 }
 _LATER = ("file_id", "patient_id")  # columns that changes did not have when the first logs were written
+# Noted by the transactions themselves, with who did it.
+_NOTED = frozenset({Kind.PATIENT_CREATED, Kind.PATIENT_EDITED, Kind.PATIENT_MERGED, Kind.PATIENT_UNMERGED})
 # A job that runs has been queued; that it was taken up, or put back, is no event of its own.
 _JOB_STATES = frozenset({"queued", "succeeded", "failed", "cancelled"})
 
@@ -207,6 +209,8 @@ def derived(new: Sequence[Change]) -> list[Event]:
     groups: dict[tuple[str, ...], _Group] = {}
     for change in new:
         if change.kind == Kind.JOB_CHANGED and change.detail.get("state") not in _JOB_STATES:
+            continue
+        if change.file_id or change.kind in _NOTED:
             continue
         groups.setdefault(group_of(change), _Group(change)).add(change)
     return [_event(group, new[0].seq, new[-1].seq) for group in groups.values()]

@@ -341,10 +341,14 @@ def prune(catalog: Catalog, days: float) -> int:
     return removed
 
 
-def feed(catalog: Catalog, since: int, limit: int) -> tuple[list[Change], int, int]:
-    """Changes that follow a number, how many follow it in all, and the number of the newest; raises Busy during a rebuild."""
+def feed(catalog: Catalog, since: int, limit: int, *, files: bool = True) -> tuple[list[Change], int, int]:
+    """Changes that follow a number, how many follow it in all, and the number of the newest; raises Busy during a rebuild.
+
+    Without `files` those of files and patients are left out.
+    """
     with catalog.read() as conn:
         if inventory.is_rebuilding(conn):
             raise Busy("The catalog is being rebuilt.")
         sight = catalog.sight(conn)
-        return changes.after(conn, since, limit, sight), changes.count_after(conn, since, sight), changes.last(conn)
+        found = changes.after(conn, since, limit, sight, files=files)
+        return found, changes.count_after(conn, since, sight, files=files), changes.last(conn)

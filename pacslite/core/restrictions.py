@@ -1,4 +1,4 @@
-"""Limiting who sees a patient, a study or a series: by groups, and by labels that stand for groups. For administrators."""
+"""Limiting who sees a patient, a study, a series or a file: by groups, and by labels that stand for groups. For administrators."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from pacslite.catalog import audit
 from pacslite.catalog import restrictions as rows
 from pacslite.catalog.restrictions import KEYS, Group, Label, Named, Restriction
+from pacslite.catalog.visibility import FILE
 from pacslite.core.audit import NOBODY, change_of
 from pacslite.dicom.attributes import Level
 from pacslite.dicom.uids import clean_uid
-from pacslite.errors import InvalidForm, NotFound
+from pacslite.errors import Conflict, InvalidForm, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,7 +31,7 @@ _MOST = 100
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What limits an object by itself; and the patient of a study, by number, for what is limited above it."""
+    """What limits an object by itself; and the patient of a study or file, by number, for what is limited above it."""
 
     restriction: Restriction
     patient: int | None
@@ -44,6 +45,17 @@ def of_patient(pk: int) -> Callable[[Connection], Named]:
         if named is None:
             raise NotFound("There is no such patient.")
         return named
+
+    return find
+
+
+def of_file(file_id: str) -> Callable[[Connection], Named]:
+    """The file of that id; raises NotFound when it is asked for."""
+
+    def find(conn: Connection) -> Named:
+        if rows.patient_of_file(conn, file_id) is None:
+            raise NotFound("There is no such file.")
+        return rows.file_named(file_id)
 
     return find
 
@@ -75,6 +87,8 @@ def put(catalog: Catalog, find: Callable[[Connection], Named], restriction: Rest
     def work(conn: Connection) -> Access:
         named = find(conn)
         _check_groups(conn, restriction.groups or ())
+        if rows.is_merged(conn, named):
+            raise Conflict("The patient became part of another; limit that one.")
         rows.restrict(conn, named, restriction)
         groups = None if restriction.groups is None else list(restriction.groups)
         about = {"level": str(named.level).lower(), "groups": groups, "labels": list(restriction.labels)}
@@ -85,7 +99,8 @@ def put(catalog: Catalog, find: Callable[[Connection], Named], restriction: Rest
 
 
 def _access(conn: Connection, named: Named) -> Access:
-    patient = rows.patient_of(conn, named.study_instance_uid) if named.level is not Level.PATIENT else None
+    patient_of = rows.patient_of_file if named.level == FILE else rows.patient_of
+    patient = patient_of(conn, named.study_instance_uid) if named.level is not Level.PATIENT else None
     return Access(rows.restriction_of(conn, named) or Restriction(), patient)
 
 

@@ -44,6 +44,10 @@ IN_TRANSACTION = frozenset(
         "file.url",
         "file.version",
         "patient.access",
+        "patient.create",
+        "patient.merge",
+        "patient.unmerge",
+        "patient.update",
         "series.access",
         "share.create",
         "share.revoke",
@@ -175,8 +179,9 @@ def _event(request: Request, action: str, object_type: str, arguments: Mapping[s
         study = object_id = _study_of_uri(request)
     elif not study and arguments:
         object_id = list(arguments.values())[-1]
+    patient = arguments.get("patient_id", "")
     if status == 401:  # nobody's business is one kind of event, whatever it was about
-        study = object_id = ""
+        study = object_id = patient = ""
     return Event(
         action,
         outcome,
@@ -184,6 +189,7 @@ def _event(request: Request, action: str, object_type: str, arguments: Mapping[s
         principal.account_id if principal is not None else None,
         object_type,
         _UNPRINTABLE.sub("", object_id)[:128],
+        int(patient) if patient.isascii() and patient.isdigit() and len(patient) <= 18 else None,
         address=request.address,
         request_id=request.request_id,
         detail=detail,

@@ -1,6 +1,7 @@
 """What is limited to a group is not there for others: every route of the route table, and every DIMSE service.
 
-The tables are those the server runs on. A route that names a study joins by itself; any other has to be told of here, as a list of
+The tables are those the server runs on. A route that names a study joins by itself, one that names a file or a patient does in
+`test_visibility_files.py`; any other has to be told of here, as a list of
 what there is (and is then looked through), or as one that shows nothing of patients.
 """
 
@@ -53,7 +54,7 @@ ROUTES = app.routes()
 LISTS = re.compile(
     r"GET (/dicom-web/(studies|series|instances)"
     r"|/dicom-web/studies/<study>/(series|instances)|/dicom-web/studies/<study>/series/<series>/instances"
-    r"|/api/v1/(jobs|changes|shares))"
+    r"|/api/v1/(jobs|changes|shares|patients))"
 )
 # What shows nothing of patients, or is for administrators, who see everything.
 WITHOUT_PATIENTS = re.compile(
@@ -62,8 +63,8 @@ WITHOUT_PATIENTS = re.compile(
     r"|\w+ /api/v1/jobs/.*|(POST|DELETE) /api/v1/shares.*|GET /share/<token>"
     r"|\w+ /(viewer|login|logout|account|conformance|docs/conformance)?(/.*)?"
     r"|GET /pacslite.css"
-    r"|\w+ /api/v1/files/.*"
-    r"|GET /api/v1/patients/<patient_id>/archive"  # test_file_archive.py looks into it
+    # What they bring is nobody's yet, or belongs to who brings it; whom it is for is looked at in test_visibility_files.py.
+    r"|POST /api/v1/(patients|files/upload)|\w+ /api/v1/files/uploads(/<upload_id>)?"
 )
 _ARGUMENTS = {"frame_list": "1", "bulk_path": "7FE00010"}
 
@@ -125,7 +126,8 @@ of_studies = [one for one in ROUTES if "<study>" in one.rule]
 
 @pytest.mark.parametrize("route", ROUTES, ids=name_of)
 def test_every_route_is_looked_at(route: Route) -> None:
-    looked_at = "<study>" in route.rule or LISTS.fullmatch(name_of(route)) or WITHOUT_PATIENTS.fullmatch(name_of(route))
+    joins = any(f"<{name}>" in route.rule for name in ("study", "file_id", "patient_id"))
+    looked_at = joins or LISTS.fullmatch(name_of(route)) or WITHOUT_PATIENTS.fullmatch(name_of(route))
     assert looked_at or route.right is Right.ADMIN, "say in this file what this route shows of patients, and that it hides what is limited"
 
 
