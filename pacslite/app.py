@@ -85,6 +85,8 @@ class Pacs:
 
         tracing.stop()
         self.codecs.close()
+        with suppress(PacsliteError):  # nothing is lost: the worker, or the next start, settles what this process has not
+            self.ingest.settling.settle_own()
         with suppress(PacsliteError):  # counts are not worth a failure at the end
             self.peer_counts.write()
         self.limits.close()
@@ -166,6 +168,19 @@ def migrate(settings: Settings) -> None:
             accounts = Accounts(settings, catalog)
             _ = accounts.keys  # made here, or found to be wrong, before anybody needs them
             users.first_administrator_of_settings(accounts)
+    finally:
+        catalog.close()
+
+
+def recover(settings: Settings) -> None:
+    """After a failure of power: small files that had not reached the disk are written again (`core.settling`)."""
+    from pacslite.core.settling import Settling
+    from pacslite.storage.spool import Spool
+
+    catalog = build_catalog(settings)
+    try:
+        spool = Spool(settings.spool_directory, settings.free_space_reserve_bytes)
+        Settling(catalog, build_store(settings), spool, settings.write_ahead_bytes).settle(compare=True)
     finally:
         catalog.close()
 

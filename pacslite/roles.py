@@ -97,6 +97,7 @@ def run_worker(assignment: Assignment, status: Status) -> None:
     """The background work, until SIGTERM."""
     from pacslite import app, worker
 
+    os.nice(worker.NICENESS)
     stop = stop_event()
     pacs = app.build(assignment.settings)
     pacs.catalog.check_revision()

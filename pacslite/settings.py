@@ -217,6 +217,9 @@ class Settings:
     retention_policies: dict[str, Any] = _setting(
         {}, "JSON object {name: {action: archive|trash|purge, older_than_days, file_types?, modalities?, to?}}, done once a day."
     )
+    write_ahead_bytes: int = _setting(
+        64 * 1024, "Up to this size a file is kept in SQLite's log until its storage has it on the disk; at most 64 KiB.", minimum=0
+    )
     sweep_interval_s: int = _setting(3600, "Time between two sweeps of spool and storage.", minimum=1)
     cache_bytes: int = _setting(1024**3, "Bound of the files in <data>/cache.", minimum=0)
     transcoded_cache_bytes: int = _setting(2 * 1024**3, "Bound of the files in <data>/cache/transcoded, in addition.", minimum=0)

@@ -7,6 +7,7 @@ storage; the third one waits for other machines. Whatever is cut short by a kill
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -20,10 +21,13 @@ if TYPE_CHECKING:
     from pacslite.app import Pacs
     from pacslite.settings import Settings
 
+NICENESS = 5
+"""Whoever waits for an answer has the processors first."""
+SETTLE_INTERVAL_S = 1
 JOURNAL_INTERVAL_S = 2
 AUDIT_INTERVAL_S = 2
 VERIFY_INTERVAL_S = 24 * 3600
-CHECKPOINT_INTERVAL_S = 5
+CHECKPOINT_INTERVAL_S = 1
 COMMITMENT_INTERVAL_S = 1
 ERASE_INTERVAL_S = 60
 INDEX_INTERVAL_S = 15
@@ -53,6 +57,7 @@ def main(settings: Settings) -> int:
     from pacslite import app
     from pacslite.roles import stop_event
 
+    os.nice(NICENESS)
     stop = stop_event()
     pacs = app.build(settings)
     pacs.catalog.check_revision()
@@ -127,6 +132,7 @@ def tasks_of(pacs: Pacs) -> tuple[Task, ...]:
     anchor = audit_chain.anchor_of(pacs.settings.data)
     journal, grace_s, sweep_s = Journal(pacs.store, pacs.spool), pacs.settings.removal_grace_s, pacs.settings.sweep_interval_s
     return (
+        Task("storage.settle", SETTLE_INTERVAL_S, lambda p: p.ingest.settling.settle(), at_end=True),
         Task("journal.write", JOURNAL_INTERVAL_S, lambda p: journal.write_new(p.catalog), at_end=True),
         Task("audit.chain", AUDIT_INTERVAL_S, lambda p: audit_chain.advance(p.catalog, anchor), at_end=True),
         Task("audit.send", AUDIT_INTERVAL_S, audit_upkeep.send, calls_peers=True),

@@ -38,6 +38,15 @@ def _filled_index(table: str, name: str, column: str, *, unique: bool = False) -
 
 def upgrade() -> None:
     _widen_known_tables()
+    op.create_table(
+        "written_ahead",
+        sa.Column("pk", _ID, nullable=False),
+        _text("blob_uid"),
+        _text("storage_key"),
+        sa.Column("content", sa.LargeBinary(), nullable=False),
+        _key("written_ahead", "pk"),
+        sqlite_autoincrement=True,
+    )
     _create_files()
     _create_versions()
     _create_renditions()

@@ -40,7 +40,7 @@ class PatientIdentity:
 
 @dataclass(frozen=True, slots=True)
 class NewBlob:
-    """Bytes that are in the store and not yet in the catalog."""
+    """Bytes that are in the store and not yet in the catalog; `content` when the catalog is to keep them for a while too."""
 
     uid: str
     storage_key: str
@@ -48,6 +48,7 @@ class NewBlob:
     size_bytes: int
     sha256: str
     media_type: str = "application/dicom"
+    content: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,31 +11,28 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
-from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from pacslite import metrics
 from pacslite.catalog import schema
+from pacslite.catalog.engines import begin_write, database_file, end_write, parse_url, postgresql_engine, sqlite_engine
 from pacslite.catalog.group_commit import GroupCommit, Item, Take
 from pacslite.catalog.models import REVISION
 from pacslite.catalog.process_lock import ProcessLock
 from pacslite.catalog.statements import Prepared, key_number, lock_keys
 from pacslite.catalog.visibility import EVERYTHING, Sight, Visibility, sight
 from pacslite.catalog.write_ahead_log import WriteAheadLog
-from pacslite.errors import Busy, ConfigurationError, OutcomeUnknown, OutOfSpace, PacsliteError, Unavailable
+from pacslite.errors import Busy, OutcomeUnknown, OutOfSpace, PacsliteError, Unavailable
 
 T = TypeVar("T")
 _ATTEMPTS = 8
 _RETRYABLE = frozenset({"40001", "40P01"})  # PostgreSQL: serialization failure, deadlock
 _OUT_OF_SPACE, _BUSY = frozenset({"53100", "SQLITE_FULL"}), frozenset({"55P03", "57014", "53300"})
 _POSTGRESQL_LEADERS = 4
-# Each process keeps so many pages of the write-ahead log before a commit has to copy them (16 MiB); the worker does it earlier.
-_WAL_PAGES = 4000
 
 
 class _Connections:
@@ -80,24 +77,24 @@ class Catalog:
     visibility: Visibility = EVERYTHING
 
     def __init__(self, url: str, *, busy_timeout_s: float = 20, pool_size: int = 16) -> None:
-        self.url = _parse(url)
+        self.url = parse_url(url)
         self.busy_timeout_s = busy_timeout_s
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self._lock: ProcessLock | None = None
         if self.is_sqlite:
-            file = _database_file(self.url)
+            file = database_file(self.url)
             self._lock = ProcessLock(file)
-            self._reads = _sqlite_engine(self.url, pool_size, busy_timeout_s, writes=False)
-            self._writes = _sqlite_engine(self.url, 1, busy_timeout_s, writes=True)
+            self._reads = sqlite_engine(self.url, pool_size, busy_timeout_s, writes=False)
+            self._writes = sqlite_engine(self.url, 1, busy_timeout_s, writes=True)
         else:
-            self._reads = _postgresql_engine(self.url, pool_size, busy_timeout_s, writes=False)
-            self._writes = _postgresql_engine(self.url, _POSTGRESQL_LEADERS, busy_timeout_s, writes=True)
+            self._reads = postgresql_engine(self.url, pool_size, busy_timeout_s, writes=False)
+            self._writes = postgresql_engine(self.url, _POSTGRESQL_LEADERS, busy_timeout_s, writes=True)
         self._connections, self._write_connections = _Connections(pool_size), _Connections(1 if self.is_sqlite else _POSTGRESQL_LEADERS)
         # What is glanced at needs no transaction, which on PostgreSQL would be two more round trips.
         self._glances = self._connections if self.is_sqlite else _Connections(pool_size)
-        self._autocommit = self._reads if self.is_sqlite else _postgresql_engine(self.url, pool_size, busy_timeout_s, autocommit=True)
+        self._autocommit = self._reads if self.is_sqlite else postgresql_engine(self.url, pool_size, busy_timeout_s, autocommit=True)
         self._driver_error: type[Exception] = self._writes.dialect.loaded_dbapi.Error
-        self._log = WriteAheadLog(_database_file(self.url)) if self.is_sqlite else None
+        self._log = WriteAheadLog(database_file(self.url)) if self.is_sqlite else None
         leaders = 1 if self.is_sqlite else _POSTGRESQL_LEADERS
         self._group = GroupCommit(self._commit, leaders, self._log.sync if self._log else None)
 
@@ -163,19 +160,18 @@ class Catalog:
         committing = False
         try:
             with self._write_connections.taken(self._writes) as conn, self._distrusted(conn):
-                conn.begin()
+                begin_write(conn)
                 lock_keys(conn, (key for item in batch for key in item.keys))
                 for item in batch:
                     self._run(conn, item, alone=len(batch) == 1)
                     if item.error is not None and not last and _sqlstate(item.error) in _RETRYABLE:
+                        end_write(conn, commit=False)
                         return False
                 if _unready(batch):
-                    return False  # without a commit; the others run again
-                if all(item.error is not None for item in batch):
-                    conn.rollback()
-                else:
-                    committing = True
-                    conn.commit()
+                    end_write(conn, commit=False)
+                    return False  # the others run again
+                committing = any(item.error is None for item in batch)
+                end_write(conn, commit=committing)
         except (DBAPIError, self._driver_error, PoolTimeout) as error:
             if not committing and not last and _sqlstate(error) in _RETRYABLE:
                 return False
@@ -236,7 +232,7 @@ class Catalog:
                 if conn.execute(text("SELECT pg_is_in_recovery()")).scalar():
                     raise Unavailable("the catalog cannot be written: its database is a standby")
             return
-        file = _database_file(self.url)
+        file = database_file(self.url)
         for path in (file, file.with_name(file.name + "-wal"), file.with_name(file.name + "-shm"), file.parent):
             if path.exists() and not os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
                 raise Unavailable(f"the catalog cannot be written: {path.name} is read-only for the account that runs the server")
@@ -252,7 +248,7 @@ class Catalog:
             schema.upgrade(conn, target)
         self.make_durable()
         if self.is_sqlite:
-            schema.sync_directory(_database_file(self.url).parent)
+            schema.sync_directory(database_file(self.url).parent)
 
     def make_durable(self) -> None:
         """What could be read until now is durable when this returns: for whoever promises something after reading only.
@@ -276,7 +272,7 @@ class Catalog:
 
     def wal_bytes(self) -> int | None:
         """Size of SQLite's write-ahead log; None where there is no such file."""
-        file = _database_file(self.url) if self.is_sqlite else None
+        file = database_file(self.url) if self.is_sqlite else None
         try:
             return None if file is None else file.with_name(file.name + "-wal").stat().st_size
         except FileNotFoundError:
@@ -309,81 +305,6 @@ def _unready(batch: list[Item]) -> bool:
             item.fail(error)
             failed = True
     return failed
-
-
-def _parse(url: str) -> URL:
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        raise ConfigurationError("database_url: is not a database URL") from None
-    backend = parsed.get_backend_name()
-    if backend == "postgresql":
-        return parsed.set(drivername="postgresql+psycopg")
-    if backend != "sqlite" or parsed.database in (None, "", ":memory:"):
-        raise ConfigurationError("database_url: the catalog is sqlite:///FILE or postgresql://HOST/DATABASE")
-    return parsed
-
-
-def _database_file(url: URL) -> Path:
-    file = Path(url.database or "")
-    try:
-        file.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigurationError(f"database_url: {file.parent} cannot be made: {error.strerror}") from error
-    return file
-
-
-def _sqlite_engine(url: URL, pool_size: int, busy_timeout_s: float, *, writes: bool) -> Engine:
-    # hide_parameters: an error of the database may reach a log, the values of a row may not.
-    engine = create_engine(url, pool_size=pool_size, max_overflow=128, pool_timeout=busy_timeout_s, hide_parameters=True)
-    pragmas = [
-        f"PRAGMA busy_timeout = {int(busy_timeout_s * 1000)}",
-        "PRAGMA foreign_keys = ON",
-        "PRAGMA synchronous = NORMAL",  # the log is synced after each commit, but outside of the writers' lock: WriteAheadLog
-        "PRAGMA temp_store = MEMORY",
-        f"PRAGMA cache_size = {-32000 if writes else -8000}",
-        f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}",
-        "PRAGMA journal_mode = WAL" if writes else "PRAGMA query_only = ON",
-    ]
-
-    @event.listens_for(engine, "connect")
-    def prepare(connection: Any, _record: object) -> None:
-        connection.isolation_level = None  # the driver begins no transactions of its own
-        for pragma in pragmas:
-            connection.execute(pragma).close()
-
-    begin_statement = "BEGIN IMMEDIATE" if writes else "BEGIN"
-
-    @event.listens_for(engine, "begin")
-    def begin(conn: Connection) -> None:
-        conn.connection.driver_connection.execute(begin_statement).close()  # type: ignore[union-attr]
-
-    return engine
-
-
-def _postgresql_engine(url: URL, pool_size: int, busy_timeout_s: float, *, writes: bool = False, autocommit: bool = False) -> Engine:
-    engine = create_engine(
-        url,
-        pool_size=pool_size,
-        max_overflow=0 if writes else pool_size,
-        pool_timeout=busy_timeout_s,
-        pool_pre_ping=False,
-        hide_parameters=True,
-        isolation_level="AUTOCOMMIT" if autocommit else "READ COMMITTED" if writes else "REPEATABLE READ",
-        connect_args={"connect_timeout": max(2, int(busy_timeout_s)), "application_name": "pacslite"},
-    )
-    settings = [f"SET lock_timeout = {int(busy_timeout_s * 1000)}", "SET synchronous_commit = on"]
-    if not writes:
-        settings.append("SET default_transaction_read_only = on")
-
-    @event.listens_for(engine, "connect")
-    def prepare(connection: Any, _record: object) -> None:
-        with connection.cursor() as cursor:
-            for setting in settings:
-                cursor.execute(setting)
-        connection.commit()
-
-    return engine
 
 
 def _driver_level(error: BaseException) -> BaseException:

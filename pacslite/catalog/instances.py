@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, case, insert, null, select, update
 
-from pacslite.catalog import changes, placement, search_values
+from pacslite.catalog import changes, placement, search_values, written_ahead
 from pacslite.catalog.arrival import COLUMNS, Arrival, NewBlob
 from pacslite.catalog.changes import Kind
 from pacslite.catalog.models import blob, conflict, instance, metadata, version
@@ -206,6 +206,8 @@ def _insert_blob(conn: Connection, new: NewBlob, now: str) -> int:
         "created_at": now,
     }
     blob_pk: int = _INSERT_BLOB.only(conn, row)
+    if new.content is not None:
+        written_ahead.add(conn, new.uid, new.storage_key, new.content)
     return blob_pk
 
 

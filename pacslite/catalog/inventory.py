@@ -28,12 +28,14 @@ from pacslite.catalog.models import (
     series,
     study,
     version,
+    written_ahead,
 )
 
 LIVE, DOOMED, QUARANTINED = "live", "doomed", "quarantined"
 # What does not stand on instances, or names them by UID only, outlives the rows of the others.
 _KEPT_TABLES = frozenset(
     {
+        written_ahead,
         peer,
         peer_statistics,
         job,
@@ -222,7 +224,7 @@ def begin_rebuilding(conn: Connection, at: str) -> None:
         for table in reversed(Base.metadata.sorted_tables):
             if table not in _KEPT_TABLES:
                 conn.execute(delete(table))
-        conn.execute(text("DELETE FROM sqlite_sequence WHERE name <> 'account'"))
+        conn.execute(text("DELETE FROM sqlite_sequence WHERE name NOT IN ('account', 'written_ahead')"))
     end_rebuilding(conn)  # one that was interrupted
     row = {"kind": REBUILDING, "state": "running", "run_after_at": at, "lease_until_at": "9999", "created_at": at, "updated_at": at}
     conn.execute(insert(job).values(row))

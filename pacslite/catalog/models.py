@@ -279,6 +279,20 @@ class Blob(Base):
     )
 
 
+class WrittenAhead(Base):
+    """Bytes of a small file that its storage may not have on the disk yet; see `catalog.written_ahead`."""
+
+    __table__ = Table(
+        "written_ahead",
+        Base.metadata,
+        Column("pk", _ID, primary_key=True),
+        _text("blob_uid"),
+        _text("storage_key"),
+        Column("content", LargeBinary, nullable=False),
+        sqlite_autoincrement=True,  # who settles a number must not meet another file under it
+    )
+
+
 class Version(Base):
     """One version of an instance; never changed but for a repair of lost bytes."""
 
@@ -508,6 +522,7 @@ request_attribute = RequestAttribute.__table__
 instance = Instance.__table__
 blob = Blob.__table__
 version = Version.__table__
+written_ahead = WrittenAhead.__table__
 metadata = Metadata.__table__
 change = Change.__table__
 conflict = Conflict.__table__

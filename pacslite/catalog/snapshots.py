@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Column, Connection, LargeBinary, Table, column, func, insert, inspect, select, table, text
 
 from pacslite.catalog.jobs import HOLD
-from pacslite.catalog.models import REVISION, Base, blob, change, job
+from pacslite.catalog.models import REVISION, Base, blob, change, job, written_ahead
 from pacslite.errors import StorageError
 
 FORM = 1
@@ -31,6 +31,8 @@ def lines(conn: Connection) -> Iterator[Line]:
     yield {"form": FORM, "revision": REVISION}
     counts: dict[str, int] = {}
     for of in Base.metadata.sorted_tables:
+        if of is written_ahead:  # the bytes are in the storage too, and so in the backup
+            continue
         columns = list(of.columns)
         binary = [one.name for one in columns if isinstance(one.type, LargeBinary)]
         yield {"table": of.name, "columns": [one.name for one in columns], "binary": binary}

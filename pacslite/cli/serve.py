@@ -64,6 +64,7 @@ def run(settings: Settings, scope: str, as_json: bool, epilog: str = "") -> int:
     listeners.check_loopback(settings)
     app.prepare_directories(settings)
     in_child(lambda: app.migrate(settings))
+    in_child(lambda: app.recover(settings))
 
     def announce(state: RunState) -> None:
         # Made when it can be told: whoever does not see it printed has not got it.

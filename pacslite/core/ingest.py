@@ -25,6 +25,7 @@ from pacslite.catalog.changes import Origin
 from pacslite.catalog.database import Catalog
 from pacslite.catalog.instances import Existing, Intent
 from pacslite.catalog.search_values import IndexedValue, values_in
+from pacslite.core.settling import Settling
 from pacslite.dicom.attributes import EXTRACTED_TAGS, REQUEST_ATTRIBUTES_SEQUENCE, Level
 from pacslite.dicom.compare import same_data_set
 from pacslite.dicom.indexed_attributes import indexed_attributes
@@ -106,6 +107,7 @@ class Ingest:
         self._stores = stores or Stores(store)
         self._spool = spool
         self._limits = read_limits(settings, spool.directory)
+        self.settling = Settling(catalog, store, spool, settings.write_ahead_bytes)
         self._under_way: set[int] = set()
         self._sent_new: OrderedDict[_Sender, bool] = OrderedDict()
 
@@ -133,7 +135,7 @@ class Ingest:
         kept, placing = False, None
         try:
             # The store syncs a large file while its header is read.
-            placing = self._store.begin(spool_file.path)
+            placing = self._store.begin(spool_file.path, unsettled=self.settling.takes(spool_file.content))
             self._under_way.add(id(placing))
             read = read_instance(spool_file.path if spool_file.content is None else spool_file.content, self._limits)
             _check_expected(read, expected)
@@ -141,6 +143,8 @@ class Ingest:
             arrival = arrival_of(read, digest, origin, self._settings)
             outcome, number = _Acceptance(self, arrival, spool_file, placing, presumed_new=self._sent_new.get(_sender(origin), False)).run()
             kept = outcome in _KEPT
+            if kept and self.settling.takes(spool_file.content):
+                self.settling.note()
             self._remember(_sender(origin), sent_new=outcome == "stored")
             return Accepted(outcome, *arrival.uids, arrival.sop_class_uid, number, read.warnings)
         finally:
@@ -218,11 +222,12 @@ class Ingest:
         return _Decision(seen_version_pk=existing.version_pk)
 
     def put(self, arrival: Arrival, spool_file: SpoolFile, placing: Placing) -> NewBlob:
-        """Give the bytes a new key; durable once `placing` has settled."""
+        """Give the bytes a new key; durable once `placing` has settled, or with the rows when the catalog keeps them (decision 40)."""
         uid = new_version_id()
         key = instance_key(*arrival.uids, uid)
         placing.place(key)
-        return NewBlob(uid, key, self._store.name, spool_file.size_bytes, spool_file.sha256)
+        content = spool_file.content if self.settling.takes(spool_file.content) else None
+        return NewBlob(uid, key, self._store.name, spool_file.size_bytes, spool_file.sha256, content=content)
 
     def record(self, arrival: Arrival, blob: NewBlob, decision: _Decision, placing: Placing) -> instances.Recorded:
         """The one write transaction; it is committed after the bytes are durable.

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from pacslite.core.conversion import Conversions
     from pacslite.core.ingest import Ingest
     from pacslite.core.peer_counts import PeerCounts
-    from pacslite.storage.stores import Stores
     from pacslite.storage.spool import Spool
+    from pacslite.storage.stores import Stores
 
 LEVELS = {"patient": Level.PATIENT, "study": Level.STUDY, "series": Level.SERIES, "instance": Level.INSTANCE}
 UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from pacslite.catalog.database import Catalog
     from pacslite.catalog.deletions import Kept
     from pacslite.settings import Settings
-    from pacslite.storage.stores import Stores
     from pacslite.storage.spool import Spool
+    from pacslite.storage.stores import Stores
 
 _THREADS = 4  # hide the waits of an object store
 _BATCH = 50  # instances of one transaction

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -49,8 +49,19 @@ class BlobStore(Protocol):
         the caller discards the spool file; the worst that can remain is a blob that nothing refers to.
         """
 
-    def begin(self, spool_file: Path) -> Placing:
-        """The first step of `put`, for callers who have something else to do while the store works."""
+    @property
+    def settles_at_once(self) -> bool:
+        """Whether `settle_all` makes many files durable for about the price of one."""
+
+    def begin(self, spool_file: Path, *, unsettled: bool = False) -> Placing:
+        """The first step of `put`, for callers who have something else to do while the store works.
+
+        `unsettled`: the bytes are kept elsewhere until `settle_all` has returned, so nothing has to be durable before; the
+        store may ignore it.
+        """
+
+    def settle_all(self, keys: Sequence[str]) -> None:
+        """Returns once what was placed under these keys is durable; keys without bytes are passed over."""
 
     def open(self, key: str, offset: int = 0, length: int | None = None) -> BinaryIO:
         """The bytes, or `length` of them from `offset`, as a stream to be closed; raises BlobMissing."""

@@ -2,7 +2,8 @@
 
 Order of `put`, for the whole order of durability see docs/architecture.md, section 4:
 mkdir, rename, sync of the file, sync of its directory, sync of the directories above whose new entries are not known
-to be durable. What comes before the file's sync is carried by the one commit of the journal that it causes (ext4, XFS),
+to be durable. A small file may be left unsettled, for one sync of everything a moment later (decision 40). What comes
+before the file's sync is carried by the one commit of the journal that it causes (ext4, XFS),
 so that the later syncs find nothing left to write. A crash in between leaves a file that nothing refers to, perhaps
 one without its bytes; nothing is answered and no row is committed before the last sync.
 """
@@ -10,10 +11,7 @@ one without its bytes; nothing is answered and no row is committed before the la
 from __future__ import annotations
 
 import os
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -21,88 +19,15 @@ from typing import BinaryIO, cast
 
 from pacslite.errors import BlobMissing, StorageError
 from pacslite.storage.blob_store import BlobInfo
+from pacslite.storage.directories import Chain, Directories, Directory, exists, make
 from pacslite.storage.keys import check_key
 from pacslite.storage.spool import storage_error
 from pacslite.storage.syncing import Sync, Syncer
 from pacslite.storage.window import FileWindow
 
-_DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_DURABLE_DIRECTORIES = 64
 # From this size on, writing the bytes out takes longer than reading the header: it begins before the key is known.
 _SYNCED_EARLY_BYTES = 256 * 1024
 _ATTEMPTS = 50  # a directory vanishes under a put only when a delete prunes it in that very moment
-
-
-class _Directory:
-    """An open directory; closed when the last user lets go of it.
-
-    Holding it open is what makes remembering safe: when another process prunes the directory, whatever is made
-    under this descriptor fails with ENOENT, even if a directory of the same name is there again.
-    """
-
-    __slots__ = ("fd",)
-
-    def __init__(self, path: str, parent: _Directory | None = None) -> None:
-        self.fd = -1
-        self.fd = os.open(path, _DIRECTORY_FLAGS, dir_fd=parent.fd if parent else None)
-
-    def sync(self) -> None:
-        os.fsync(self.fd)
-
-    def __del__(self, close: Callable[[int], None] = os.close) -> None:
-        if self.fd >= 0:
-            close(self.fd)
-
-
-@dataclass(frozen=True, slots=True)
-class _Chain:
-    """A directory, and each one above it that may not be durable yet: its name, its parent, itself."""
-
-    last: _Directory
-    unsynced: tuple[tuple[str, _Directory, _Directory], ...] = ()
-
-
-class _Directories:
-    """The last used directories whose own entries, up to the root, are known to be on stable storage."""
-
-    def __init__(self, root: str) -> None:
-        self._root = _Directory(root)
-        self._root.sync()
-        self._durable: OrderedDict[str, _Directory] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def open(self, relative: str) -> _Chain:
-        """The directory, made when missing together with those above it, and what has to be synced for it to stay."""
-        if not relative:
-            return _Chain(self._root)
-        with self._lock:
-            found = self._durable.get(relative)
-            if found is not None:
-                self._durable.move_to_end(relative)
-                return _Chain(found)
-        above, _, name = relative.rpartition("/")
-        chain = self.open(above)
-        _make(name, chain.last)
-        opened = _Directory(name, chain.last)
-        # Also when it was there: perhaps somebody made it a moment ago and has not synced it yet.
-        return _Chain(opened, (*chain.unsynced, (relative, chain.last, opened)))
-
-    def sync(self, chain: _Chain) -> None:
-        """Make the entries of a chain durable."""
-        for _, parent, _ in chain.unsynced:
-            parent.sync()
-        with self._lock:
-            for relative, _, opened in chain.unsynced:
-                self._durable[relative] = opened
-            while len(self._durable) > _DURABLE_DIRECTORIES:
-                self._durable.popitem(last=False)
-
-    def forget(self, relative: str) -> None:
-        """Drop the directory and those above it: one of them was pruned."""
-        with self._lock:
-            while relative:
-                self._durable.pop(relative, None)
-                relative = relative.rpartition("/")[0]
 
 
 class _Placing:
@@ -115,7 +40,7 @@ class _Placing:
 
     __slots__ = ("_directories", "_file", "_file_sync", "_source", "_sync", "_syncer")
 
-    def __init__(self, directories: _Directories, syncer: Syncer, source: str) -> None:
+    def __init__(self, directories: Directories, syncer: Syncer, source: str) -> None:
         self._directories, self._syncer, self._source = directories, syncer, source
         self._sync: Sync | None = None
         self._file_sync: Sync | None = None
@@ -140,13 +65,13 @@ class _Placing:
         for _ in range(_ATTEMPTS):
             try:
                 chain = self._directories.open(above)
-                fresh = _make(last, chain.last)
-                if not fresh and _exists(f"{last}/{name}", chain.last):
+                fresh = make(last, chain.last)
+                if not fresh and exists(f"{last}/{name}", chain.last):
                     raise StorageError(f"{key} is stored already; a key is written once")
                 if self._file_sync is not None:
                     self._file_sync.wait()
                 os.rename(self._source, f"{last}/{name}", dst_dir_fd=chain.last.fd)
-                own = _Directory(last, chain.last)
+                own = Directory(last, chain.last)
             except FileNotFoundError:
                 if not os.path.lexists(self._source):
                     raise
@@ -160,7 +85,7 @@ class _Placing:
             return
         raise StorageError(f"the directory of {key} vanishes each time it is made")
 
-    def _sync_all(self, own: _Directory, chain: _Chain) -> None:
+    def _sync_all(self, own: Directory, chain: Chain) -> None:
         if self._file_sync is None:
             self._file.stamp_and_sync()
         own.sync()
@@ -174,6 +99,38 @@ class _Placing:
                 self._sync.wait()
         except OSError as error:
             raise storage_error("the bytes cannot be kept", error) from error
+
+
+class _Unsettled:
+    """A small file on its way to its key whose bytes are kept elsewhere until `settle_all`: nothing is synced here."""
+
+    __slots__ = ("_directories", "_source")
+
+    def __init__(self, directories: Directories, source: str) -> None:
+        self._directories, self._source = directories, source
+
+    def place(self, key: str) -> None:
+        """Rename the file."""
+        check_key(key)
+        directory, _, name = key.rpartition("/")
+        above, _, last = directory.rpartition("/")
+        try:
+            for _ in range(_ATTEMPTS):
+                try:
+                    parent = self._directories.make(above)
+                    if not make(last, parent) and exists(f"{last}/{name}", parent):
+                        raise StorageError(f"{key} is stored already; a key is written once")
+                    return os.rename(self._source, f"{last}/{name}", dst_dir_fd=parent.fd)
+                except FileNotFoundError:
+                    if not os.path.lexists(self._source):
+                        raise
+                    self._directories.forget(above)
+        except OSError as error:
+            raise storage_error("the bytes cannot be kept", error) from error
+        raise StorageError(f"the directory of {key} vanishes each time it is made")
+
+    def settle(self) -> None:
+        """Nothing to wait for."""
 
 
 class _File:
@@ -199,6 +156,7 @@ class FilesystemStore:
     """A BlobStore on a local or mounted file system."""
 
     kind = "filesystem"
+    settles_at_once = True
 
     def __init__(self, root: Path, name: str = "filesystem") -> None:
         self.name = name
@@ -206,7 +164,7 @@ class FilesystemStore:
         self._prefix = os.fspath(root) + "/"
         try:
             root.mkdir(mode=0o750, parents=True, exist_ok=True)
-            self._directories = _Directories(os.fspath(root))
+            self._directories = Directories(os.fspath(root))
             self._syncer = Syncer()
         except OSError as error:
             raise storage_error(f"the storage root {root} cannot be used", error) from error
@@ -221,9 +179,18 @@ class FilesystemStore:
         placing.place(key)
         placing.settle()
 
-    def begin(self, spool_file: Path) -> _Placing:
-        """The sync of the file starts here, in a thread of its own."""
+    def begin(self, spool_file: Path, *, unsettled: bool = False) -> _Placing | _Unsettled:
+        """The sync of a large file starts here, in a thread of its own."""
+        if unsettled:
+            return _Unsettled(self._directories, os.fspath(spool_file))
         return _Placing(self._directories, self._syncer, os.fspath(spool_file))
+
+    def settle_all(self, keys: Sequence[str]) -> None:
+        """One sync of the whole file system: what else is written to it has to be sooner or later as well."""
+        try:
+            self._directories.sync_everything()
+        except OSError as error:
+            raise storage_error("the bytes cannot be kept", error) from error
 
     def open(self, key: str, offset: int = 0, length: int | None = None) -> BinaryIO:
         """The file, or a window of it; both can seek."""
@@ -313,23 +280,6 @@ class FilesystemStore:
         """Whether the root is there and can be written."""
         if not os.access(self.root, os.R_OK | os.W_OK | os.X_OK) or not self.root.is_dir():
             raise StorageError(f"the storage root {self.root} is not there or cannot be written")
-
-
-def _make(name: str, parent: _Directory) -> bool:
-    """Make the directory; False when it is there already."""
-    try:
-        os.mkdir(name, 0o750, dir_fd=parent.fd)
-    except FileExistsError:
-        return False
-    return True
-
-
-def _exists(path: str, parent: _Directory) -> bool:
-    try:
-        os.stat(path, dir_fd=parent.fd, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def _read_error(key: str, error: OSError) -> StorageError:

@@ -10,7 +10,7 @@ import base64
 import hashlib
 import io
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC
@@ -69,6 +69,7 @@ class S3Store:
     """A BlobStore in an S3 bucket; boto3 is imported and the client made at the first use."""
 
     kind = "s3"
+    settles_at_once = False
 
     def __init__(self, options: S3Options, name: str = "s3", part_bytes: int = PART_BYTES) -> None:
         self.name = name
@@ -230,9 +231,12 @@ class S3Store:
         except BlobMissing:
             return  # some services tell that it was gone already
 
-    def begin(self, spool_file: Path) -> _Placing:
+    def begin(self, spool_file: Path, *, unsettled: bool = False) -> _Placing:
         """Nothing starts before the key is known."""
         return _Placing(self, spool_file)
+
+    def settle_all(self, keys: Sequence[str]) -> None:
+        """What was put is durable."""
 
     def move(self, key: str, new_key: str) -> None:
         """Read and write part by part (server-side copies are not the same everywhere), then erase the first."""

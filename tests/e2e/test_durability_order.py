@@ -1,6 +1,8 @@
 """The order of durability, seen in the system calls of a real server.
 
-rename < sync of the file (of a large one before the rename) < sync of its directory < sync of the catalog < answer
+A large file: sync of the file < rename < sync of its directory < sync of the catalog < answer. A small one: rename < sync of
+the catalog, which has its bytes too, < answer; and later sync of the file system (decision 40). With `write_ahead_bytes` of 0,
+rename < sync of the file < sync of its directory < sync of the catalog < answer.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +25,7 @@ from tests.support import data_sets
 from tests.support.dimse import Peer, store_rq
 from tests.support.processes import Server, serving
 
-CALLS = "fsync,fdatasync,rename,renameat,renameat2,link,linkat,sendto,sendmsg,write,writev"
+CALLS = "fsync,fdatasync,syncfs,pwrite64,rename,renameat,renameat2,link,linkat,sendto,sendmsg,write,writev"
 STRACE = ("strace", "-f", "-yy", "-s", "200", "-e", f"trace={CALLS}")
 
 
@@ -85,36 +88,67 @@ ANSWERS = {
 }
 
 
+Traced = Callable[[Dataset], tuple[str, Trace]]
+
+
 @pytest.fixture(params=["dimse", "web"])
-def traced(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[Dataset], tuple[str, Trace]]]:
+def traced(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Traced]]:
+    """Starts a server under the eyes of strace; what it gives stores an instance there."""
     role, trace = request.param, tmp_path / "trace"
     options = ("--dimse-processes", "1", "--web-processes", "1")
-    with serving(tmp_path / "data", *options, prefix=(*STRACE, "-o", str(trace)), scope=role) as server:
+    with ExitStack() as stack:
 
-        def store(ds: Dataset) -> tuple[str, Trace]:
-            {"dimse": store_by_dimse, "web": store_by_stow}[role](server, data_sets.part10(ds), ds.SOPInstanceUID)
-            return role, Trace(trace.read_text(errors="replace"))
+        def start(**settings: str) -> Traced:
+            prefix = (*STRACE, "-o", str(trace))
+            server = stack.enter_context(serving(tmp_path / "data", *options, prefix=prefix, scope=role, **settings))
 
-        yield store
+            def store(ds: Dataset) -> tuple[str, Trace]:
+                {"dimse": store_by_dimse, "web": store_by_stow}[role](server, data_sets.part10(ds), ds.SOPInstanceUID)
+                return role, Trace(trace.read_text(errors="replace"))
+
+            return store
+
+        yield start
+
+
+_RENAMES = r"^(rename|renameat|renameat2|link|linkat)\(.*/spool/.*{}.*= 0"
+_CATALOG_SYNC = r"^(fsync|fdatasync)\(\d+<[^>]*/catalog\.db-wal> ?\) += 0"
 
 
 @pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
-def test_the_answer_comes_after_all_syncs(traced: Callable[[Dataset], tuple[str, Trace]], large: bool) -> None:
+def test_the_answer_comes_after_all_syncs(traced: Callable[..., Traced], large: bool) -> None:
+    store = traced() if large else traced(PACSLITE_WRITE_AHEAD_BYTES="0")
     pixels = np.zeros((1, 512, 512), np.uint16) if large else None
-    traced(data_sets.image(pixels))  # the first instance makes directories that the second finds
+    store(data_sets.image(pixels))  # the first instance makes directories that the second finds
     ds = data_sets.image(pixels)
-    role, trace = traced(ds)
+    role, trace = store(ds)
     instance = re.escape(ds.SOPInstanceUID)
-    renamed, done = trace.first(rf"^(rename|renameat|renameat2|link|linkat)\(.*/spool/.*{instance}.*= 0")
+    renamed, done = trace.first(_RENAMES.format(instance))
     names = re.search(r'/spool/([^"]+)".*/([^"/]+)"', next(call for call, begun, _ in trace.calls if begun == renamed))
     assert names
     place = f"spool/{re.escape(names[1])}" if large else f"{instance}/{re.escape(names[2])}"
     _, file_synced = trace.first(rf"^(fsync|fdatasync)\(\d+<[^>]*/{place}> ?\) += 0")
     assert (file_synced < renamed) is large
     directory_begun, directory_synced = trace.first(rf"^(fsync|fdatasync)\(\d+<[^>]*/{instance}> ?\) += 0", after=done)
-    catalog_begun, catalog_synced = trace.first(r"^(fsync|fdatasync)\(\d+<[^>]*/catalog\.db-wal> ?\) += 0", after=done)
+    catalog_begun, catalog_synced = trace.first(_CATALOG_SYNC, after=done)
     assert directory_begun > done
     assert file_synced < catalog_begun, "the row was durable before the bytes"
     assert directory_synced < catalog_begun, "the row was durable before the name of the file"
     answered, _ = trace.first(ANSWERS[role], after=done)
     assert catalog_synced < answered, "answered before the row was durable"
+
+
+def test_a_small_file_is_durable_by_the_sync_of_the_catalog(traced: Callable[..., Traced]) -> None:
+    """Its bytes are in the catalog's log; `tests/integration/test_settling.py` shows that they come back from there."""
+    store = traced()
+    store(data_sets.image())
+    ds = data_sets.image()
+    role, trace = store(ds)
+    _, done = trace.first(_RENAMES.format(re.escape(ds.SOPInstanceUID)))
+    written, logged = trace.first(r"^pwrite64\(\d+<[^>]*/catalog\.db-wal>", after=done)
+    synced, catalog_synced = trace.first(_CATALOG_SYNC, after=logged)
+    answered, _ = trace.first(ANSWERS[role], after=done)
+    assert done < written < synced
+    assert catalog_synced < answered, "answered before the row was durable"
+    late = [call for call, begun, _ in trace.calls if synced < begun < answered and call.startswith("pwrite64") and "db-wal" in call]
+    assert late == [], "written to the log after its sync"

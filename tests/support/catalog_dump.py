@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Table, select
 
 from pacslite.catalog.database import Catalog
-from pacslite.catalog.models import Base, job
+from pacslite.catalog.models import Base, job, written_ahead
 
 # A row is told by these; a column `x_pk` is replaced by what tells row x.
 _TOLD_BY = {
@@ -28,7 +28,7 @@ def dump(catalog: Catalog) -> dict[str, list[dict[str, Any]]]:
     tables: dict[str, list[dict[str, Any]]] = {}
     with catalog.read() as conn:
         for table in Base.metadata.sorted_tables:
-            if table is job or table.name.startswith("audit_"):  # the log is not made anew, it goes on
+            if table in (job, written_ahead) or table.name.startswith("audit_"):  # the log is not made anew, it goes on
                 continue
             rows = [dict(row._mapping) for row in conn.execute(select(table))]
             for row in rows:

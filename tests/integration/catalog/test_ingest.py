@@ -245,12 +245,12 @@ class Watched:
 
 def after_placing(monkeypatch: pytest.MonkeyPatch, store: BlobStore, happens: Callable[[], object]) -> None:
     begin = store.begin
-    monkeypatch.setattr(store, "begin", lambda spool_file: Watched(begin(spool_file), happens, lambda: None))
+    monkeypatch.setattr(store, "begin", lambda spool_file, **more: Watched(begin(spool_file, **more), happens, lambda: None))
 
 
 def before_settling(monkeypatch: pytest.MonkeyPatch, store: BlobStore, happens: Callable[[], object]) -> None:
     begin = store.begin
-    monkeypatch.setattr(store, "begin", lambda spool_file: Watched(begin(spool_file), lambda: None, happens))
+    monkeypatch.setattr(store, "begin", lambda spool_file, **more: Watched(begin(spool_file, **more), lambda: None, happens))
 
 
 def in_parallel(work: Callable[[int], object], count: int) -> list[object]:
@@ -331,7 +331,7 @@ def test_nothing_is_recorded_when_the_bytes_cannot_be_kept(bench: Bench, monkeyp
         raise OutOfSpace("full")
 
     if step == "place":
-        monkeypatch.setattr(bench.store, "begin", lambda spool_file: SimpleNamespace(place=fail))
+        monkeypatch.setattr(bench.store, "begin", lambda spool_file, **more: SimpleNamespace(place=fail))
     else:
         before_settling(monkeypatch, bench.store, fail)
     with pytest.raises(OutOfSpace):

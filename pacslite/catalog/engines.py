@@ -1,0 +1,122 @@
+"""How the databases are connected to, and how their transactions begin and end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from pacslite.errors import ConfigurationError
+
+# Each process keeps so many pages of the write-ahead log before a commit has to copy them (64 MiB); the worker does it earlier.
+_WAL_PAGES = 16000
+
+
+def parse_url(url: str) -> URL:
+    """The URL of a catalog; raises ConfigurationError for what is none."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise ConfigurationError("database_url: is not a database URL") from None
+    backend = parsed.get_backend_name()
+    if backend == "postgresql":
+        return parsed.set(drivername="postgresql+psycopg")
+    if backend != "sqlite" or parsed.database in (None, "", ":memory:"):
+        raise ConfigurationError("database_url: the catalog is sqlite:///FILE or postgresql://HOST/DATABASE")
+    return parsed
+
+
+def database_file(url: URL) -> Path:
+    """The file of an SQLite catalog, whose directory is made; raises ConfigurationError."""
+    file = Path(url.database or "")
+    try:
+        file.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"database_url: {file.parent} cannot be made: {error.strerror}") from error
+    return file
+
+
+def sqlite_engine(url: URL, pool_size: int, busy_timeout_s: float, *, writes: bool) -> Engine:
+    """An engine for reading, or for writing."""
+    # hide_parameters: an error of the database may reach a log, the values of a row may not.
+    engine = create_engine(url, pool_size=pool_size, max_overflow=128, pool_timeout=busy_timeout_s, hide_parameters=True)
+    pragmas = [
+        f"PRAGMA busy_timeout = {int(busy_timeout_s * 1000)}",
+        "PRAGMA foreign_keys = ON",
+        "PRAGMA synchronous = NORMAL",  # the log is synced after each commit, but outside of the writers' lock: WriteAheadLog
+        "PRAGMA temp_store = MEMORY",
+        f"PRAGMA cache_size = {-32000 if writes else -8000}",
+        f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}",
+        "PRAGMA journal_mode = WAL" if writes else "PRAGMA query_only = ON",
+    ]
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: Any, _record: object) -> None:
+        connection.isolation_level = None  # the driver begins no transactions of its own
+        for pragma in pragmas:
+            connection.execute(pragma).close()
+
+    begin_statement = "BEGIN IMMEDIATE" if writes else "BEGIN"
+
+    @event.listens_for(engine, "begin")
+    def begin(conn: Connection) -> None:
+        driver: Any = conn.connection.driver_connection
+        if not driver.in_transaction:  # by `begin_write`
+            driver.execute(begin_statement).close()
+
+    return engine
+
+
+def postgresql_engine(url: URL, pool_size: int, busy_timeout_s: float, *, writes: bool = False, autocommit: bool = False) -> Engine:
+    """An engine for reading, for writing, or for statements each on its own."""
+    engine = create_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=0 if writes else pool_size,
+        pool_timeout=busy_timeout_s,
+        pool_pre_ping=False,
+        hide_parameters=True,
+        isolation_level="AUTOCOMMIT" if autocommit else "READ COMMITTED" if writes else "REPEATABLE READ",
+        connect_args={"connect_timeout": max(2, int(busy_timeout_s)), "application_name": "pacslite"},
+    )
+    settings = [f"SET lock_timeout = {int(busy_timeout_s * 1000)}", "SET synchronous_commit = on"]
+    if not writes:
+        settings.append("SET default_transaction_read_only = on")
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: Any, _record: object) -> None:
+        with connection.cursor() as cursor:
+            for setting in settings:
+                cursor.execute(setting)
+        connection.commit()
+
+    return engine
+
+
+def begin_write(conn: Connection) -> None:
+    """Begin a transaction. On SQLite past SQLAlchemy, whose own way to it costs as much as a small statement.
+
+    A statement that goes through SQLAlchemy finds the transaction begun (`sqlite_engine`).
+    """
+    if conn.dialect.name == "sqlite":
+        _execute(conn, "BEGIN IMMEDIATE")
+    else:
+        conn.begin()
+
+
+def end_write(conn: Connection, *, commit: bool) -> None:
+    """Commit or roll back what `begin_write` began."""
+    if not conn.in_transaction():
+        _execute(conn, "COMMIT" if commit else "ROLLBACK")
+    elif commit:
+        conn.commit()
+    else:
+        conn.rollback()
+
+
+def _execute(conn: Connection, statement: str) -> None:
+    driver: Any = conn.connection.driver_connection
+    driver.execute(statement).close()
