@@ -18,7 +18,8 @@ from pacslite.errors import RefusedContent
 
 MOST_FRAMES = 10_000
 _MOST_PARTS = 200_000
-_MOST_BLOCKS = 20_000_000
+_MOST_SEGMENTS = 20_000
+_MOST_BLOCKS = 10_000_000
 _MOST_TIFF_ENTRIES = 4096
 
 
@@ -70,7 +71,7 @@ _SOI, _EOI, _SOS, _DNL = 0xD8, 0xD9, 0xDA, 0xDC
 
 def _jpeg(source: Source, frames: _Frames) -> Picture:
     at, scans = 2, 0
-    for _ in range(_MOST_PARTS):
+    for _ in range(_MOST_SEGMENTS):
         marker, at = _next_marker(source, at)
         if marker == _EOI:
             if not scans:
