@@ -19,7 +19,7 @@ from pacslite.catalog.changes import Kind, Origin
 from pacslite.catalog.files import FileRow
 from pacslite.catalog.statements import lock_keys, now_text
 from pacslite.core import file_inspection, file_instances, quotas, renditions
-from pacslite.core.file_keeping import Incoming, Linked, keep
+from pacslite.core.file_keeping import Incoming, Linked, keep, lock_names
 from pacslite.core.file_notes import Owner, bytes_of, described, note_change, note_event
 from pacslite.core.file_records import FileRecord, live_row, record_of, versions_of
 from pacslite.core.file_types import KEY_NAMES, FileVersionType, MedicalCategory, MedicalFileType
@@ -112,12 +112,13 @@ def add(
         seen = _inspected(parts, arrived, about.file_type, owner)
         identity = known_patient(parts, about.patient_id)
         new = _NewVersion(0, FileVersionType.BASELINE, None, owner, origin, also=also)
+        keys = (identity.key, *lock_names([owner.account_id]))
         if seen[0].media_type == DICOM:
             instance = file_instances.accept(parts, arrived[0].file, origin, identity, about.study_instance_uid)
             work = partial(_record_new, parts, about, new, _dicom_parts(arrived, instance), instance.uids)
-            return _counted(parts.catalog.write(lambda conn: work(conn, [])))
+            return _counted(parts.catalog.write(lambda conn: work(conn, []), keys))
         incoming = [_incoming(one, found, about) for one, found in zip(arrived, seen, strict=True)]
-        return _counted(keep(parts, incoming, partial(_record_new, parts, about, new, _plain_parts(arrived, seen), None), ()))
+        return _counted(keep(parts, incoming, partial(_record_new, parts, about, new, _plain_parts(arrived, seen), None), keys))
     finally:
         _discard(arrived)
 
@@ -146,7 +147,7 @@ def add_version(
         if (seen[0].media_type == DICOM) != record.is_dicom:
             raise UnsupportedContent("A version of a DICOM file is a DICOM file, one of another file is none.")
         new = _NewVersion(record.pk, version_type, description, owner, origin, if_match)
-        keys = (f"file:{file_id}",)
+        keys = (f"file:{file_id}", *lock_names([owner.account_id]))
         if record.is_dicom:
             uids = record.study_instance_uid or "", record.series_instance_uid or "", record.sop_instance_uid or ""
             instance = file_instances.accept(parts, arrived[0].file, origin, None, None, uids)
@@ -323,13 +324,15 @@ def _put_version(
     rows.insert_version(conn, version, listed)
     rows.change(conn, row.pk, {"version_number": number, "updated_at": now})
     quotas.charge(conn, new.owner.account_id, sum(added.values()), parts.settings)
-    for part, link in zip(listed, linked, strict=bool(linked)):
-        renditions.queue(conn, link.pk, part["media_type"], row.file_type)
     row = row._replace(version_number=number, updated_at=now)
     _note_version(conn, row, new, version, listed, linked)
     if new.also is not None:
         new.also(conn, row.uid)
-    return record_of(conn, row)
+    record = record_of(conn, row)
+    for made in record.version.parts:  # of a DICOM file the bytes of the instance
+        if made.blob_pk is not None:
+            renditions.queue(conn, made.blob_pk, made.media_type)
+    return record
 
 
 def _note_version(
@@ -392,7 +395,8 @@ def restore(parts: Parts, file_id: str, number: int, owner: Owner, origin: Origi
             links.append(Linked(part["blob_pk"], linked))
         return _record_version(parts, file_id, new, listed, conn, links)
 
-    return _counted(parts.catalog.write(work, (f"file:{file_id}",)))
+    locks = lock_names([owner.account_id], (part["sha256"] for part in listed if not record.is_dicom))
+    return _counted(parts.catalog.write(work, (f"file:{file_id}", *locks)))
 
 
 def check_match(record: FileRecord, if_match: frozenset[str] | None) -> None:

@@ -7,7 +7,7 @@ Whatever ends this in between leaves at worst bytes that nothing refers to, whic
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -94,8 +94,16 @@ def keep(parts: Parts, incoming: Sequence[Incoming], record: Callable[[Connectio
         raise
 
 
+def lock_names(accounts: Iterable[int | None] = (), digests: Iterable[str] = ()) -> tuple[str, ...]:
+    """For `Catalog.write` of what changes counts of bytes and of accounts.
+
+    Taken in one order before anything else is, so that two who change the same do not wait for each other in a circle.
+    """
+    return (*{f"quota:{account_id or 0}" for account_id in accounts}, *{f"blob:{digest}" for digest in digests})
+
+
 def _locks(incoming: Sequence[Incoming]) -> tuple[str, ...]:
-    return tuple({f"blob:{one.file.sha256}" for one in incoming})
+    return lock_names(digests=(one.file.sha256 for one in incoming))
 
 
 def _settle(incoming: Sequence[Incoming]) -> Callable[[], None]:

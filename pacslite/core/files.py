@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pacslite.catalog import files as rows
+from pacslite.catalog import legal_holds
 from pacslite.catalog.changes import Kind, Origin
 from pacslite.catalog.files import FileRow
 from pacslite.catalog.statements import now_text
 from pacslite.core import file_instances, quotas
 from pacslite.core.file_arrivals import Arrived, Description, Parts, add, add_version, check_match, clean_filename, restore
+from pacslite.core.file_keeping import lock_names
 from pacslite.core.file_notes import Owner, described, note_change, note_event, owner_of
 from pacslite.core.file_records import FilePart, FileRecord, FileVersion, live_row, record_of, versions_of
 from pacslite.dicom.uids import clean_uid
@@ -94,7 +96,7 @@ def delete(parts: Parts, file_id: str, owner: Owner, origin: Origin) -> None:
 
     def work(conn: Connection) -> None:
         row = live_row(conn, file_id, parts.catalog.sight(conn))
-        _check_hold(row)
+        _check_hold(conn, row)
         now = now_text()
         rows.change(conn, row.pk, {"state": rows.TRASH, "deleted_at": now, "updated_at": now})
         row = row._replace(state=rows.TRASH, deleted_at=now, updated_at=now)
@@ -104,8 +106,9 @@ def delete(parts: Parts, file_id: str, owner: Owner, origin: Origin) -> None:
     parts.catalog.write(work, (f"file:{file_id}",))
 
 
-def _check_hold(row: FileRow) -> None:
-    if row.legal_hold:
+def _check_hold(conn: Connection, row: FileRow) -> None:
+    studies = {row.dicom_study_uid, row.study_instance_uid} - {None}
+    if row.legal_hold or any(legal_holds.of_study(conn, uid) is not None for uid in studies if uid):
         raise Conflict("The file is under legal hold.")
 
 
@@ -135,11 +138,13 @@ def purge(parts: Parts, file_id: str, owner: Owner, origin: Origin) -> None:
     """
     with parts.catalog.read() as conn:
         row = live_row(conn, file_id, parts.catalog.sight(conn), in_trash=True)
-    keys = (f"file:{file_id}", *((f"study:{row.uids[0]}",) if row.uids else ()))
+        listed = rows.all_parts(conn, row.pk)
+    locks = lock_names((version.owner_id for version, _ in listed), (part.sha256 for _, part in listed))
+    keys = (f"file:{file_id}", *locks, *((f"study:{row.uids[0]}",) if row.uids else ()))
 
     def work(conn: Connection) -> None:
         row = live_row(conn, file_id, parts.catalog.sight(conn), in_trash=True)
-        _check_hold(row)
+        _check_hold(conn, row)
         for account_id, size in _kept_by(conn, row).items():
             quotas.charge(conn, account_id, -size)
         rows.purge(conn, row, now_text())
