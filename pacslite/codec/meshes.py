@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pacslite.codec import mesh_drawing as drawing
+from pacslite.codec import mesh_drawing
 from pacslite.codec.mesh_files import Triangles, triangles_of
 from pacslite.codec.pictures import Wanted, write
 from pacslite.errors import UndecodablePixels
@@ -32,27 +33,32 @@ _AT_ONCE = 8192
 
 def make(path: str, kind: str, wanted: Sequence[Wanted], scratch: str) -> dict[str, Any]:
     """Write pictures of a model; what was found out about it. Raises UndecodablePixels."""
-    edges, sample = _Edges(scratch, path), _Sample(scratch)
+    with closing(_Edges(scratch, path)) as edges, closing(_Sample(scratch)) as sample:
+        info = _figures(triangles_of(path, kind, scratch), edges, sample)
+        picture = mesh_drawing.picture(sample.read, sample.stride, max(pixels for _, pixels, _ in wanted))
+    write(Image.fromarray(picture), wanted)
+    return info
+
+
+def _figures(triangles: Iterator[Triangles], edges: _Edges, sample: _Sample) -> dict[str, Any]:
     count, degenerate = 0, 0
     low, high = np.full(3, np.inf), np.full(3, -np.inf)
-    for some in triangles_of(path, kind, scratch):
+    for some in triangles:
+        if not len(some):
+            continue
         count += len(some)
-        if len(some):
-            low, high = np.minimum(low, some.min(axis=(0, 1))), np.maximum(high, some.max(axis=(0, 1)))
+        low, high = np.minimum(low, some.min(axis=(0, 1))), np.maximum(high, some.max(axis=(0, 1)))
         degenerate += edges.add(some)
         sample.add(some)
     if not count:
         raise UndecodablePixels("The model has no triangles.")
-    size = [float(side) for side in high - low]
-    info = {
+    return {
         "triangles": count,
         "degenerate_triangles": degenerate,
-        "dimensions": size,
+        "dimensions": [float(side) for side in high - low],
         "bounds": [[float(value) for value in low], [float(value) for value in high]],
         "is_watertight": edges.are_paired(),
     }
-    write(Image.fromarray(drawing.picture(sample.read, sample.stride, max(pixels for _, pixels, _ in wanted))), wanted)
-    return info
 
 
 class _Edges:
@@ -93,12 +99,12 @@ class _Edges:
             begin = end
 
     def are_paired(self) -> bool:
-        """Asked once, at the end."""
-        try:
-            return self._total > 0 and all(_is_paired(file) for file in self._files)
-        finally:
-            for file in self._files:
-                file.close()
+        """Asked at the end."""
+        return self._total > 0 and all(_is_paired(file) for file in self._files)
+
+    def close(self) -> None:
+        for file in self._files:
+            file.close()
 
 
 _ODD = np.uint64(0x9E3779B97F4A7C15)
@@ -132,32 +138,41 @@ def _is_paired(file: IO[bytes]) -> bool:
 
 
 class _Sample:
-    """Every n-th triangle, at most `SAMPLE` of them; n grows with the model. Places are relative to `origin`."""
+    """One of every n triangles, at most `SAMPLE` of them; n grows with the model. Places are relative to `origin`.
+
+    Which one of the n is left to chance: in the grid of a scanner every n-th may be in the same column.
+    """
 
     def __init__(self, scratch: str) -> None:
         self._scratch = scratch
         self._file: IO[bytes] = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115 - closed by `close`
-        self.stride, self._seen, self._count = 1, 0, 0
+        self.stride, self._count, self._thrown = 1, 0, 0
         self.origin: NDArray[np.float64] | None = None
 
     def add(self, some: Triangles) -> None:
         if self.origin is None and len(some):
             self.origin = some[0, 0].copy()
-        first = -self._seen % self.stride
-        self._seen += len(some)
-        chosen = (some[first :: self.stride] - (0.0 if self.origin is None else self.origin)).astype(np.float32)
+        firsts = np.arange(0, len(some), self.stride)
+        numbers = firsts + self._chance(len(firsts)) % np.minimum(self.stride, len(some) - firsts)
+        chosen = (some[numbers] - (0.0 if self.origin is None else self.origin)).astype(np.float32)
         self._file.write(chosen.tobytes())
         self._count += len(chosen)
         if self._count > SAMPLE:
             self._thin_out()
 
+    def _chance(self, count: int) -> NDArray[np.int64]:
+        """So many numbers that follow no pattern; the next ones each time."""
+        self._thrown += count
+        return (_mixed(np.arange(self._thrown - count, self._thrown, dtype=np.uint64) * _ODD) >> np.uint64(8)).astype(np.int64)
+
     def _thin_out(self) -> None:
         thinner: IO[bytes] = tempfile.TemporaryFile(dir=self._scratch)  # noqa: SIM115
-        count = at = 0
+        count = 0
         for some in self.read():
-            chosen = some[at % 2 :: 2]
+            firsts = np.arange(0, len(some), 2)
+            chosen = some[np.minimum(firsts + self._chance(len(firsts)) % 2, len(some) - 1)]
             thinner.write(chosen.tobytes())
-            at, count = at + len(some), count + len(chosen)
+            count += len(chosen)
         self.close()
         self._file, self._count, self.stride = thinner, count, self.stride * 2
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,7 +32,7 @@ def make(path: str, wanted: Sequence[Wanted], max_pixels: int = MAX_PIXELS) -> d
     Image.MAX_IMAGE_PIXELS = None  # the bound here is our own, and no warning
     try:
         _open_heif()
-        with Image.open(path, formats=_FORMATS) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=_FORMATS) as image:
             if image.width * image.height > max_pixels:
                 raise UndecodablePixels(f"The picture has {image.width} x {image.height} pixels; no more than {max_pixels} are taken.")
             return _make(image, wanted)
