@@ -180,6 +180,7 @@ CODEC_SECONDS = Histogram(
 
 JOB_SECONDS = Histogram("pacslite_job_seconds", "Runs of jobs by their time.", ("kind", "outcome"), _LONG_SECONDS)
 TASK_SECONDS = Histogram("pacslite_task_seconds", "Runs of the worker's tasks by their time.", ("task", "outcome"), _SECONDS)
+DAMAGED = Counter("pacslite_damaged_blobs_total", "Blobs found damaged, by problem and what was done.", ("problem", "became"))
 TASK_DONE_AT = Latest("pacslite_task_success_timestamp_seconds", "When a task of the worker was last done.", ("task",))
 
 JOBS = Asked("pacslite_jobs", "Jobs by state.", ("state",))
@@ -188,6 +189,7 @@ PATIENTS = Latest("pacslite_patients", "Patients in the catalog.")
 STUDIES = Latest("pacslite_studies", "Studies in the catalog.")
 SERIES = Latest("pacslite_series", "Series in the catalog.")
 INSTANCES = Latest("pacslite_instances", "Instances in the catalog, each once however many versions it has.")
+FILES = Latest("pacslite_files", "Files that are not in the trash, by type.", ("type",))
 STORAGE_BYTES = Latest("pacslite_storage_bytes", "Bytes in a storage, as the catalog says.", ("backend",))
 STORAGE_BLOBS = Latest("pacslite_storage_blobs", "Blobs in a storage by state: live, doomed, quarantined.", ("backend", "state"))
 REMOVAL_QUEUE = Asked("pacslite_removal_queue", "Blobs that wait for their erasure.")

@@ -20,6 +20,7 @@ from pacslite.errors import PacsliteError
 if TYPE_CHECKING:
     from pacslite.app import Pacs
     from pacslite.settings import Settings
+    from pacslite.storage.blob_store import BlobStore
 
 NICENESS = 5
 """Whoever waits for an answer has the processors first."""
@@ -122,15 +123,16 @@ def _do(pacs: Pacs, task: Task) -> None:
 def tasks_of(pacs: Pacs) -> tuple[Task, ...]:
     """What this release does in the background."""
     from pacslite.core import audit_chain, audit_upkeep, jobs, quotas, search_index, shares, uploads
-    from pacslite.core.erasure import erase_doomed
+    from pacslite.core.cleanup import LOOK_INTERVAL_S
     from pacslite.core.journal import Journal
     from pacslite.core.logins import prune
     from pacslite.core.totals import Totals
+    from pacslite.core.verification import SLICE_INTERVAL_S, Slices
     from pacslite.dimse import commitment
 
-    totals = Totals(pacs.store.name)
+    totals, slices = Totals(*(store.name for store in pacs.stores.all)), Slices(pacs.settings.data / "verify.json")
     anchor = audit_chain.anchor_of(pacs.settings.data)
-    journal, grace_s, sweep_s = Journal(pacs.store, pacs.spool), pacs.settings.removal_grace_s, pacs.settings.sweep_interval_s
+    journal, sweep_s = Journal(pacs.store, pacs.spool), pacs.settings.sweep_interval_s
     return (
         Task("storage.settle", SETTLE_INTERVAL_S, lambda p: p.ingest.settling.settle(), at_end=True),
         Task("journal.write", JOURNAL_INTERVAL_S, lambda p: journal.write_new(p.catalog), at_end=True),
@@ -141,7 +143,7 @@ def tasks_of(pacs: Pacs) -> tuple[Task, ...]:
         Task("catalog.checkpoint", CHECKPOINT_INTERVAL_S, lambda p: p.catalog.checkpoint()),
         Task("metrics.totals", TOTALS_INTERVAL_S, lambda p: totals.go_on(p.catalog)),
         Task("commitment.report", COMMITMENT_INTERVAL_S, commitment.report_due, calls_peers=True),
-        Task("blobs.erase", ERASE_INTERVAL_S, lambda p: erase_doomed(p.catalog, p.store, grace_s), is_long=True),
+        Task("blobs.erase", ERASE_INTERVAL_S, _erase, is_long=True),
         Task("jobs.prune", PRUNE_INTERVAL_S, lambda p: jobs.prune(p.catalog, p.settings.job_retention_days), is_long=True),
         Task("shares.prune", PRUNE_INTERVAL_S, lambda p: shares.prune(p, p.settings.job_retention_days), is_long=True),
         Task("logins.prune", PRUNE_INTERVAL_S, lambda p: prune(p.accounts), is_long=True),
@@ -149,14 +151,54 @@ def tasks_of(pacs: Pacs) -> tuple[Task, ...]:
         Task("index.build", INDEX_INTERVAL_S, search_index.build, is_long=True),
         Task("journal.join", JOIN_INTERVAL_S, lambda p: journal.join_past_days(), is_long=True),
         Task("uploads.expire", UPLOADS_INTERVAL_S, uploads.expire, is_long=True),
-        Task("spool.sweep", sweep_s, lambda p: p.spool.sweep(), is_long=True),
-        Task("storage.sweep", sweep_s, _sweep_storage, is_long=True),
+        Task("spool.sweep", sweep_s, lambda p: sum(spool.sweep() for spool in (p.spool, *p.stores.spools)), is_long=True),
+        Task("storage.sweep", sweep_s, _sweep_storages, is_long=True),
+        Task("storage.verify", SLICE_INTERVAL_S, slices.go_on, is_long=True),
+        Task("storage.cleanup", LOOK_INTERVAL_S, daily, is_long=True),
     )
 
 
-def _sweep_storage(pacs: Pacs) -> None:
+def _erase(pacs: Pacs) -> None:
+    from pacslite.core.erasure import erase_doomed
+
+    _in_each(pacs, lambda store: erase_doomed(pacs.catalog, store, pacs.settings.removal_grace_s))
+
+
+def _sweep_storages(pacs: Pacs) -> None:
+    _in_each(pacs, lambda store: _sweep_storage(pacs, store))
+
+
+def _sweep_storage(pacs: Pacs, store: BlobStore) -> None:
     from pacslite.core.sweep import sweep
 
-    report = sweep(pacs.catalog, pacs.store, pacs.settings.data / "sweep.json")
+    name = "sweep.json" if store is pacs.store else f"sweep-{store.name}.json"
+    report = sweep(pacs.catalog, store, pacs.settings.data / name)
     for key in report.quarantined:
         _log.warning("bytes that nothing refers to were quarantined", extra={"action": "storage.sweep", "object_id": key})
+
+
+def _in_each(pacs: Pacs, work: Callable[[BlobStore], object]) -> None:
+    """Do something in every storage; one that is out of reach does not hold up the others."""
+    failure: PacsliteError | None = None
+    for store in pacs.stores.all:
+        try:
+            work(store)
+        except PacsliteError as error:
+            failure = failure or error
+    if failure is not None:
+        raise failure
+
+
+def daily(pacs: Pacs) -> None:
+    """What is due once a day: clean up, empty the trash, do the retention policies."""
+    from pacslite.core import cleanup, retention
+
+    last = cleanup.Daily(pacs.settings.data / "cleanup.stamp")
+    if not last.is_due():
+        return
+    told = cleanup.cleanup(pacs, cleanup.DAILY_HOURS).told()
+    erased = retention.empty_trash(pacs)
+    if pacs.settings.retention_policies:
+        retention.queue(pacs, dry_run=False)
+    last.done()
+    _log.info("cleaned up", extra={"action": "storage.cleanup", "outcome": "success", "trash_erased": erased, **told})

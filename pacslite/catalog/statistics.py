@@ -11,7 +11,8 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, select, text
 
-from pacslite.catalog.models import blob, change, job, patient, study
+from pacslite.catalog.file_models import file, file_part, file_version
+from pacslite.catalog.models import blob, change, job, patient, study, version
 
 PAGE_ROWS = 20_000
 
@@ -32,6 +33,8 @@ _BLOBS = _page_of(blob, blob.c.store_name, blob.c.state, blob.c.size_bytes)
 _SUM_BLOBS = select(_BLOBS.store_name, _BLOBS.state, func.count(), func.sum(_BLOBS.size_bytes), func.max(_BLOBS.pk)).group_by(
     _BLOBS.store_name, _BLOBS.state
 )
+_FILES = _page_of(file, file.c.file_type, file.c.state)
+_SUM_FILES = select(_FILES.file_type, _FILES.state, func.count(), func.max(_FILES.pk)).group_by(_FILES.file_type, _FILES.state)
 _STUDIES = _page_of(study, study.c.number_of_study_related_series, study.c.number_of_study_related_instances)
 _SUM_STUDIES = select(
     func.count(),
@@ -57,6 +60,13 @@ def studies_after(conn: Connection, pk: int) -> Page:
     count, series, instances, last = conn.execute(_SUM_STUDIES, {"after": pk}).one()
     sums: dict[tuple[str, ...], int] = {("studies",): count, ("series",): int(series or 0), ("instances",): int(instances or 0)}
     return Page(last if count == PAGE_ROWS else None, sums)
+
+
+def files_after(conn: Connection, pk: int) -> Page:
+    """Number of files of a page that are not in the trash, by type (`files, type`)."""
+    rows = conn.execute(_SUM_FILES, {"after": pk}).all()
+    sums: dict[tuple[str, ...], int] = {("files", name): count for name, state, count, _ in rows if state == "live"}
+    return Page(max(row[3] for row in rows) if sum(row[2] for row in rows) == PAGE_ROWS else None, sums)
 
 
 def count_patients(conn: Connection) -> int:
@@ -90,3 +100,52 @@ def database_time(conn: Connection) -> float | None:
 def last_change_at(conn: Connection) -> str | None:
     """When the newest change happened."""
     return conn.execute(select(change.c.at).order_by(change.c.seq.desc()).limit(1)).scalar()
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSums:
+    """Blobs of a store that are in use: bytes where they lie, and how many of them are packed."""
+
+    stored_bytes: int
+    packed_count: int
+
+
+def by_store(conn: Connection) -> dict[str, StoreSums]:
+    """What each store holds."""
+    stored = func.sum(func.coalesce(blob.c.stored_bytes, blob.c.size_bytes))
+    statement = select(blob.c.store_name, stored, func.count(blob.c.stored_bytes)).where(blob.c.state != "doomed")
+    return {name: StoreSums(int(size or 0), packed) for name, size, packed in conn.execute(statement.group_by(blob.c.store_name))}
+
+
+def by_file_type(conn: Connection) -> dict[str, tuple[int, int]]:
+    """Number and bytes (of all versions) of files that are not in the trash, by type; under `dicom` instances.
+
+    Instances that are files of another type are counted there.
+    """
+    of_type = file.c.file_type, file.c.dicom_sop_uid.is_not(None)
+    live = file.c.state == "live"
+    counts = conn.execute(select(*of_type, func.count()).where(live).group_by(*of_type)).all()
+    joined = file.join(file_version, file_version.c.file_pk == file.c.pk).join(file_part, file_part.c.version_pk == file_version.c.pk)
+    size = func.sum(file_part.c.size_bytes)
+    sizes = {row[:2]: int(row[2]) for row in conn.execute(select(*of_type, size).select_from(joined).where(live).group_by(*of_type))}
+    found: dict[str, tuple[int, int]] = {}
+    others = [0, 0]
+    for name, is_instance, count in counts:
+        if name == "dicom" and is_instance:
+            continue
+        before = found.get(name, (0, 0))
+        found[name] = before[0] + count, before[1] + sizes.get((name, is_instance), 0)
+        if is_instance:
+            others = [others[0] + count, others[1] + sizes.get((name, is_instance), 0)]
+    instances = conn.execute(select(func.coalesce(func.sum(study.c.number_of_study_related_instances), 0))).scalar_one()
+    of_versions = select(func.coalesce(func.sum(blob.c.size_bytes), 0)).join(version, version.c.blob_pk == blob.c.pk)
+    bytes_of_instances = conn.execute(of_versions).scalar_one()
+    if instances:
+        found["dicom"] = max(0, int(instances) - others[0]), max(0, int(bytes_of_instances) - others[1])
+    return found
+
+
+def shared_bytes(conn: Connection) -> int:
+    """Bytes that equal files did not need."""
+    more = func.coalesce(func.sum((blob.c.reference_count - 1) * blob.c.size_bytes), 0)
+    return int(conn.execute(select(more).where(blob.c.shared_sha256.is_not(None), blob.c.reference_count > 1)).scalar_one())

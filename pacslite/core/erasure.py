@@ -6,6 +6,7 @@ go and the rows after them, so that a crash in between only means that erasing i
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -20,12 +21,25 @@ if TYPE_CHECKING:
 _BATCH = 200
 
 
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """How many blobs went, and how many bytes."""
+
+    count: int = 0
+    size_bytes: int = 0
+
+
 def erase_doomed(catalog: Catalog, store: BlobStore, grace_s: float, now: datetime | None = None) -> int:
     """Erase the blobs of this store that were doomed more than `grace_s` ago and that nothing refers to; how many.
 
     None while a backup runs, which may yet need them (`catalog.holds`).
     """
-    until, erased = time_text((now or datetime.now(UTC)) - timedelta(seconds=grace_s)), 0
+    return erase(catalog, store, grace_s, now).count
+
+
+def erase(catalog: Catalog, store: BlobStore, grace_s: float, now: datetime | None = None) -> Erased:
+    """The same, and how many bytes."""
+    until, erased = time_text((now or datetime.now(UTC)) - timedelta(seconds=grace_s)), Erased()
     while True:
         rows = catalog.write(lambda conn: inventory.claim_doomed(conn, until, store.name, _BATCH), ERASURE_KEYS)
         if not rows:
@@ -33,4 +47,4 @@ def erase_doomed(catalog: Catalog, store: BlobStore, grace_s: float, now: dateti
         for row in rows:
             store.delete(row.storage_key)
         catalog.write(lambda conn, pks=[row.pk for row in rows]: inventory.forget(conn, pks))  # type: ignore[misc]
-        erased += len(rows)
+        erased = Erased(erased.count + len(rows), erased.size_bytes + sum(row.size_stored for row in rows))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pacslite.catalog import retrieval
+from pacslite.catalog import legal_holds, retrieval
 from pacslite.catalog.changes import Origin
 from pacslite.catalog.deletions import Deleted, Target, delete_target
 from pacslite.dicom.uids import clean_uid
 from pacslite.errors import Gone, NotFound
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from pacslite.catalog.database import Catalog
 
 __all__ = ["Deleted", "Origin", "Target", "absent", "remove", "target_of"]
@@ -24,9 +26,18 @@ def target_of(study: str, series: str | None = None, instance: str | None = None
 def remove(catalog: Catalog, target: Target, origin: Origin) -> Deleted:
     """Remove a study, a series or an instance with all its versions; raises NotFound, or Gone when it was removed before.
 
+    Conflict when the study is on legal hold.
+
     An instance that arrives while its study is removed comes either before it and goes along, or after it and is new.
     """
-    deleted = catalog.write(lambda conn: delete_target(conn, target, origin, sight=catalog.sight(conn)), target.keys)
+
+    def work(conn: Connection) -> Deleted | None:
+        deleted = delete_target(conn, target, origin, sight=catalog.sight(conn))
+        if deleted is not None:  # of what is not there, or not in sight, nothing is told
+            legal_holds.refuse(conn, target.study_instance_uid)
+        return deleted
+
+    deleted = catalog.write(work, target.keys)
     if deleted is not None:
         return deleted
     raise absent(catalog, target)

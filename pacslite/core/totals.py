@@ -26,11 +26,11 @@ _PAUSES = 20
 class Totals:
     """The state of the look."""
 
-    def __init__(self, store_name: str) -> None:
+    def __init__(self, *store_names: str) -> None:
         self._look: Iterator[None] | None = None
         self._spent_s = 0.0
         self._next_at = 0.0
-        self._known: set[tuple[str, ...]] = {("bytes", store_name), ("count", store_name, "live")}
+        self._known: set[tuple[str, ...]] = {name for store in store_names for name in (("bytes", store), ("count", store, "live"))}
 
     def go_on(self, catalog: Catalog) -> None:
         """Look on, or begin anew when it is time."""
@@ -50,7 +50,7 @@ class Totals:
 
     def _looking(self, catalog: Catalog) -> Iterator[None]:
         sums: Counter[tuple[str, ...]] = Counter()
-        for page_after in (statistics.blobs_after, statistics.studies_after):
+        for page_after in (statistics.blobs_after, statistics.studies_after, statistics.files_after):
             pk: int | None = 0
             while pk is not None:
                 pk = self._add(catalog, page_after, pk, sums)
@@ -78,6 +78,7 @@ class Totals:
 _METRICS = {
     "count": metrics.STORAGE_BLOBS,
     "bytes": metrics.STORAGE_BYTES,
+    "files": metrics.FILES,
     "studies": metrics.STUDIES,
     "series": metrics.SERIES,
     "instances": metrics.INSTANCES,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pacslite.catalog.database import Catalog
     from pacslite.catalog.inventory import BlobRow, StoredInstance
     from pacslite.dicom.instance import Instance, Limits
+    from pacslite.storage.blob_store import BlobStore
     from pacslite.storage.spool import Spool
     from pacslite.storage.stores import Stores
 
@@ -57,6 +59,7 @@ class Orphan:
 
     key: str
     size_bytes: int
+    storage: str = ""
 
 
 @dataclass(slots=True)
@@ -123,17 +126,27 @@ class Verifier:
         return row.state != inventory.DOOMED and self.stores.knows(row.store_name)
 
     def _look_through_storage(self, report: VerifyReport, repair: bool) -> None:
-        """One listing of each storage instead of a question per blob: remembers whose size is right, and finds orphans."""
+        for store, orphan in self.look_through_storages():
+            if orphan is not None:
+                report.add_orphan(orphan)
+                if repair:
+                    report.repaired_count += quarantine(self.catalog, store, orphan.key)
+
+    def look_through_storages(self) -> Iterator[tuple[BlobStore, Orphan | None]]:
+        """One listing of each storage instead of a question per blob: remembers whose size is right, and gives what is an orphan.
+
+        Also None for each of the others, so that whoever asks knows how far it is.
+        """
         young = time.time() - BETWEEN_SWEEPS_S
         for store in self.stores.all:
             for found in take_stock(self.catalog, store):
+                orphan = None
                 if found.row is not None:
                     if found.row.size_stored == found.info.size_bytes:
                         self._remember(found.row.pk)
                 elif found.info.modified_at.timestamp() < young:
-                    report.add_orphan(Orphan(found.info.key, found.info.size_bytes))
-                    if repair:
-                        report.repaired_count += quarantine(self.catalog, store, found.info.key)
+                    orphan = Orphan(found.info.key, found.info.size_bytes, store.name)
+                yield store, orphan
 
     def _remember(self, pk: int) -> None:
         byte, bit = divmod(pk, 8)

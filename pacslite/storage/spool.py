@@ -193,21 +193,31 @@ class Spool:
 
     def sweep(self, older_than_s: float = DEFAULT_MAX_AGE_S) -> int:
         """Remove files that nobody has written to for that long; how many."""
-        limit, removed = time.time() - older_than_s, 0
+        return self.clear(older_than_s)[0]
+
+    def clear(self, older_than_s: float) -> tuple[int, int]:
+        """The same, and how many bytes they were."""
+        limit, removed, freed = time.time() - older_than_s, 0, 0
         try:
             with os.scandir(self.directory) as entries:
                 for entry in entries:
-                    removed += _remove_older(entry, limit)
+                    size = _remove_older(entry, limit)
+                    if size is not None:
+                        removed, freed = removed + 1, freed + size
         except OSError as error:
             raise storage_error("the spool cannot be read", error) from error
-        return removed
+        return removed, freed
 
 
-def _remove_older(entry: os.DirEntry[str], limit: float) -> bool:
+def _remove_older(entry: os.DirEntry[str], limit: float) -> int | None:
+    """The size of the file that was removed."""
     try:
-        if not entry.is_file(follow_symlinks=False) or entry.stat(follow_symlinks=False).st_mtime >= limit:
-            return False
+        if not entry.is_file(follow_symlinks=False):
+            return None
+        found = entry.stat(follow_symlinks=False)
+        if found.st_mtime >= limit:
+            return None
         os.unlink(entry.path)
     except FileNotFoundError:
-        return False  # accepted or discarded meanwhile
-    return True
+        return None  # accepted or discarded meanwhile
+    return found.st_size

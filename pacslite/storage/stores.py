@@ -53,6 +53,11 @@ class Stores:
         except KeyError:
             raise StorageError(f"the storage {name!r} is not configured") from None
 
+    @property
+    def spools(self) -> Sequence[Spool]:
+        """The spools of stores that have one of their own."""
+        return tuple(self._spools.values())
+
     def spool_of(self, name: str, usual: Spool) -> Spool:
         """The spool on the device of a store that has one of its own, else the usual one."""
         return self._spools.get(name, usual)

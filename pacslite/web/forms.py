@@ -83,7 +83,7 @@ def _convert(kind: Any, given: Any, limits: dict[str, Any]) -> Any:
             return parse_value(kind, given)  # type: ignore[arg-type]
         except InvalidForm as error:
             raise ValueError(str(error)) from None
-    if type(given) is not kind and not (kind is float and type(given) is int):
+    if (type(given) is not kind and not (kind is float and type(given) is int)) or given != given:  # NaN is none
         raise ValueError(f"is not {_JSON_NAMES[kind]}")
     _check_limits(given, limits)
     return given

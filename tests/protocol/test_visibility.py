@@ -59,7 +59,7 @@ LISTS = re.compile(
 # What shows nothing of patients, or is for administrators, who see everything.
 WITHOUT_PATIENTS = re.compile(
     r"(GET|OPTIONS) /dicom-web/?|GET /dicom-web/wado|POST /dicom-web/studies|(GET|POST) /dicom-web/commitment-requests/<transaction>"
-    r"|\w+ (/api/v1)?/(health/\w+|metrics)|\w+ /api/v1/(auth|users|tokens|groups|labels|audit|openapi.json|docs)(/.*)?"
+    r"|\w+ (/api/v1)?/(health/\w+|metrics)|\w+ /api/v1/(auth|users|tokens|groups|labels|audit|storage|openapi.json|docs)(/.*)?"
     r"|\w+ /api/v1/jobs/.*|(POST|DELETE) /api/v1/shares.*|GET /share/<token>"
     r"|\w+ /(viewer|login|logout|account|conformance|docs/conformance)?(/.*)?"
     r"|GET /pacslite.css"
