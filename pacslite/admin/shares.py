@@ -1,4 +1,4 @@
-"""`/shares`: links to one study, and `/share/{token}`, where such a link leads."""
+"""`/shares`: links to one study or one file, and `/share/{token}`, where such a link leads."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from urllib.parse import quote, urlencode, urlsplit
 from pacslite.core import shares
 from pacslite.core.access import Right
 from pacslite.core.audit import FAILED, Event
-from pacslite.core.shares import Share
+from pacslite.core.shares import Share, Shared
 from pacslite.errors import Gone, InvalidForm, NotFound, Unauthenticated
 from pacslite.web.authentication import share_cookie
 from pacslite.web.forms import parse, rule
 from pacslite.web.messages import Reply, Request, Route
-from pacslite.web.operations import Operation, Parameter, json_reply
+from pacslite.web.operations import ROOT, Operation, Parameter, json_reply
 from pacslite.web.pages import check_parameters, decode_cursor, encode_cursor, limit_of
 
 if TYPE_CHECKING:
@@ -27,10 +27,11 @@ _LONGEST_S = 366 * 24 * 3600
 
 @dataclass(frozen=True, slots=True)
 class ShareForm:
-    """A link to a study."""
+    """A link to a study, or to a file: one of the two is given."""
 
-    study_instance_uid: str = field(metadata=rule("Study Instance UID.", minLength=1, maxLength=64))
     expires_in: int = field(metadata=rule("Seconds until the link ends.", minimum=1, maximum=_LONGEST_S))
+    study_instance_uid: str | None = field(default=None, metadata=rule("Study Instance UID.", minLength=1, maxLength=64))
+    file_id: str | None = field(default=None, metadata=rule("Id of a file.", minLength=1, maxLength=64))
     max_uses: int | None = field(
         default=None, metadata=rule("How often it may be opened; any number by default.", minimum=1, maximum=1_000_000)
     )
@@ -38,10 +39,11 @@ class ShareForm:
 
 @dataclass(frozen=True, slots=True)
 class ShareView:
-    """A link to a study. Where it leads is told once, to who made it."""
+    """A link to a study or a file. Where it leads is told once, to who made it."""
 
     id: str
-    study_instance_uid: str
+    study_instance_uid: str | None
+    file_id: str | None
     created_by: str
     created_at: str
     expires_at: str
@@ -49,7 +51,7 @@ class ShareView:
     uses: int
     last_used_at: str | None
     revoked_at: str | None
-    url: str | None = field(metadata=rule("Whoever has it sees the study; null when it was told before."))
+    url: str | None = field(metadata=rule("Whoever has it sees the study or file; null when it was told before."))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,11 @@ class ShareList:
 def make_share(pacs: Pacs, request: Request) -> Reply:
     """Makes a link."""
     form = parse(ShareForm, request)
-    share, token = shares.make(pacs, _caller(request), form.study_instance_uid, form.expires_in, form.max_uses, _event(request))
+    if (form.study_instance_uid is None) == (form.file_id is None):
+        message = "one of study_instance_uid and file_id is to be given"
+        raise InvalidForm(message, (("study_instance_uid", message), ("file_id", message)))
+    what = Shared(form.study_instance_uid or "", form.file_id)
+    share, token = shares.make(pacs, _caller(request), what, form.expires_in, form.max_uses, _event(request))
     return json_reply(_view(share, f"{request.base_url}/share/{token}"), 201)
 
 
@@ -93,7 +99,7 @@ def revoke_share(pacs: Pacs, request: Request, share_id: str) -> Reply:
 
 
 def open_share(pacs: Pacs, request: Request, token: str) -> Reply:
-    """`GET /share/{token}`: counts a use, and leads to the viewer with a cookie that shows it this study and nothing else."""
+    """`GET /share/{token}`: counts a use, and leads to the viewer or the file with a cookie that shows this and nothing else."""
     request.is_recorded = True  # here, without the token
     try:
         share, cookie = shares.open_link(pacs, token, _event(request))
@@ -101,7 +107,9 @@ def open_share(pacs: Pacs, request: Request, token: str) -> Reply:
         pacs.audit.record(_event(request, "share.use", FAILED))
         raise
     prefix = quote(urlsplit(request.base_url).path.rstrip("/"), safe="/%")
-    target = f"{prefix}/viewer/viewer?StudyInstanceUIDs={share.study_instance_uid}"
+    target = f"{prefix}{ROOT}/files/{share.file_id}/content"
+    if share.file_id is None:
+        target = f"{prefix}/viewer/viewer?StudyInstanceUIDs={share.study_instance_uid}"
     left = int((datetime.fromisoformat(share.expires_at) - datetime.now(UTC)).total_seconds())
     # Where it came from is not told on, and nobody keeps the answer: opening it again is another use.
     headers = [("Location", target), ("Cache-Control", "no-store"), ("Referrer-Policy", "no-referrer")]
@@ -130,7 +138,7 @@ def _event(request: Request, action: str = "share", outcome: str = "success") ->
 
 def _view(share: Share, url: str | None = None) -> ShareView:
     times = share.created_at, share.expires_at, share.max_uses, share.uses, share.last_used_at, share.revoked_at
-    return ShareView(share.id, share.study_instance_uid, share.created_by, *times, url)
+    return ShareView(share.id, share.study_instance_uid or None, share.file_id, share.created_by, *times, url)
 
 
 OPERATIONS = (
@@ -138,7 +146,7 @@ OPERATIONS = (
         "POST",
         "/shares",
         make_share,
-        "Make a link that shows one study to whoever has it",
+        "Make a link that shows one study or one file to whoever has it",
         "shares",
         {201: ShareView},
         Right.DICOMWEB_READ,

@@ -192,7 +192,9 @@ def _patients(conn: Connection, events: Iterable[Event]) -> dict[str, int]:
 
 
 def _about(event: Event) -> str:
-    return event.study_instance_uid or (event.object_id if event.object_type == "file" else "")
+    """By what the patient of an event is found: a study, or a file."""
+    file_id = event.object_id if event.object_type == "file" else str(event.detail.get("file_id", ""))
+    return event.study_instance_uid or file_id
 
 
 def _patients_of_files(conn: Connection, events: Iterable[Event]) -> dict[str, int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, delete, func, insert, or_, select, text, update
 
 from pacslite.catalog import blobs
 from pacslite.catalog.blobs import StoredBlob
@@ -194,7 +194,8 @@ def has_instance(conn: Connection, row: FileRow) -> bool:
 
 def was_purged(conn: Connection, uid: str, sight: Sight | None = None) -> bool:
     """Whether there was such a file, of a patient in sight."""
-    found = conn.execute(select(purged_file.c.patient_id).where(purged_file.c.uid == uid)).scalar()
+    seen = (text(sight.gone_file_condition("purged_file.uid")),) if sight is not None else ()
+    found = conn.execute(select(purged_file.c.patient_id).where(purged_file.c.uid == uid, *seen)).scalar()
     return found is not None and (sight is None or sees_patient(conn, found, sight))
 
 

@@ -12,7 +12,7 @@ from pacslite.catalog.statements import Prepared, now_text
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A link to one study, and who made it with which credential."""
+    """A link to one study or one file, and who made it with which credential."""
 
     id: str
     study_instance_uid: str
@@ -26,6 +26,7 @@ class Share:
     uses: int = 0
     last_used_at: str | None = None
     revoked_at: str | None = None
+    file_id: str | None = None
 
 
 _COLUMNS = tuple(table.c[name] for name in Share.__dataclass_fields__)

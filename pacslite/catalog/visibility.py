@@ -119,6 +119,12 @@ class Sight:
         """SQL for rows of files under a name; "" for all."""
         return _seen_file(self, file)
 
+    def gone_file_condition(self, file_id: str) -> str:
+        """SQL for rows that name files, which are gone, by ids in this column."""
+        if self.files is None:
+            return "1 = 1" if self.file is None else "1 = 0"
+        return _no_object(f"x.study_instance_uid = {file_id} AND x.series_instance_uid = ''", FILE, self.files)
+
     def clauses(self, level: Level) -> tuple[ColumnElement[bool], ...]:
         """`conditions` for a statement made by SQLAlchemy."""
         sql = self.conditions(level)

@@ -70,8 +70,8 @@ class Principal:
     """Somebody who was recognized, as of this request.
 
     `rights` are what this credential gives now: for a token its scopes, as far as its owner's role has them.
-    `credential_id` names the login or token that was shown, for the record and for ending it. A share link gives `only_study`;
-    `sees_everything` of it when an administrator made it.
+    `credential_id` names the login or token that was shown, for the record and for ending it. A share link gives `only_study` or
+    `only_file`; `sees_everything` of it when an administrator made it.
     """
 
     account_id: int | None
@@ -82,6 +82,7 @@ class Principal:
     kind: Kind = "user"
     credential_id: str = ""
     only_study: str | None = None
+    only_file: str | None = None
     sees_everything: bool = False
 
     @property
@@ -99,9 +100,10 @@ def visibility(principal: Principal | None) -> Visibility:
     if principal is None:
         return NOTHING
     everything = principal.role is Role.ADMIN or principal.sees_everything
-    if everything and principal.only_study is None:
+    study = "" if principal.only_file is not None else principal.only_study
+    if everything and study is None:
         return EVERYTHING
-    return Visibility(everything, frozenset() if everything else principal.groups, principal.only_study, principal.username)
+    return Visibility(everything, frozenset() if everything else principal.groups, study, principal.username, principal.only_file)
 
 
 def seen_by(parts: Parts, seen: Visibility) -> Parts:

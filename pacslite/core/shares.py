@@ -1,8 +1,8 @@
-"""Share links: whoever has one sees one study, read only, until it ends; see docs/security.md.
+"""Share links: whoever has one sees one study or one file, read only, until it ends; see docs/security.md.
 
 The token in the URL is an id with a signature by a key of its own, so that guessing one is refused without a look into the
 catalog. Opening a link counts a use and gives the browser a cookie, signed with yet another key, which lasts as long as the
-link. What the cookie gives is looked up at each request: what its maker may see of the study, as of now.
+link. What the cookie gives is looked up at each request: what its maker may see of the study or file, as of now.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import base64
 import binascii
 import hmac
 import secrets
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 
@@ -22,6 +22,7 @@ from pacslite.catalog.statements import now_text, time_text
 from pacslite.core import retrieve
 from pacslite.core.access import LOCAL_ADMIN, Principal, Right, Role, seen_by, visibility
 from pacslite.core.accounts import principal_of as principal_of_account
+from pacslite.core.file_records import live_row
 from pacslite.core.retrieve import Resource
 from pacslite.dicom.uids import clean_uid
 from pacslite.errors import Conflict, Forbidden, Gone, NotFound, Unauthenticated
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from pacslite.core.accounts import Accounts
     from pacslite.settings import Settings
 
-__all__ = ["Share", "make", "open_link", "page", "principal_of", "prune", "recognize", "revoke"]
+__all__ = ["Share", "Shared", "make", "open_link", "page", "principal_of", "prune", "recognize", "revoke"]
 
 MAX_OPEN = 10_000
 """Links of one user that have not ended."""
@@ -57,29 +58,58 @@ class Parts(Protocol):
         """Keys, and whether who made a link still may see."""
 
 
-def make(parts: Parts, maker: Principal, study: str, expires_in: int, max_uses: int | None, origin: audit.Event) -> tuple[Share, str]:
-    """A new link and its token; raises NotFound and Gone for a study that the maker does not see, Forbidden, Conflict."""
-    _check_maker(maker)
-    uid = clean_uid(study)
-    retrieve.plan(parts.catalog, Resource(uid))
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What a link is to: a study, or a file."""
+
+    study_instance_uid: str = ""
+    file_id: str | None = None
+
+    @property
+    def right(self) -> Right:
+        """What whoever makes the link needs, and whoever opens it gets."""
+        return Right.DICOMWEB_READ if self.file_id is None else Right.FILES_READ
+
+
+def make(parts: Parts, maker: Principal, what: Shared, expires_in: int, max_uses: int | None, origin: audit.Event) -> tuple[Share, str]:
+    """A new link and its token; raises NotFound and Gone for what the maker does not see, Forbidden, Conflict."""
+    _check_maker(maker, what.right)
+    uid = clean_uid(what.study_instance_uid) if what.file_id is None else ""
+    _check_seen(parts, Shared(uid, what.file_id))
     now = datetime.now(UTC)
     until = time_text(now + timedelta(seconds=expires_in))
     share_id = secrets.token_bytes(_ID_BYTES).hex()
-    share = Share(share_id, uid, maker.account_id, maker.username, maker.kind, maker.credential_id, time_text(now), until, max_uses)
+    who = maker.account_id, maker.username, maker.kind, maker.credential_id
+    share = Share(share_id, uid, *who, time_text(now), until, max_uses, file_id=what.file_id)
 
     def work(conn: Connection) -> None:
         if rows.count_open(conn, maker.username) >= MAX_OPEN:
             raise Conflict(f"There are {MAX_OPEN} open links of this user; revoke some.")
         rows.add(conn, share)
-        audit.note(conn, replace(origin, action="share.create", object_id=share_id, study_instance_uid=uid))
+        audit.note(conn, _event(origin, "share.create", share))
 
     parts.catalog.write(work, (f"shares:{maker.username}",))
     return share, _signed(parts, _LINK, share_id)
 
 
-def _check_maker(principal: Principal) -> None:
-    if principal.kind == "share" or Right.DICOMWEB_READ not in principal.rights:
-        raise Forbidden("Who cannot read studies for themselves cannot share them.")
+def _check_maker(principal: Principal, right: Right | None = None) -> None:
+    rights = {Right.DICOMWEB_READ, Right.FILES_READ} if right is None else {right}
+    if principal.kind == "share" or rights.isdisjoint(principal.rights):
+        raise Forbidden("Who cannot read something for themselves cannot share it.")
+
+
+def _check_seen(parts: Parts, what: Shared) -> None:
+    """Raises NotFound or Gone for what is not there, or not in sight."""
+    if what.file_id is None:
+        retrieve.plan(parts.catalog, Resource(what.study_instance_uid))
+        return
+    with parts.catalog.read() as conn:
+        live_row(conn, what.file_id, parts.catalog.sight(conn))
+
+
+def _event(origin: audit.Event, action: str, share: Share) -> audit.Event:
+    detail = {"file_id": share.file_id} if share.file_id is not None else {}
+    return replace(origin, action=action, object_id=share.id, study_instance_uid=share.study_instance_uid, detail=detail)
 
 
 def page(parts: Parts, principal: Principal, before: tuple[str, str] | None, limit: int) -> tuple[list[Share], int]:
@@ -98,7 +128,7 @@ def revoke(parts: Parts, principal: Principal, share_id: str, origin: audit.Even
         if share is None or (Right.ADMIN not in principal.rights and share.created_by != principal.username):
             raise NotFound("There is no such share link.")
         rows.revoke(conn, share_id)
-        audit.note(conn, replace(origin, action="share.revoke", object_id=share_id, study_instance_uid=share.study_instance_uid))
+        audit.note(conn, _event(origin, "share.revoke", share))
 
     parts.catalog.write(work)
 
@@ -116,7 +146,7 @@ def open_link(parts: Parts, token: str, origin: audit.Event) -> tuple[Share, str
     def work(conn: Connection) -> bool:
         used = rows.use(conn, share_id)
         if used:
-            audit.note(conn, replace(origin, action="share.use", object_id=share_id, study_instance_uid=share.study_instance_uid))
+            audit.note(conn, _event(origin, "share.use", share))
         return used
 
     if not parts.catalog.write(work, (f"share:{share_id}",)):
@@ -138,29 +168,31 @@ def recognize(parts: Parts, cookie: str) -> Principal:
 
 
 def principal_of(parts: Parts, share: Share) -> Principal | None:
-    """Who uses a link: reads one study, as far as its maker may still read it; None when not at all."""
+    """Who uses a link: reads one study or file, as far as its maker may still read it; None when not at all."""
     if not parts.settings.auth:
         maker: Principal | None = LOCAL_ADMIN
     elif share.account_id is None:
         return None  # made by the administrator of a server without logins, which has them now
     else:
         maker = _maker(parts, share)
-    if maker is None or Right.DICOMWEB_READ not in maker.rights:
+    what = Shared(share.study_instance_uid, share.file_id)
+    if maker is None or what.right not in maker.rights:
         return None
     limited = Principal(
         None,
         f"share:{share.id}",
         Role.VIEWER,
-        frozenset({Right.DICOMWEB_READ}),
+        frozenset({what.right}),
         maker.groups,
         "share",
         share.id,
-        only_study=share.study_instance_uid,
+        only_study=share.study_instance_uid if share.file_id is None else None,
+        only_file=share.file_id,
         sees_everything=maker.role is Role.ADMIN,
     )
     theirs = seen_by(parts, visibility(limited))
     try:
-        retrieve.plan(theirs.catalog, Resource(share.study_instance_uid))
+        _check_seen(theirs, what)
     except (NotFound, Gone):
         return None
     return limited

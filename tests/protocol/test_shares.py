@@ -1,4 +1,4 @@
-"""Share links: one study for whoever has the URL, for a time and so many uses, and never more than their maker may see."""
+"""Share links: one study or one file for whoever has the URL, for a time and so many uses, and never more than their maker may see."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from pacslite.web.authentication import SHARE_COOKIE
 from pacslite.web.messages import Route
 from tests.support.accounts import Guarded, guarded
 from tests.support.data_sets import CONTENT_TYPE, body, image, part10
+from tests.support.files import any_photo, form, of_json
 from tests.support.http import Answer
 
 SHARED, OTHER = "1.2.826.0.2.1", "1.2.826.0.2.2"
@@ -96,6 +97,114 @@ def test_a_link_gives_no_other_right(site: Guarded, route: Route) -> None:
     cookie = opened(site, share(site, site.bearer("admin")))
     path = re.sub(r"<(?:\w+:)?(\w+)>", lambda found: {"study": SHARED, "series": f"{SHARED}.1"}.get(found[1], "1"), route.rule)
     assert look(site, cookie, path, route.method).status in (401, 403)
+
+
+# Files
+
+
+@pytest.fixture(scope="module")
+def files(site: Guarded) -> dict[str, str]:
+    """Files of the patient of both studies: two photos, and the instance of one study."""
+    bearer = {"Authorization": f"Bearer {site.bearer('admin')}"}
+    (patient,) = json.loads(site.ask("GET", "/api/v1/patients?q=T-1", site.bearer("admin")).body)["items"]
+    dicom = part10(image(study=OTHER, series=f"{OTHER}.1", instance=f"{OTHER}.1.1"))
+    found = {}
+    for name, data in (("a.jpg", any_photo()), ("b.jpg", any_photo()), ("c.dcm", dicom)):
+        content, headers = form({"patient_id": patient["id"], "file_type": "dicom" if name == "c.dcm" else "photo"}, [(name, data)])
+        found[name] = of_json(site.server.request("POST", "/api/v1/files/upload", content, {**headers, **bearer}), 201)["id"]
+    return found | {"patient": str(patient["id"])}
+
+
+def share_file(site: Guarded, bearer: str, file_id: str, **form: Any) -> dict[str, Any]:
+    made: dict[str, Any] = of_json(site.ask("POST", "/api/v1/shares", bearer, {"file_id": file_id, "expires_in": 3600, **form}), 201)
+    return made
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "c.dcm"])
+def test_a_link_to_a_file_leads_to_its_content_and_shows_nothing_else(site: Guarded, files: dict[str, str], name: str) -> None:
+    made = share_file(site, site.bearer("viewer"), files[name])
+    assert (made["file_id"], made["study_instance_uid"]) == (files[name], None)
+    answer = follow(site, made)
+    content = f"/api/v1/files/{files[name]}/content"
+    assert answer.headers["location"] == content
+    cookie = cookie_of(answer)
+    assert look(site, cookie, content).status == 200
+    assert look(site, cookie, content, "HEAD").status == 200
+    assert look(site, cookie, content, Range="bytes=0-9").status == 206
+    assert look(site, cookie, f"{content}?variant=thumbnail").status in (200, 503)  # made, or being made
+    assert look(site, cookie, f"/api/v1/files/{files[name]}").status == 200
+    for other in ({*files} & {"a.jpg", "b.jpg", "c.dcm"}) - {name}:
+        assert look(site, cookie, f"/api/v1/files/{files[other]}/content").status == 404
+    patient = files["patient"]
+    for path in (f"patients/{patient}", f"patients/{patient}/timeline", f"patients/{patient}/archive", f"files/patient/{patient}/files"):
+        assert look(site, cookie, f"/api/v1/{path}").status == 404, path
+    assert json.loads(look(site, cookie, "/api/v1/patients").body)["total"] == 0, "whose it is, a link does not tell"
+    for path in (f"/dicom-web/studies/{OTHER}/metadata", "/dicom-web/studies", "/api/v1/changes", "/api/v1/shares"):
+        assert look(site, cookie, path).status == 403, path
+    for method, path in (("POST", "url"), ("PATCH", ""), ("DELETE", ""), ("POST", "undelete")):
+        assert look(site, cookie, f"/api/v1/files/{files[name]}/{path}".rstrip("/"), method).status in (401, 403)
+
+
+@pytest.mark.parametrize(
+    "route",
+    [r for r in app.routes() if r.right not in {Right.PUBLIC, Right.FILES_READ} and r.method != "OPTIONS"],
+    ids=lambda r: f"{r.method} {r.rule}",
+)
+def test_a_link_to_a_file_gives_no_other_right(site: Guarded, files: dict[str, str], route: Route) -> None:
+    cookie = opened(site, share_file(site, site.bearer("admin"), files["a.jpg"]))
+    values = {"study": OTHER, "series": f"{OTHER}.1", "file_id": files["a.jpg"], "patient_id": files["patient"]}
+    path = re.sub(r"<(?:\w+:)?(\w+)>", lambda found: values.get(found[1], "1"), route.rule)
+    assert look(site, cookie, path, route.method).status in (401, 403)
+
+
+def test_a_link_to_a_study_shows_no_files(site: Guarded, files: dict[str, str]) -> None:
+    cookie = opened(site, share(site, site.bearer("admin")))
+    for path in (f"files/{files['a.jpg']}", f"files/{files['a.jpg']}/content", f"patients/{files['patient']}/archive"):
+        assert look(site, cookie, f"/api/v1/{path}").status == 403
+
+
+def test_a_link_to_a_file_ends_when_revoked_or_used_up_or_with_the_file(site: Guarded, files: dict[str, str]) -> None:
+    viewer, content = site.bearer("viewer"), f"/api/v1/files/{files['b.jpg']}/content"
+    made = share_file(site, viewer, files["b.jpg"], max_uses=1)
+    cookie = opened(site, made)
+    assert follow(site, made).status == 410
+    assert look(site, cookie, content).status == 200
+    assert site.ask("DELETE", f"/api/v1/shares/{made['id']}", viewer).status == 204
+    assert look(site, cookie, content).status == 401
+    limited = share_file(site, viewer, files["b.jpg"])
+    cookie = opened(site, limited)
+    path = f"/api/v1/files/{files['b.jpg']}"
+    assert site.ask("PUT", f"{path}/access", site.bearer("admin"), {"groups": []}).status == 200
+    assert look(site, cookie, content).status == 401, "its maker does not see the file any more"
+    assert follow(site, limited).status == 410
+    assert site.ask("POST", "/api/v1/shares", viewer, {"file_id": files["b.jpg"], "expires_in": 60}).status == 404
+    assert site.ask("PUT", f"{path}/access", site.bearer("admin"), {}).status == 200
+    assert look(site, cookie, content).status == 200
+    assert site.ask("DELETE", path, site.bearer("admin")).status == 204
+    assert look(site, cookie, content).status == 401
+    assert site.ask("POST", "/api/v1/shares", viewer, {"file_id": files["b.jpg"], "expires_in": 60}).status == 410
+    assert site.ask("POST", f"{path}/undelete", site.bearer("admin")).status == 200
+
+
+def test_a_link_is_to_a_study_or_to_a_file(site: Guarded, files: dict[str, str]) -> None:
+    for given in ({}, {"file_id": files["a.jpg"], "study_instance_uid": SHARED}):
+        assert site.ask("POST", "/api/v1/shares", site.bearer("viewer"), {"expires_in": 60, **given}).status == 400
+    assert site.ask("POST", "/api/v1/shares", site.bearer("viewer"), {"expires_in": 60, "file_id": "x"}).status == 404
+    dicom_alone = site.api_token("admin", frozenset({Right.DICOMWEB_READ})).secret
+    assert site.ask("POST", "/api/v1/shares", dicom_alone, {"expires_in": 60, "file_id": files["a.jpg"]}).status == 403
+
+
+def test_links_to_files_are_on_record(site: Guarded, files: dict[str, str]) -> None:
+    made = share_file(site, site.bearer("viewer"), files["a.jpg"])
+    cookie = opened(site, made)
+    look(site, cookie, f"/api/v1/files/{files['a.jpg']}/content")
+    site.ask("DELETE", f"/api/v1/shares/{made['id']}", site.bearer("viewer"))
+    log = json.loads(site.ask("GET", "/api/v1/audit?limit=1000", site.bearer("admin")).body)["items"]
+    mine = [entry for entry in log if entry["object_id"] == made["id"]]
+    assert {entry["action"] for entry in mine} == {"share.create", "share.use", "share.revoke"}
+    assert {entry["patient_id"] for entry in mine} == {int(files["patient"])}
+    reads = [entry for entry in log if entry["action"] == "file.read" and entry["actor"] == f"share:{made['id']}"]
+    assert {entry["object_id"] for entry in reads} == {files["a.jpg"]}
 
 
 def test_a_link_shares_nothing_on(site: Guarded) -> None:
