@@ -16,6 +16,7 @@ from pacslite.core import passwords
 from pacslite.core.access import Role
 from tests.support.accounts import PASSWORD, Guarded, guarded
 from tests.support.http import Answer
+from tests.support.processes import until
 
 LOGIN, REFRESH, LOGOUT = "/api/v1/auth/login", "/api/v1/auth/refresh", "/api/v1/auth/logout"
 SECRET = "a secret of the tests that is long enough"
@@ -365,6 +366,5 @@ def test_access_tokens_live_as_long_as_the_setting_says(tmp_path: Path) -> None:
         token = site.bearer("viewer")
         assert whoami(site, token) == 200
         ends = jwt.decode(token, options={"verify_signature": False})["exp"]
-        while time.time() < ends:
-            time.sleep(0.05)
+        until(lambda: time.time() >= ends)
         assert whoami(site, token) == 401
