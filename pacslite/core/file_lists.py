@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from pacslite.catalog import file_lists as lists
 from pacslite.catalog import files as rows
 from pacslite.catalog.file_lists import DicomSum, Filters, StorageInfo, TypeSum
+from pacslite.core import uploads
 from pacslite.core.file_records import FileRecord, records_of
 from pacslite.errors import NotFound
 
@@ -14,8 +15,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from pacslite.catalog.database import Catalog
+    from pacslite.storage.spool import Spool
 
-__all__ = ["DicomSum", "Filters", "StorageInfo", "TypeSum", "categorized", "listed", "storage_info"]
+__all__ = ["DicomSum", "Filters", "StorageInfo", "TypeSum", "categorized", "clean_up", "listed", "storage_info"]
 
 MOST_OF_A_TYPE = 1000
 """Files of each type in one answer of `categorized`."""
@@ -45,6 +47,22 @@ def storage_info(catalog: Catalog, patient_id: int) -> StorageInfo:
     with catalog.read() as conn:
         _check_patient(conn, catalog, patient_id)
         return lists.storage_info(conn, patient_id, catalog.sight(conn))
+
+
+class Parts(Protocol):
+    """What cleaning up needs of a process."""
+
+    @property
+    def catalog(self) -> Catalog: ...
+    @property
+    def spool(self) -> Spool: ...
+
+
+def clean_up(parts: Parts, patient_id: int, older_than_s: float) -> tuple[int, int]:
+    """End uploads for a patient that nothing has come to for so long: how many, and the bytes freed. Raises NotFound."""
+    with parts.catalog.read() as conn:
+        _check_patient(conn, parts.catalog, patient_id)
+    return uploads.expire(parts, older_than_s, patient_id)
 
 
 def _check_patient(conn: Connection, catalog: Catalog, patient_id: int) -> None:

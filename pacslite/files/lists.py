@@ -12,7 +12,7 @@ from pacslite.core.file_lists import Filters
 from pacslite.core.file_types import MedicalCategory, MedicalFileType
 from pacslite.errors import InvalidForm, NotFound
 from pacslite.files.views import FileView, view_of
-from pacslite.web.forms import rule
+from pacslite.web.forms import parse, rule
 from pacslite.web.messages import Reply, Request
 from pacslite.web.operations import Operation, Parameter, json_reply
 from pacslite.web.pages import check_parameters, decode_cursor, encode_cursor, limit_of, next_url
@@ -62,6 +62,21 @@ class StorageInfoView:
     by_type: dict[str, TypeInfo]
     dicom: DicomInfo
     versions: int
+
+
+@dataclass(frozen=True, slots=True)
+class PatientCleanupForm:
+    """Which of a patient's temporary files are to go."""
+
+    older_than_hours: float = field(metadata=rule("Untouched for that long; 0 takes all.", minimum=0, maximum=876_000))
+
+
+@dataclass(frozen=True, slots=True)
+class PatientCleanupView:
+    """What went."""
+
+    deleted_count: int
+    freed_bytes: int
 
 
 def list_files(pacs: Pacs, request: Request, patient_id: str) -> Reply:
@@ -130,6 +145,13 @@ def get_storage_info(pacs: Pacs, request: Request, patient_id: str) -> Reply:
     return json_reply(StorageInfoView(number, count, total, round(total / _MIB, 2), by_type, dicom, info.versions))
 
 
+def clean_up(pacs: Pacs, request: Request, patient_id: str) -> Reply:
+    """Ends a patient's unfinished uploads."""
+    form = parse(PatientCleanupForm, request)
+    count, freed = file_lists.clean_up(pacs, number_of(patient_id), form.older_than_hours * 3600)
+    return json_reply(PatientCleanupView(count, freed))
+
+
 _NARROWED = (
     Parameter("file_type", "Only files of this type."),
     Parameter("medical_category", "Only files of this category."),
@@ -174,5 +196,17 @@ OPERATIONS = (
         Right.FILES_READ,
         problems=(404,),
         action="file.list",
+    ),
+    Operation(
+        "POST",
+        "/files/patient/{patient_id}/cleanup",
+        clean_up,
+        "End unfinished uploads for a patient; files stay as they are",
+        "files",
+        {200: PatientCleanupView},
+        Right.FILES_WRITE,
+        form=PatientCleanupForm,
+        problems=(404, 413, 415),
+        action="file.cleanup",
     ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -142,3 +143,29 @@ def test_studies_are_counted_apart(site: Site) -> None:
     assert info(site, patient)[:2] == (2, len(photo))
     found = site.json("GET", f"patient/{patient}/storage-info")["dicom"]
     assert found == {"studies": 1, "series": 2, "instances": 2, "size_bytes": sum(map(len, sent))}
+
+
+def begin_upload(site: Site, patient: int) -> str:
+    """An upload by tus of which some bytes have come."""
+    named = {"patient_id": str(patient), "file_type": "photo", "filename": "a.jpg"}
+    metadata = ",".join(f"{name} {base64.b64encode(value.encode()).decode()}" for name, value in named.items())
+    headers = {"Tus-Resumable": "1.0.0", "Upload-Length": "1000", "Upload-Metadata": metadata}
+    headers["Content-Type"] = "application/offset+octet-stream"
+    answer = site.ask("POST", "uploads", b"x" * 100, headers)
+    assert answer.status == 201, answer.body
+    return urlsplit(answer.headers["location"]).path
+
+
+def test_cleaning_up_ends_unfinished_uploads_of_the_patient_alone(site: Site) -> None:
+    patients = [new_patient(site.guarded.accounts.catalog, f"L-clean-{n}") for n in (1, 2)]
+    kept = site.upload(any_photo(), patient_id=patients[0])
+    unfinished = [begin_upload(site, patient) for patient in patients]
+    path = f"patient/{patients[0]}/cleanup"
+    assert site.json("POST", path, {"older_than_hours": 1}) == {"deleted_count": 0, "freed_bytes": 0}
+    assert site.json("POST", path, {"older_than_hours": 0}) == {"deleted_count": 1, "freed_bytes": 100}
+    assert [site.ask("HEAD", one, None, {"Tus-Resumable": "1.0.0"}).status for one in unfinished] == [410, 200]
+    assert site.status("GET", kept["id"]) == 200
+    for form in ({}, {"older_than_hours": -1}, {"older_than_hours": "1"}, {"older_than_hours": 1, "x": 1}):
+        site.json("POST", path, form, status=400)
+    assert site.ask("POST", path, b"{}", bearer=site.guarded.bearer("viewer")).status == 403
+    site.json("POST", "patient/999999/cleanup", {"older_than_hours": 0}, status=404)
