@@ -19,6 +19,7 @@ from pacslite import metrics as table
 from pacslite.settings import Address
 from tests.support.data_sets import CONTENT_TYPE, body, image, part10
 from tests.support.dimse import Peer, associate_rq
+from tests.support.files import any_photo, form
 from tests.support.http import running
 from tests.support.metrics import Metrics, scrape
 from tests.support.processes import ROOT, Server, serving, until
@@ -37,6 +38,24 @@ def send(server: Server, method: str, path: str, content: bytes | None = None, *
         answer = connection.getresponse()
         answer.read()
         return answer.status
+
+
+def bring_a_file(server: Server) -> None:
+    """A photo of a new patient, brought and read."""
+
+    def told(method: str, path: str, content: bytes | None = None, **headers: str) -> bytes:
+        with closing(http.client.HTTPConnection(server.ready["http"], timeout=60)) as connection:
+            connection.request(method, f"/api/v1{path}", content, {name.replace("_", "-"): value for name, value in headers.items()})
+            answer = connection.getresponse()
+            found = answer.read()
+            assert answer.status in (200, 201), found
+            return found
+
+    named = json.dumps({"mrn": "M-1", "name": "One^Patient"}).encode()
+    patient = json.loads(told("POST", "/patients", named, Content_Type="application/json"))
+    content, headers = form({"patient_id": patient["id"], "file_type": "photo"}, [("a.jpg", any_photo())])
+    made = json.loads(told("POST", "/files/upload", content, **headers))
+    told("GET", f"/files/{made['id']}/content")
 
 
 def stow(server: Server, *files: bytes) -> int:
@@ -206,13 +225,21 @@ def used(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Metrics:
     """What a server gives out that has done a little of everything."""
     stow(server, part10(image()))
     store(server, tmp_path_factory.mktemp("used"), part10(image()))
+    bring_a_file(server)
     until(lambda: "pacslite_task_success_timestamp_seconds" in scrape(server.url).names)
+    until(lambda: "pacslite_files" in scrape(server.url).names)
     until(lambda: "pacslite_storage_bytes" in scrape(server.url).names)
     return scrape(server.url)
 
 
 # What a server counts only once it has had cause to.
-RARE = {"pacslite_http_malformed_total", "pacslite_job_seconds", "pacslite_codec_seconds", "pacslite_certificate_expiry_timestamp_seconds"}
+RARE = {
+    "pacslite_http_malformed_total",
+    "pacslite_job_seconds",
+    "pacslite_codec_seconds",
+    "pacslite_certificate_expiry_timestamp_seconds",
+    "pacslite_damaged_blobs_total",
+}
 
 
 def test_every_metric_of_the_table_is_given_out_by_a_used_server(used: Metrics) -> None:
