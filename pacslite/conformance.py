@@ -137,7 +137,8 @@ frames, also rendered and as thumbnails. Delete: study, series, instance.
   study that of the first series with pictures; for what has no picture an icon of its kind.
 - `application/zip` of a study, series or instance: the files as stored, uncompressed, under `DICOM/SEnnnnnn/IMnnnnnn`, with DICOMDIR
   (PS3.10 8, Explicit VR Little Endian, UTF-8 where needed; made-up values where a key of type 1 is missing). The same content is the
-  same file, so it has an ETag and byte ranges. `GET /api/v1/studies/{study}/archive` is the same.
+  same file, so it has an ETag and byte ranges. `GET /api/v1/studies/{study}/archive` is the same,
+  with the files tied to the study beside it.
 - `?version=n` on an instance and what is below it, and `?version=<time of RFC 3339>` on any resource (our own extension), retrieve what
   was there: version n, or the one stored last at that time. URLs in the answer name the version. 404 when there was none.
   `GET /api/v1/studies/{study}/series/{series}/instances/{instance}/versions` lists them.

@@ -1,4 +1,4 @@
-"""What archives of patients and studies hold, and whether a patient has certain bytes already: the newest versions of live files.
+"""What archives of patients and studies hold, the newest versions of live files; and what a patient has already, for those who bring more.
 
 `sight` is what the caller may see, None for all: what it hides is not there.
 """
@@ -116,3 +116,18 @@ def known_parts(conn: Connection, patient_pk: int, digests: Iterable[str], most:
         .limit(most)
     )
     return [KnownPart._make(row) for row in conn.execute(statement)]
+
+
+def files_of_blob(conn: Connection, blob_uid: str, most: int = 100) -> list[str]:
+    """The ids of the files, the trash included, of which some version has these bytes."""
+    statement = (
+        select(file.c.uid)
+        .distinct()
+        .select_from(blob)
+        .join(file_part, file_part.c.blob_pk == blob.c.pk)
+        .join(file_version, file_version.c.pk == file_part.c.version_pk)
+        .join(file, file.c.pk == file_version.c.file_pk)
+        .where(blob.c.uid == blob_uid)
+        .limit(most)
+    )
+    return list(conn.execute(statement).scalars())

@@ -22,6 +22,7 @@ EXIT_NO, EXIT_USAGE, EXIT_IMPOSSIBLE, EXIT_INTERRUPTED = 1, 2, 3, 130
 _COMMANDS: dict[str, tuple[str, str, str]] = {
     "serve": ("serve", "serve", "Run the server: web, DICOM listener and background work."),
     "import": ("intake", "import_command", "Take in files and folders of DICOM instances."),
+    "import-files": ("import_files", "import_files", "Take over photos, models, documents and DICOM files of another service."),
     "samples": ("intake", "samples", "Take in a small sample made by the program."),
     "peer": ("peers", "peer", "Keep the known peers; query them, retrieve from them, send to them."),
     "peers": ("peers", "peer", "The same as peer."),

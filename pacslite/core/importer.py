@@ -167,10 +167,15 @@ class Finished:
             self._known.update(path.read_text(encoding="ascii", errors="replace").split())
         self._file = path.open("a" if resume else "w", encoding="ascii")
 
-    @staticmethod
-    def key(path: Path, found: os.stat_result) -> str:
+    @classmethod
+    def key(cls, path: Path, found: os.stat_result) -> str:
         """What names a file as it is now."""
-        text = f"{path}\0{found.st_size}\0{found.st_mtime_ns}"
+        return cls.key_of(path, found.st_size, found.st_mtime_ns)
+
+    @staticmethod
+    def key_of(path: Path, size: int, modified_ns: int) -> str:
+        """What names a file of this size and time."""
+        text = f"{path}\0{size}\0{modified_ns}"
         return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
 
     def __contains__(self, key: str) -> bool:
@@ -263,7 +268,7 @@ class _Import:
         if key in self._finished:
             return _Taken("resumed")
         head = source.read(_HEAD_BYTES)
-        if _is_directory(head):
+        if is_directory(head):
             return _Taken("dicomdirs")
         begin, skip = b"", 0
         if head[128:132] != b"DICM":
@@ -294,7 +299,7 @@ class _Import:
         return Summary(**self._counts, refusals=tuple(self._refusals))
 
 
-def _is_directory(head: bytes) -> bool:
+def is_directory(head: bytes) -> bool:
     """Whether a file begins as a DICOMDIR."""
     try:
         meta = parse_file_meta(head)

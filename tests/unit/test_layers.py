@@ -38,6 +38,7 @@ TOP = frozenset(
         "web_server",
         "worker",
         "job_kinds",
+        "file_storage",
         "selftest",
         "documents",
         "conformance",

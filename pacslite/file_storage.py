@@ -1,0 +1,481 @@
+"""The files of patients for scripts: `FileStorageService`, a thin face on the core that the server has too.
+
+    with FileStorageService("storage") as service:
+        service.create_patient_directories(123)
+        file = service.create_with_version("scan.stl", patient_id=123, file_type=MedicalFileType.STL_MODEL)
+
+docs/python.md tells more.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import UTC, date, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
+
+from pacslite.core.file_types import KEY_NAMES, PICTURE_SIZES, FileVersionType, MedicalCategory, MedicalFileType, Variant
+from pacslite.core.given_files import Content, day_of, description_of, names_of, number_of, pieces_of, several, word
+from pacslite.errors import BadRequest, Conflict, Gone, NotFound
+from pacslite.storage.keys import file_key, is_version_id, new_version_id
+
+if TYPE_CHECKING:
+    from pacslite.app import Pacs
+    from pacslite.catalog.blobs import StoredBlob
+    from pacslite.core.file_chunks import Chunks
+    from pacslite.core.files import Arrived, FilePart, FileRecord, FileVersion, Origin, Owner
+
+__all__ = ["FileStorageService", "FileVersionType", "MedicalCategory", "MedicalFileType"]
+
+_MIB = 1024 * 1024
+_KEY = re.compile(r"patients/patient_([0-9]+)/([a-z_]+)/([0-9]{8})_[a-z]+_([0-9a-f-]{36})((?:\.[a-z0-9]+)*)")
+_TYPE_OF_FOLDER = {names.folder: kind for kind, names in KEY_NAMES.items()}
+_LIST_PAGE = 1000
+
+
+class FileStorageService:
+    """The files below `base_storage_path`, whose catalog is `<base_storage_path>/catalog.db`. Safe for threads.
+
+    Files are named by their id, or by a path that `generate_file_path` or a record has given. Patients are made when a file is
+    brought for a number that is nobody's yet. `settings` are those of docs/settings.md.
+    """
+
+    def __init__(self, base_storage_path: str | os.PathLike[str] = "storage", *, created_by: str = "python", **settings: Any) -> None:
+        self.base_path = Path(base_storage_path).expanduser().absolute()
+        self.created_by = created_by
+        self._settings = settings
+        self._opened: Pacs | None = None
+        self._lock = threading.Lock()
+
+    # Opening and closing
+
+    def initialize(self) -> Self:
+        """Make the folders and the catalog, or bring that to this release; every other method does it when it was not done."""
+        self._pacs  # noqa: B018
+        return self
+
+    def close(self) -> None:
+        """Let go of the catalog; the next call opens it again."""
+        with self._lock:
+            opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.close()
+
+    def __enter__(self) -> Self:
+        return self.initialize()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def _pacs(self) -> Pacs:
+        with self._lock:
+            if self._opened is None:
+                from pacslite import app
+                from pacslite.settings import load
+
+                # The environment is that of a server, which may have its data elsewhere.
+                chosen = load(environment={}, **{"data": self.base_path, "storage_root": self.base_path, **self._settings})
+                app.prepare_directories(chosen)
+                pacs = app.build(chosen)
+                try:
+                    pacs.catalog.migrate()
+                except BaseException:
+                    pacs.close()
+                    raise
+                self._opened = pacs
+            return self._opened
+
+    # Patients
+
+    def create_patient_directories(self, patient_id: int | str) -> dict[str, Path]:
+        """The folders of a patient by type of file, made with those of smaller pictures; the patient too, if there is none."""
+        number = self._patient(patient_id)
+        folders = {}
+        for kind, names in KEY_NAMES.items():
+            folder = self.base_path / "patients" / f"patient_{number}" / names.folder
+            for path in (folder, *(folder / size.folder for size in PICTURE_SIZES.values())):
+                path.mkdir(mode=0o750, parents=True, exist_ok=True)
+            folders[kind.value] = folder
+        return folders
+
+    def get_patient_storage_info(self, patient_id: int | str) -> dict[str, Any]:
+        """How much of a patient is kept: `file_count`, `total_size_bytes`, `total_size_mb`, `by_type`, `versions`, `dicom`."""
+        from pacslite.core.file_lists import storage_info
+
+        number = number_of(patient_id)
+        info = storage_info(self._pacs.catalog, number)
+        by_type = {kind: asdict(one) for kind, one in info.by_type.items()}
+        total = sum(one.size_bytes for one in info.by_type.values())
+        count = sum(one.count for one in info.by_type.values())
+        sums = {"file_count": count, "total_size_bytes": total, "total_size_mb": round(total / _MIB, 2)}
+        return {"patient_id": number, **sums, "by_type": by_type, "versions": info.versions, "dicom": asdict(info.dicom)}
+
+    def list_files(self, patient_id: int | str, file_type: MedicalFileType | str | None = None) -> Iterator[dict[str, Any]]:
+        """The files of a patient, newest first."""
+        from pacslite.core.file_lists import Filters, listed
+
+        filters = Filters(file_type=None if file_type is None else word(MedicalFileType, file_type).value)
+        after = None
+        while True:
+            found, _ = listed(self._pacs.catalog, number_of(patient_id), filters, after, _LIST_PAGE)
+            yield from (self._shown(record, record.version) for record in found)
+            if len(found) < _LIST_PAGE:
+                return
+            after = found[-1].created_at, found[-1].pk
+
+    def _patient(self, patient_id: int | str) -> int:
+        """The number of a patient, who is made if there is none."""
+        from pacslite.catalog.changes import Origin
+        from pacslite.core import patients
+        from pacslite.core.patients import About, Cause
+
+        number, pacs = number_of(patient_id), self._pacs
+        with suppress(NotFound):
+            found = patients.get(pacs, number)
+            while found.merged_into is not None:
+                found = patients.get(pacs, found.merged_into)
+            return found.id
+        for mrn in (str(number), f"patient_{number}"):  # the first may be somebody's whom DICOM has brought
+            try:
+                return patients.create(pacs, mrn, None, About(), Cause(Origin("import", actor=self.created_by)), number).id
+            except Conflict:
+                with suppress(NotFound):  # somebody was faster
+                    return patients.get(pacs, number).id
+        raise Conflict(f"patient {number} cannot be made: the numbers {number} and patient_{number} are other patients'")
+
+    # Files
+
+    def generate_file_path(
+        self,
+        patient_id: int | str,
+        file_type: MedicalFileType | str,
+        original_filename: str,
+        study_date: date | str | None = None,
+    ) -> tuple[Path, str]:
+        """Where a new file of the patient is to lie, and its name there: to be given to `save_file`. Nothing is written."""
+        from pacslite.core.file_names import extension_of
+
+        kind, day = word(MedicalFileType, file_type), day_of(study_date) or datetime.now(UTC).date().isoformat()
+        names, extension = KEY_NAMES[kind], extension_of(original_filename)
+        key = file_key(number_of(patient_id), names.folder, day.replace("-", ""), names.prefix, new_version_id(), extension)
+        path = self.base_path / key
+        return path, path.name
+
+    def save_file(
+        self,
+        content: Content,
+        path: str | os.PathLike[str],
+        original_filename: str | None = None,
+        **about: Any,
+    ) -> dict[str, Any]:
+        """Keep a file under a path that `generate_file_path` gave; what is kept there already gets a new version. Its record.
+
+        Equal bytes are kept once: then `path` of the record is where they lie.
+        """
+        patient_id, kind, day, file_id, name = self._of_path(path)
+        if day != datetime.now(UTC).date().isoformat():  # else it says when the path was made
+            about.setdefault("study_date", day)
+        if self._exists(file_id):
+            about.pop("study_date", None)
+            return self.create_with_version(content, file_id=file_id, original_filename=original_filename or name, **about)
+        return self._added([content], patient_id, kind, [original_filename or name], {**about, "file_id": file_id})
+
+    def create_with_version(
+        self,
+        content: Content | Sequence[Content],
+        patient_id: int | str | None = None,
+        file_type: MedicalFileType | str | None = None,
+        original_filename: str | Sequence[str] | None = None,
+        version_type: FileVersionType | str | None = None,
+        version_description: str | None = None,
+        *,
+        file_id: str | os.PathLike[str] | None = None,
+        **about: Any,
+    ) -> dict[str, Any]:
+        """A new file of a patient with its first version, or with `file_id` a new version of that one; its record.
+
+        Several contents are a photo series in this order. `about`: medical_category, study_date, body_part, description,
+        study_instance_uid. Without a type it is told by the content.
+        """
+        contents = several(content)
+        names = names_of(contents, original_filename)
+        if file_id is None:
+            if patient_id is None:
+                raise BadRequest("a new file needs a patient_id, a new version a file_id")
+            return self._added(contents, patient_id, file_type, names, about)
+        from pacslite.core import files
+
+        record = self._record(file_id)
+        kind = word(FileVersionType, version_type or FileVersionType.FOLLOWUP)
+        arrived = self._arrived(contents, names)
+        made = files.add_version(self._pacs, record.id, arrived, kind, version_description, self._owner, self._origin)
+        return self._shown(made, made.version)
+
+    def _added(
+        self, contents: Sequence[Content], patient_id: int | str, kind: Any, names: Sequence[str], about: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        from pacslite.core import file_inspection, files
+
+        number, arrived = self._patient(patient_id), self._arrived(contents, names)
+        try:
+            if kind is None:
+                one = arrived[0]
+                kind = file_inspection.inspect(one.file.path, one.filename, None, self._pacs.settings).file_type
+            described = description_of(number, word(MedicalFileType, kind), {"file_id": new_version_id(), **about})
+        except BaseException:
+            for one in arrived:
+                one.file.discard()
+            raise
+        record = files.add(self._pacs, arrived, described, self._owner, self._origin)
+        return self._shown(record, record.version)
+
+    def get_file(self, file: str | os.PathLike[str], version: int | None = None, *, item: int = 0) -> bytes:
+        """The bytes of a file as they were brought; of a photo series the picture `item`. Raises NotFound, Gone."""
+        with self.open_file(file, version, item=item) as stream:
+            return stream.read()
+
+    def open_file(self, file: str | os.PathLike[str], version: int | None = None, *, item: int = 0) -> BinaryIO:
+        """The same as an open file, for large ones; the caller closes it."""
+        return self._pacs.stores.open(self._blob(file, version, item))
+
+    def get_file_info(self, file: str | os.PathLike[str]) -> dict[str, Any]:
+        """The record of a file with its newest version; raises NotFound, Gone."""
+        record = self._record(file)
+        return self._shown(record, record.version)
+
+    def get_versions(self, file: str | os.PathLike[str]) -> list[dict[str, Any]]:
+        """All versions of a file, newest first."""
+        from pacslite.core import files
+
+        record, versions = files.versions(self._pacs, self._id(file))
+        return [self._shown(record, version) for version in versions]
+
+    def restore_version(self, file: str | os.PathLike[str], version: int) -> dict[str, Any]:
+        """Make an older version the newest again, as a new one."""
+        from pacslite.core import files
+
+        record = files.restore(self._pacs, self._id(file), version, self._owner, self._origin)
+        return self._shown(record, record.version)
+
+    def delete_file(self, file: str | os.PathLike[str], *, permanently: bool = False) -> bool:
+        """Put a file into the trash, or erase it for good; False when there is none."""
+        from pacslite.core import files
+
+        try:
+            (files.purge if permanently else files.delete)(self._pacs, self._id(file), self._owner, self._origin)
+        except (NotFound, Gone):
+            return False
+        return True
+
+    def undelete_file(self, file: str | os.PathLike[str]) -> dict[str, Any]:
+        """Bring a file back from the trash."""
+        from pacslite.core import files
+
+        record = files.undelete(self._pacs, self._id(file), self._owner, self._origin)
+        return self._shown(record, record.version)
+
+    def save_thumbnail(self, file: str | os.PathLike[str], thumbnail: Content | None = None) -> Path:
+        """The thumbnail of a file: made of it, or of the picture that is given; where it lies.
+
+        Raises NotFound when none can be made of a file of that kind, UndecodablePixels.
+        """
+        from pacslite.core import given_pictures, renditions
+
+        source = self._blob(file, None, 0)
+        if thumbnail is None:
+            self.make_pictures()
+            found = renditions.open(self._pacs, source.pk, Variant.THUMBNAIL.value)
+            return self.base_path / found.storage_key
+        [arrived] = self._arrived([thumbnail], ["thumbnail"])
+        try:
+            return self.base_path / given_pictures.give_thumbnail(self._pacs, source, arrived.file.path).storage_key
+        finally:
+            arrived.file.discard()
+
+    def make_pictures(self) -> int:
+        """Make now what is queued to be made of files (pictures, MP4s), which else a server's worker does; how many jobs that was."""
+        from pacslite import job_kinds
+        from pacslite.core.jobs import Runner
+
+        runner, done = Runner(self._pacs, ("files.renditions",), job_kinds.handler, threading.Event()), 0
+        while runner.run_next():
+            done += 1
+        return done
+
+    # Chunks
+
+    def save_chunk(self, session_id: str, chunk_number: int, data: Content) -> dict[str, Any]:
+        """Keep one chunk of an upload; they may come in any order, and again. What there is of the session."""
+        size = self._chunks.save(session_id, chunk_number, pieces_of(data))
+        return {
+            "session_id": session_id,
+            "chunk_number": chunk_number,
+            "size_bytes": size,
+            "received": self._chunks.numbers(session_id),
+        }
+
+    def assemble_chunks(self, session_id: str, total_chunks: int | None = None) -> Path:
+        """The whole file of a session, there until `cleanup_session`; raises BadRequest when chunks are missing."""
+        return self._chunks.assemble(session_id, total_chunks)
+
+    def cleanup_session(self, session_id: str) -> int:
+        """Remove all that is there of a session; how many files that was."""
+        return self._chunks.end(session_id)[0]
+
+    @property
+    def _chunks(self) -> Chunks:
+        from pacslite.core.file_chunks import Chunks
+
+        pacs = self._pacs
+        return Chunks(self.base_path / "chunks", pacs.spool, pacs.settings.max_upload_bytes)
+
+    # The storage
+
+    def get_storage_stats(self) -> dict[str, Any]:
+        """What is stored in all: `total_size_bytes`, `file_count`, `available_bytes`, `by_type`, `dedup_saved_bytes`, `backends`."""
+        from pacslite.core.storage_stats import stats
+
+        found = asdict(stats(self._pacs))
+        return {**found, "total_size_mb": round(found["total_size_bytes"] / _MIB, 2)}
+
+    def has_enough_space(self, required_bytes: int) -> bool:
+        """Whether so many bytes fit, beside what is kept free."""
+        from pacslite.core.storage_stats import has_room
+
+        if required_bytes < 0:
+            raise BadRequest("required_bytes is below 0")
+        return has_room(self._pacs, required_bytes)
+
+    def cleanup_temp_files(self, older_than_hours: float = 24) -> dict[str, int]:
+        """Remove what was begun and not gone on with for that long: `deleted_count` and `freed_bytes`. No file of a patient is touched."""
+        from pacslite.core import uploads
+
+        if older_than_hours < 0:
+            raise BadRequest("older_than_hours is below 0")
+        pacs, older_than_s = self._pacs, older_than_hours * 3600
+        done = [uploads.expire(pacs, older_than_s), self._chunks.sweep(older_than_s)]
+        done += [spool.clear(older_than_s) for spool in (pacs.spool, *pacs.stores.spools)]
+        return {"deleted_count": sum(count for count, _ in done), "freed_bytes": sum(size for _, size in done)}
+
+    # Inside
+
+    @property
+    def _owner(self) -> Owner:
+        from pacslite.core.files import Owner
+
+        return Owner(None, self.created_by)
+
+    @property
+    def _origin(self) -> Origin:
+        from pacslite.catalog.changes import Origin
+
+        return Origin("import", actor=self.created_by)
+
+    def _arrived(self, contents: Sequence[Content], names: Sequence[str]) -> list[Arrived]:
+        """Copies in the spool, where the core takes them from."""
+        from pacslite.core.files import Arrived
+
+        pacs, done = self._pacs, []
+        try:
+            for content, name in zip(contents, names, strict=True):
+                with pacs.spool.create("", pacs.settings.max_upload_bytes) as writer:
+                    for piece in pieces_of(content):
+                        writer.write(piece)
+                    done.append(Arrived(writer.finish(), name))
+        except BaseException:
+            for one in done:
+                one.file.discard()
+            raise
+        return done
+
+    def _of_path(self, path: str | os.PathLike[str]) -> tuple[int, MedicalFileType, str, str, str]:
+        """Patient, type, day, id and name that a path tells; raises BadRequest for one that was not made here."""
+        text = os.fspath(path)
+        if os.path.isabs(text):
+            text = os.path.relpath(text, self.base_path)
+        found = _KEY.fullmatch(Path(os.path.normpath(text)).as_posix())
+        day = None if found is None else f"{found[3][:4]}-{found[3][4:6]}-{found[3][6:]}"
+        if found is None or day is None or found[2] not in _TYPE_OF_FOLDER or not is_version_id(found[4]):
+            raise BadRequest("this is no path of a file here: generate_file_path gives them")
+        return int(found[1]), _TYPE_OF_FOLDER[found[2]], day, found[4], Path(text).name
+
+    def _id(self, file: str | os.PathLike[str]) -> str:
+        from pacslite.catalog import archiving
+
+        if isinstance(file, str):
+            with suppress(ValueError):
+                return str(uuid.UUID(file))
+        file_id = self._of_path(file)[3]
+        with self._pacs.catalog.read() as conn:
+            found = archiving.files_of_blob(conn, file_id)
+        if not found or file_id in found:
+            return file_id
+        if len(found) > 1:
+            raise BadRequest("several files have these bytes: name one by its id")
+        return found[0]
+
+    def _exists(self, file_id: str) -> bool:
+        try:
+            self._record(file_id)
+        except NotFound:
+            return False
+        return True
+
+    def _record(self, file: str | os.PathLike[str]) -> FileRecord:
+        from pacslite.core import files
+
+        return files.get(self._pacs, self._id(file))
+
+    def _blob(self, file: str | os.PathLike[str], version: int | None, item: int) -> StoredBlob:
+        from pacslite.core import file_content
+        from pacslite.core.file_content import Which
+
+        return file_content.find(self._pacs, self._id(file), Which(version, item, Variant.ORIGINAL)).blob
+
+    def _shown(self, record: FileRecord, version: FileVersion) -> dict[str, Any]:
+        """A file as a dictionary, named as over REST; sizes and hashes are of what was brought."""
+        shown: dict[str, Any] = {name: getattr(record, name) for name in _RECORD}
+        shown |= {"version_type": version.type, "version_number": version.number, "version_description": version.description}
+        shown |= {"created_by": version.created_by, "created_at": version.created_at}
+        parts = [self._part(part) for part in version.parts]
+        shown |= parts[0]
+        return {**shown, "items": parts} if record.is_series else shown
+
+    def _part(self, part: FilePart) -> dict[str, Any]:
+        from pacslite.catalog import blobs
+
+        path = None
+        if part.blob_pk is not None:
+            with self._pacs.catalog.read() as conn:
+                found = blobs.find(conn, part.blob_pk)
+            path = None if found is None else self._pacs.stores.local_path(found)
+        return {
+            "original_filename": part.original_filename,
+            "mime_type": part.original_media_type,
+            "file_size": part.original_size,
+            "file_hash": part.original_sha256,
+            "path": path,
+            "filename": None if path is None else path.name,
+        }
+
+
+_RECORD = (
+    "id",
+    "patient_id",
+    "file_type",
+    "medical_category",
+    "study_date",
+    "body_part",
+    "description",
+    "study_instance_uid",
+    "series_instance_uid",
+    "sop_instance_uid",
+)
