@@ -60,6 +60,6 @@ class Site:
 @contextmanager
 def file_site(data: Path, **settings: str) -> Iterator[Site]:
     """The server over a new data directory."""
-    with guarded(data, file_rate_per_minute="1000000", **settings) as found:
+    with guarded(data, **{"file_rate_per_minute": "1000000", **settings}) as found:
         patient = new_patient(found.accounts.catalog, "P-1")
         yield Site(found, patient, found.bearer("clinician"), found.bearer("admin"))
