@@ -20,11 +20,12 @@ from pacslite.catalog.files import FileRow
 from pacslite.catalog.statements import lock_keys, now_text
 from pacslite.core import file_inspection, file_instances, quotas, renditions
 from pacslite.core.file_keeping import Incoming, Linked, keep, lock_names
+from pacslite.core.file_names import original_name
 from pacslite.core.file_notes import Owner, bytes_of, described, note_change, note_event
 from pacslite.core.file_records import FileRecord, live_row, record_of, versions_of
 from pacslite.core.file_types import KEY_NAMES, FileVersionType, MedicalCategory, MedicalFileType
 from pacslite.dicom.uids import clean_uid
-from pacslite.errors import Gone, InvalidForm, NotFound, PreconditionFailed, TooManyVersions, UnsupportedContent
+from pacslite.errors import BadRequest, Gone, InvalidForm, NotFound, PreconditionFailed, TooManyVersions, UnsupportedContent
 from pacslite.storage.keys import file_key, new_version_id
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 DICOM = "application/dicom"
 MOST_PARTS = 1000
 """Pictures of one photo series."""
-_LONGEST_NAME = 255
 
 
 class Parts(Protocol):
@@ -84,14 +84,11 @@ class Description:
 
 
 def clean_filename(name: str) -> str:
-    """A name as it is kept: the last part of a path, of printable characters, not too long; its extension stays."""
-    last = name.replace("\\", "/").rsplit("/", 1)[-1]
-    plain = "".join(c for c in last.encode("utf-8", "ignore").decode() if c.isprintable()).strip() or "file"
-    if len(plain) <= _LONGEST_NAME:
-        return plain
-    stem, dot, extension = plain.rpartition(".")
-    kept = dot + extension if stem and len(extension) <= 16 else ""
-    return plain[: _LONGEST_NAME - len(kept)] + kept
+    """A name as it is kept (`file_names.original_name`); what is left of none is `file`."""
+    try:
+        return original_name(name)
+    except BadRequest:
+        return "file"
 
 
 def add(
@@ -332,7 +329,7 @@ def _put_version(
     for made in record.version.parts:  # of a DICOM file the bytes of the instance
         if made.blob_pk is not None:
             renditions.queue(conn, made.blob_pk, made.media_type)
-    return record
+    return record_of(conn, row)
 
 
 def _note_version(

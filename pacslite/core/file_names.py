@@ -17,13 +17,13 @@ _RESERVED = frozenset({"con", "prn", "aux", "nul", "conin$", "conout$", *(f"{p}{
 
 
 def original_name(name: str) -> str:
-    """The name as it is kept: its last part, composed (NFC), without what cannot be seen, of at most 255 characters.
+    """The name as it is kept: its last part, without what cannot be seen, of at most 255 characters.
 
     Raises BadRequest when nothing of it is left.
     """
     last = name.replace("\\", "/").rstrip("/").rpartition("/")[2]
-    text = unicodedata.normalize("NFC", "".join(c for c in last if c in _JOINERS or unicodedata.category(c) not in _DROPPED))
-    text = " ".join(text.split()).strip(_JOINERS + " ").rstrip(". ")
+    text = "".join(c for c in last if c in _JOINERS or unicodedata.category(c) not in _DROPPED)
+    text = text.strip().strip(_JOINERS + " ").rstrip(". ")
     if not text.strip(_JOINERS + ". "):
         raise BadRequest("the file has no name")
     if text.partition(".")[0].strip().lower() in _RESERVED:

@@ -112,8 +112,8 @@ def check_words(source: Source) -> None:
                 raise RefusedContent(f"the picture has a script in it ({word.decode()})")
 
 
-def check_trailing(source: Source, end: int) -> tuple[str, ...]:
-    """Warnings about what follows the end of a picture.
+def check_trailing(source: Source, end: int, what: str = "picture") -> tuple[str, ...]:
+    """Warnings about what follows the end of a picture, or of another thing.
 
     Phones append films and further pictures to pictures (motion photos, multi-picture format, depth and gain maps), some
     makers' records of their own, and editors leave rests of the picture before. That is kept. Refused is what another
@@ -127,14 +127,14 @@ def check_trailing(source: Source, end: int) -> tuple[str, ...]:
     data = source.at(begin, 4096)
     for name in (program_in(data), archive_in(data), page_in(data)):
         if name is not None:
-            raise RefusedContent(f"behind the picture there is {name}")
+            raise RefusedContent(f"behind the {what} there is {name}")
     if b"%PDF-" in data[:1024] or b"%PDF-" in source.at(end, 4096):
-        raise RefusedContent("behind the picture there is a PDF")
+        raise RefusedContent(f"behind the {what} there is a PDF")
     if _MARKUP.search(data) or _MARKUP.search(source.tail):
-        raise RefusedContent("behind the picture there is a page or a script")
+        raise RefusedContent(f"behind the {what} there is a page or a script")
     if len(data) >= 4 and _is_mostly_text(data):
-        raise RefusedContent("behind the picture there is text")
-    return (f"{source.size - begin} bytes follow the picture",)
+        raise RefusedContent(f"behind the {what} there is text")
+    return (f"{source.size - begin} bytes follow the {what}",)
 
 
 def _past_padding(source: Source, start: int) -> int:

@@ -180,7 +180,7 @@ def _facets(data: bytes, at: int) -> tuple[int, int, int]:
 
 
 def _check_obj(source: Source) -> tuple[str, ...]:
-    text, vertices, faces, line = _Text(source), 0, 0, 1
+    text, line, has_vertices, has_faces = _Text(source), 1, False, False
     while not text.is_last:
         text.more()
         data = re.sub(rb"\\\r?\n", b" ", text.rest)  # a line may go on
@@ -191,11 +191,11 @@ def _check_obj(source: Source) -> tuple[str, ...]:
         line += whole.count(b"\n", 0, at)
         if at != len(whole):
             raise RefusedContent(f"the OBJ is broken in line {line}")
-        vertices += len(_VERTEX_LINE.findall(whole))
-        faces += len(_FACE_LINE.findall(whole))
+        has_vertices = has_vertices or _VERTEX_LINE.search(whole) is not None
+        has_faces = has_faces or _FACE_LINE.search(whole) is not None
         text.rest = data[end:]
         if len(text.rest) > _LONGEST_LINE:
             raise RefusedContent(f"the OBJ has a line that is longer than {_LONGEST_LINE} bytes")
-    if not vertices:
+    if not has_vertices:
         raise RefusedContent("the OBJ is broken: it has no vertices")
-    return () if faces else ("the model has no faces",)
+    return () if has_faces else ("the model has no faces",)

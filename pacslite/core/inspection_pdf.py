@@ -19,8 +19,8 @@ from pacslite.errors import RefusedContent
 
 _OVERLAP = 4096
 _MOST_UNPACKED = 256 * 1024 * 1024
-_MOST_STREAMS = 100_000
-_PACKED_PIECE = 64 * 1024
+_MOST_STREAMS = 50_000
+_PACKED_PIECE = 16 * 1024
 
 
 def _name(text: str) -> bytes:
@@ -44,7 +44,7 @@ def check_pdf(source: Source) -> tuple[str, ...]:
     end = source.tail.rfind(b"%%EOF")
     if end < 0:
         raise RefusedContent("the PDF is cut off: its end is missing")
-    trailing = check_trailing(source, source.size - len(source.tail) + end + 5)
+    trailing = check_trailing(source, source.size - len(source.tail) + end + 5, "PDF")
     marks = _Marks()
     streams = 0
     for start, piece in _placed(source):

@@ -100,7 +100,7 @@ def test_any_bytes(path: Path, data: bytes, name: str, file_type: Type | None) -
     ends_well(path, data, name, file_type)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.sampled_from(sorted(SAMPLES)), types, st.data())
 def test_any_change_of_a_real_file(path: Path, name: str, file_type: Type | None, draw: st.DataObject) -> None:
     data = bytearray(SAMPLES[name])
@@ -142,28 +142,31 @@ def test_a_million_changes(path: Path) -> None:
             raise
 
 
+_BLOCKS = (b"\xff" + bytes(255)) * 4000
+
+
 @pytest.mark.parametrize(
     ("name", "begin", "piece", "end"),
     [
-        ("a.stl", b"solid a\n", b"facet normal 0 0 0\n" * 3000, b""),
-        ("a.stl", b"solid a\n", b" " * 65536, b""),
-        ("a.obj", b"", b"v 1 2 3\n" * 8000, b""),
-        ("a.obj", b"", b"1" * 65536, b""),
-        ("a.txt", b"", b"words " * 10_000, b""),
-        ("a.csv", b"", b"a;" * 30_000, b""),
-        ("a.pdf", b"%PDF-1.7\n", b"/ObjStm stream\n" * 4000, b"%%EOF"),
-        ("a.gif", samples.picture("GIF")[:-1], b"\x21\xfe\1a\0" * 13_000, b";"),
-        ("a.png", samples.picture("PNG")[:33], b"\0\0\0\0tEXt\0\0\0\0" * 5000, b""),
-        ("a.jpg", b"\xff\xd8", b"\xff\xfe\0\2" * 16_000, b""),
-        ("a.jpg", b"\xff\xd8", b"\xff" * 65536, b""),
-        ("a.rtf", b"{\\rtf1", b"\\par\n" * 13_000, b"}"),
-        ("a.mp4", samples.box(b"ftyp", b"isom\0\0\0\0isom"), samples.box(b"free", b"") * 8000, b""),
+        ("a.stl", b"solid a\n", samples.ascii_stl(samples.FACES * 1000)[12:-15], b"\nendsolid"),
+        ("a.stl", b"solid a\n", b" " * 1_000_000, b""),
+        ("a.obj", b"", b"v 1 2 3\n" * 125_000, b""),
+        ("a.obj", b"", b"1" * 1_000_000, b""),
+        ("a.txt", b"", b"words " * 160_000, b""),
+        ("a.csv", b"", b"a;" * 500_000, b""),
+        ("a.pdf", b"%PDF-1.7\n", b"1 0 obj\nstream\n" + bytes(1_000_000) + b"\nendstream\n", b"%%EOF"),
+        ("a.gif", samples.picture("GIF")[:-1], b"\x21\xfe" + _BLOCKS + b"\0", b";"),
+        ("a.png", samples.picture("PNG")[:33], b"\0\x0f\x42\x40tEXt" + bytes(1_000_004), b""),
+        ("a.jpg", b"\xff\xd8", (b"\xff\xfe\xff\xff" + bytes(65533)) * 15, b""),
+        ("a.jpg", b"\xff\xd8", b"\xff" * 1_000_000, b""),
+        ("a.rtf", b"{\\rtf1", b"\\par\n" * 160_000, b"}"),
+        ("a.mp4", samples.box(b"ftyp", b"isom\0\0\0\0isom"), samples.box(b"free", bytes(1_000_000)), b""),
     ],
 )
 def test_memory_does_not_depend_on_the_length(path: Path, name: str, begin: bytes, piece: bytes, end: bytes) -> None:
     with path.open("wb") as file:
         file.write(begin)
-        for _ in range(24):
+        for _ in range(12):
             file.write(piece)
         file.write(end)
     tracemalloc.start()
@@ -174,7 +177,7 @@ def test_memory_does_not_depend_on_the_length(path: Path, name: str, begin: byte
     finally:
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-    assert peak < 12 * 1024 * 1024
+    assert peak < 8 * 1024 * 1024 < path.stat().st_size
 
 
 @settings(max_examples=400, deadline=None)
@@ -198,7 +201,7 @@ def test_names_are_safe_and_stay_what_they_are(name: str) -> None:
         ("Größe 5 µm.jpg", "Größe 5 µm.jpg"),
         ("口腔内写真.png", "口腔内写真.png"),
         ("صورة الأسنان.jpg", "صورة الأسنان.jpg"),
-        ("Gro\u0308ße.jpg", "Größe.jpg"),
+        ("Gro\u0308ße.jpg", "Gro\u0308ße.jpg"),
         ("C:\\Users\\me\\photo.jpg", "photo.jpg"),
         ("../../etc/passwd", "passwd"),
         ("photo\u202egpj.exe", "photogpj.exe"),
