@@ -55,11 +55,11 @@ def _behind(found: str | None, needed: str) -> str:
 @click.command()
 @click.option("--quick", "depth", flag_value="quick", default=True, help="Every blob is there with the right size (default).")
 @click.option("--deep", "depth", flag_value="deep", help="Also read every blob: its SHA-256, and that it is what the catalog says.")
-@click.option("--repair", is_flag=True, help="Put damaged blobs aside, so that sending the instance again makes it whole.")
+@click.option("--repair", is_flag=True, help="Replace damaged blobs by a second copy, or put them aside until they are sent again.")
 @settings_options
 @json_option
 def verify(depth: str, repair: bool, config_file: str | None, data: str | None, as_json: bool) -> int:
-    """Compare the catalog with the storage. May run beside a server. Exit 1 when a row lacks its bytes."""
+    """Compare the catalog with every storage, instances and files. May run beside a server. Exit 1 when a row lacks its bytes."""
     from pacslite.cli.progress import Bar
     from pacslite.core.ingest import read_limits
     from pacslite.core.verify import Verifier
@@ -80,7 +80,8 @@ def _told(report: VerifyReport, repair: bool) -> str:
     if max(report.damaged_count, report.orphan_count) > _SHOWN:
         lines.append("  and more; --json lists them")
     if report.damaged_count and repair:
-        lines.append(f"{report.repaired_count} were put aside; send these instances again to make them whole.")
+        aside = report.repaired_count - report.mended_count
+        lines.append(f"{report.mended_count} were repaired from a second copy, {aside} put aside; send these again to make them whole.")
     elif report.damaged_count:
         lines.append("`pacslite verify --repair` puts what is damaged aside; then send these instances again to make them whole.")
     if report.orphan_count:
@@ -130,12 +131,13 @@ def _told_of_reindex(report: ReindexReport) -> str:
 @settings_options
 @json_option
 def cleanup(older_than_hours: float, config_file: str | None, data: str | None, as_json: bool) -> None:
-    """Remove spool files of broken-off uploads, and erase what deletions left, when older than this. May run beside a server."""
-    from pacslite.core.erasure import erase_doomed
+    """Remove what broken-off uploads left, and erase what was deleted, as the worker does every 24 hours. May run beside a server.
+
+    With 0 deleted bytes go at once, without the time of grace in which they could be brought back.
+    """
+    from pacslite.core.cleanup import cleanup as clean_up
 
     pacs = open_pacs(load(config_file, data))
-    older_than_s = older_than_hours * 3600
-    spooled = pacs.spool.sweep(older_than_s)
-    erased = erase_doomed(pacs.catalog, pacs.store, older_than_s)
+    done = clean_up(pacs, older_than_hours)
     pacs.close()
     say(as_json, {"spool_files": spooled, "erased": erased}, f"{spooled} spool files and {erased} blobs of deleted instances removed.")
