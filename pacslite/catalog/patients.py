@@ -202,13 +202,21 @@ def merge(conn: Connection, pk: int, into: int, created_by: str, at: str, seq: i
 
 
 def part(conn: Connection, pk: int, own: Sequence[int], at: str, seq: int) -> tuple[int, int]:
-    """All that is of a patient, or of those who became part of them (`own`, with themselves), comes back to them; how many of what."""
-    moved = []
+    """All that is of a patient, or of those who became part of them (`own`, with themselves), comes back to them; how many of what.
+
+    A file that was brought for the one they are part of goes along when it is of a study that goes.
+    """
+    moved, other = [], survivor(conn, pk)
     for table, more in ((study, {"change_seq": seq, "updated_at": at}), (file, {})):
         kept = case((table.c.origin_patient == pk, None), else_=table.c.origin_patient)
         done = conn.execute(update(table).where(table.c.origin_patient.in_(own)).values(patient_pk=pk, origin_patient=kept, **more))
         moved.append(done.rowcount)
-    conn.execute(update(patient).where(patient.c.pk == pk).values(merged_into=None, updated_at=at))
     undone = patient_merge.c.from_patient == pk, patient_merge.c.reverted_at.is_(None)
+    since = select(func.max(patient_merge.c.created_at)).where(*undone).scalar_subquery()
+    gone = select(study.c.study_instance_uid).where(study.c.patient_pk == pk)
+    of_gone = or_(file.c.study_instance_uid.in_(gone), file.c.dicom_study_uid.in_(gone))
+    brought = file.c.patient_pk == other, file.c.origin_patient.is_(None), file.c.created_at >= since, of_gone
+    moved[1] += conn.execute(update(file).where(*brought).values(patient_pk=pk)).rowcount
+    conn.execute(update(patient).where(patient.c.pk == pk).values(merged_into=None, updated_at=at))
     conn.execute(update(patient_merge).where(*undone).values(reverted_at=at))
     return moved[0], moved[1]

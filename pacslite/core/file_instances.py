@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from pacslite.catalog import deletions
+from pacslite.catalog import deletions, patients
 from pacslite.catalog import files as rows
-from pacslite.catalog.arrival import identity_of
+from pacslite.catalog.arrival import PatientIdentity, identity_of
 from pacslite.core.file_records import FileRecord, FileVersion
 from pacslite.core.ingest import Expected, read_limits
 from pacslite.dicom.instance import read_instance
@@ -81,11 +81,22 @@ def accept(
 
 
 def _check_patient(parts: Parts, read: Instance, identity: rows.Identity) -> None:
-    """Raises PatientMismatch unless the instance is of this patient; an issuer counts where both sides name one."""
+    """Raises PatientMismatch unless the instance is of this patient, or of one who became part of them.
+
+    An issuer counts where both sides name one.
+    """
     theirs = identity_of(read.values, read.study_instance_uid, parts.settings.default_issuer)
     same_issuer = not (theirs.issuer_given and identity.issuer) or theirs.issuer == identity.issuer
-    if theirs.patient_id != identity.patient_id or theirs.study != identity.study or not same_issuer:
+    is_same = (theirs.patient_id, theirs.study) == (identity.patient_id, identity.study) and same_issuer
+    if not is_same and not _is_part_of(parts, theirs, identity):
         raise PatientMismatch("The Patient ID in the DICOM file is not that of the patient.")
+
+
+def _is_part_of(parts: Parts, theirs: PatientIdentity, identity: rows.Identity) -> bool:
+    with parts.catalog.read() as conn:
+        named = patients.of_identity(conn, theirs)
+        known = patients.of_identity(conn, PatientIdentity(identity.patient_id, identity.issuer, identity.study))
+        return named is not None and known is not None and patients.survivor(conn, named.id) == known.id
 
 
 def restore(parts: Parts, record: FileRecord, old: FileVersion, origin: Origin) -> Taken:

@@ -21,6 +21,7 @@ from pacslite.catalog.file_models import file, file_part, file_version, patient_
 from pacslite.catalog.models import blob, conflict, patient, study
 from pacslite.catalog.restrictions import KEYS, Restriction
 from pacslite.catalog.search import Search
+from pacslite.catalog.statements import now_text
 from pacslite.catalog.visibility import Visibility
 from pacslite.core import patients
 from pacslite.core.patients import About, Cause, Patient
@@ -195,6 +196,21 @@ def test_merges_of_merged_patients_are_undone_in_any_order(parts: Any) -> None:
     assert _of(parts, a)[0] == {"1.2"}
     with pytest.raises(Conflict):
         patients.unmerge(parts, a, CAUSE)
+
+
+def test_a_file_brought_while_merged_goes_with_its_study(parts: Any) -> None:
+    """One that was with the other before stays there, whatever study it is tied to."""
+    for mrn, study_uid in (("A", "1.1"), ("B", "1.2")):
+        _arrives(parts, study_uid, mrn)
+    a, b = _id(parts, "A"), _id(parts, "B")
+    before = _add_file(parts, b, study_instance_uid="1.1")
+    patients.merge(parts, a, b, CAUSE)
+    now = now_text()
+    tied, instance = _add_file(parts, b, now, study_instance_uid="1.1"), _add_file(parts, b, now, dicom_study_uid="1.1")
+    own, alone = _add_file(parts, b, now, study_instance_uid="1.2"), _add_file(parts, b, now)
+    patients.unmerge(parts, a, CAUSE)
+    assert _of(parts, a)[1] == {tied, instance}
+    assert _of(parts, b)[1] == {before, own, alone}
 
 
 def test_nobody_becomes_part_of_themselves_or_of_nobody(parts: Any) -> None:

@@ -12,6 +12,7 @@ import pytest
 from pacslite.core.access import Right, Role
 from tests.support.accounts import Guarded, guarded
 from tests.support.data_sets import CONTENT_TYPE, body, image, part10
+from tests.support.files import form
 from tests.support.http import Answer
 
 ROOT = "/api/v1/patients"
@@ -158,6 +159,23 @@ def test_a_merge_is_undone_with_what_arrived_meanwhile(site: Guarded) -> None:
     assert _told(_ask(site, "POST", f"{ROOT}/{old['id']}/unmerge"))["merged_into"] is None
     assert _studies(site, "NEW") == ["1.2.826.8.2"]
     assert _studies(site, "OLD") == ["1.2.826.8.1", "1.2.826.8.3"]
+
+
+def test_a_dicom_file_with_the_old_number_is_taken_for_the_one_they_became(site: Guarded) -> None:
+    old, new = _made(site, "FILE-OLD"), _made(site, "FILE-NEW")
+    ds = image(study="1.2.826.9.1", series="1.2.826.9.1.1", instance="1.2.826.9.1.1.1")
+    ds.PatientID = "FILE-OLD"
+    content, headers = form({"patient_id": new["id"], "file_type": "dicom"}, [("a.dcm", part10(ds))])
+    headers["Authorization"] = f"Bearer {site.bearer('clinician')}"
+    assert site.server.request("POST", "/api/v1/files/upload", content, headers).status == 409
+    assert _ask(site, "POST", f"{ROOT}/{old['id']}/merge", {"into": new["id"]}).status == 200
+    file = _told(site.server.request("POST", "/api/v1/files/upload", content, headers), 201)
+    assert file["patient_id"] == new["id"]
+    assert _told(_ask(site, "GET", f"{ROOT}/{new['id']}/timeline"))["total"] == 2
+    assert _ask(site, "POST", f"{ROOT}/{old['id']}/unmerge").status == 200
+    told = _told(_ask(site, "GET", f"{ROOT}/{old['id']}/timeline"))["items"]
+    assert {one["type"] for one in told} == {"study", "file"}, "it goes back with its study"
+    assert _told(_ask(site, "GET", f"/api/v1/files/{file['id']}"))["patient_id"] == old["id"]
 
 
 def test_who_may_read_and_who_may_write(site: Guarded) -> None:

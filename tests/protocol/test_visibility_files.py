@@ -47,13 +47,14 @@ class Kept:
     def ask(self, user: str, method: str, path: str, body: Any = None, **headers: str) -> Answer:
         return self.site.ask(method, path, self.site.bearer(user), body, **headers)
 
-    def post(self, user: str, path: str, fields: dict[str, Any], data: bytes, name: str = "secret name.jpg") -> Answer:
+    def post(self, user: str, path: str, fields: dict[str, Any], data: bytes, name: str = "a.jpg") -> Answer:
         content, headers = form(fields, [(name, data)])
         return self.site.server.request("POST", path, content, {**headers, "Authorization": f"Bearer {self.site.bearer(user)}"})
 
     def upload(self, patient: str, **fields: Any) -> str:
         data = fields.pop("data", None) or any_photo()
-        name = "secret name.dcm" if fields.get("file_type") == "dicom" else "secret name.jpg"
+        told = "secret" if "description" in fields else "open"
+        name = f"{told} name.dcm" if fields.get("file_type") == "dicom" else f"{told} name.jpg"
         given = {"patient_id": self.patients[patient], "file_type": "photo", **fields}
         return str(of_json(self.post("admin", "/api/v1/files/upload", given, data, name), 201)["id"])
 
@@ -64,7 +65,7 @@ class Kept:
     @property
     def secrets(self) -> list[str]:
         """What nobody else may read anywhere."""
-        return [*self.hidden.values(), "secret words", HIDDEN, HIDDEN_PART, "LIMITED-ID", "Limited^Patient"]
+        return [*self.hidden.values(), "secret words", "secret name", HIDDEN, HIDDEN_PART, "LIMITED-ID", "Limited^Patient"]
 
 
 def _limit(kept: Kept) -> None:
@@ -94,7 +95,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kept]:
         found.files["open"] = found.upload("open")
         found.files["patient"] = found.upload("limited", **secret)
         found.files["study"] = found.upload("open", study_instance_uid=HIDDEN, **secret)
-        found.files["itself"] = found.upload("open", **secret)
+        found.files["itself"] = found.upload("open", study_instance_uid=SEEN, **secret)
         instance = part10(_images(SEEN, "OPEN-ID", "Open^Patient")[1])
         found.files["series"] = found.upload("open", file_type="dicom", data=instance, **secret)
         _limit(found)
