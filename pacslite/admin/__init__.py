@@ -17,6 +17,7 @@ from pacslite.admin import (
     peers,
     quotas,
     remote,
+    renditions,
     shares,
     storage,
     studies,
@@ -44,6 +45,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *access.OPERATIONS,
     *shares.OPERATIONS,
     *storage.OPERATIONS,
+    *renditions.OPERATIONS,
 )
 
 

@@ -27,6 +27,7 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {
     "peer": ("peers", "peer", "Keep the known peers; query them, retrieve from them, send to them."),
     "peers": ("peers", "peer", "The same as peer."),
     "audit": ("audit", "audit", "Look at the audit log, verify that nobody has changed it, export it."),
+    "files": ("files", "files", "Make the pictures of files anew."),
     "jobs": ("jobs", "jobs", "Look at work in the background, cancel it, run it again."),
     "user": ("users", "user", "Keep the accounts of users."),
     "migrate": ("upkeep", "migrate", "Create the catalog or bring it to this release's schema."),

@@ -8,8 +8,6 @@ from typing import Any
 from pacslite.codec.pictures import Wanted, write
 from pacslite.errors import UndecodablePixels
 
-TASK = "pacslite.codec.documents:make"
-
 _PASSWORD = "password"
 
 

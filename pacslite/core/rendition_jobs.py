@@ -21,11 +21,11 @@ from pacslite.catalog import renditions as rows
 from pacslite.catalog.arrival import NewBlob
 from pacslite.catalog.blobs import LIVE, StoredBlob
 from pacslite.catalog.renditions import DICOM, PENDING, READY, Made
-from pacslite.codec import apart, documents, meshes, pictures, video
+from pacslite.codec import apart, video
 from pacslite.codec.apart import Bounds
-from pacslite.core import renditions
+from pacslite.core import jobs, renditions
 from pacslite.core.file_types import PICTURE_SIZES, Variant
-from pacslite.core.jobs import Handler, Run, Stopped
+from pacslite.core.jobs import Handler, Job, Run, Stopped
 from pacslite.core.renditions import ATTEMPTS, MESHES, PDF, PICTURES, SERVED, UNIT
 from pacslite.errors import BlobMissing, NotFound, OutcomeUnknown, PacsliteError, StorageError, UndecodablePixels
 from pacslite.storage.keys import blob_uid, file_key, picture_key, result_key, version_time_ms
@@ -35,9 +35,14 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+REGENERATE_KIND = "files.regenerate"
 _PAGE = 100
 _PIECE_BYTES = 1024 * 1024
 _PICTURE_BYTES = 64 * 1024 * 1024
+# Named, not imported: this process does not need what they need.
+_PICTURES_OF_PHOTO = "pacslite.codec.pictures:make"
+_PICTURES_OF_DOCUMENT = "pacslite.codec.documents:make"
+_PICTURES_OF_MODEL = "pacslite.codec.meshes:make"
 _MP4 = "video/mp4"
 _JPEG = "image/jpeg"
 
@@ -86,6 +91,15 @@ def make_missing(pacs: Pacs, run: Run) -> Mapping[str, Any]:
             pacs.catalog.write(lambda conn: rows.settle(conn, source, (), problem, None))
         raise
     return {"made": made, "failed": problems}
+
+
+def queue_regenerate(pacs: Pacs, file_id: str | None = None, actor: str = "") -> Job:
+    """Make the pictures of all files anew, or of one, by a job; while one like it is under way, that is meant. Raises NotFound."""
+    if file_id is not None:
+        with pacs.catalog.read() as conn:
+            if not rows.has_file(conn, file_id):
+                raise NotFound("There is no such file.")
+    return jobs.queue(pacs.catalog, REGENERATE_KIND, {"file": file_id}, REGENERATE, actor, f"{REGENERATE_KIND}:{file_id or ''}")
 
 
 def regenerate(pacs: Pacs, run: Run) -> Mapping[str, Any]:
@@ -215,20 +229,20 @@ def _bounds(work: _Work) -> Bounds:
 
 def _of_picture(work: _Work) -> None:
     with _file(work) as path:
-        work.info = work.apart(pictures.TASK, path, work.wanted, bounds=_bounds(work))
+        work.info = work.apart(_PICTURES_OF_PHOTO, path, work.wanted, work.pacs.settings.max_picture_pixels, bounds=_bounds(work))
     work.all_made()
 
 
 def _of_document(work: _Work) -> None:
     with _file(work) as path:
-        work.info = work.apart(documents.TASK, path, work.wanted, bounds=_bounds(work))
+        work.info = work.apart(_PICTURES_OF_DOCUMENT, path, work.wanted, bounds=_bounds(work))
     work.all_made()
 
 
 def _of_mesh(work: _Work) -> None:
     kind, scratch = MESHES[work.source.media_type], os.fspath(work.pacs.spool.directory)
     with _file(work) as path:
-        result = work.apart(meshes.TASK, path, kind, work.wanted, scratch, bounds=_bounds(work))
+        result = work.apart(_PICTURES_OF_MODEL, path, kind, work.wanted, scratch, bounds=_bounds(work))
     work.info = result
     work.all_made()
 
@@ -255,6 +269,7 @@ def _of_video(work: _Work) -> None:
 
 def _of_dicom(work: _Work) -> None:
     """By the renderer that DICOMweb has; what has no picture gets an icon there."""
+    from pacslite.codec import pictures
     from pacslite.codec.render_options import PNG, Options, Viewport
     from pacslite.core import rendering
     from pacslite.core.retrieve import Resource, limits_of

@@ -21,7 +21,7 @@ from pacslite.core.file_notes import Owner
 from pacslite.core.file_records import FileRecord
 from pacslite.core.file_types import FileVersionType, MedicalFileType
 from pacslite.core.patients import About, Cause
-from pacslite.core.rendition_jobs import REGENERATE
+from pacslite.core.rendition_jobs import queue_regenerate
 from pacslite.errors import NotFound, NotReady
 from pacslite.settings import load
 from tests.support import media
@@ -184,7 +184,7 @@ def test_what_is_damaged_fails_with_a_reason(clinic: Clinic) -> None:
 
 
 def run_regenerate(clinic: Clinic, file: str | None = None) -> jobs.Job:
-    job = jobs.queue(clinic.pacs.catalog, "files.regenerate", {"file": file}, REGENERATE)
+    job = queue_regenerate(clinic.pacs, file)
     clinic.work()
     return jobs.get(clinic.pacs.catalog, job.uid)
 
