@@ -57,6 +57,7 @@ class AsOf:
 
     at: str
     version_number: int | None = None
+    patient_pk: int | None = None  # of a patient who is not there yet
 
 
 OVERTAKEN = Recorded("changed")
@@ -180,7 +181,7 @@ def record(
     seq = changes.add(conn, kind, now, arrival.origin, uids=arrival.uids, version_number=number, blob_uid=new_blob.uid)
     if place.instance_pk is None:
         _note_conflicts(conn, arrival, place, now)
-    series_pk = placement.ensure(conn, arrival, place, seq, now)
+    series_pk = placement.ensure(conn, arrival, place, seq, now, as_of.patient_pk if as_of else None)
     instance_pk = _put_instance(conn, arrival, place, series_pk, number, now)
     version_row = {
         "instance_pk": instance_pk,

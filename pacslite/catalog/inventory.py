@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, bindparam, delete, func, insert, or_, select, text, update
 
 from pacslite.catalog import access_models, account_models, holds, renditions
-from pacslite.catalog.file_models import file, file_part, file_version, rendition, study_hold
+from pacslite.catalog.file_models import file, file_part, file_version, quota, rendition, study_hold, upload
 from pacslite.catalog.jobs import REBUILDING
 from pacslite.catalog.models import (
     Base,
@@ -44,6 +44,8 @@ _KEPT_TABLES = frozenset(
         audit_event,
         audit_state,
         study_hold,
+        quota,
+        upload,
         *account_models.TABLES,
         *access_models.TABLES,
     }

@@ -116,11 +116,13 @@ def reindex(yes: bool, config_file: str | None, data: str | None, as_json: bool)
 
 
 def _told_of_reindex(report: ReindexReport) -> str:
-    lines = [f"{report.recorded} versions recorded, {report.deleted} deletions repeated."]
+    lines = [f"{report.recorded} versions of instances and {report.files} of files recorded, {report.deleted} deletions repeated."]
     if report.copies:
         lines.append(f"{report.copies} blobs hold what is there anyhow; the worker's sweep removes them.")
     if report.not_journaled:
         lines.append(f"{len(report.not_journaled)} versions are in no journal: who sent them and when is not known any more.")
+    if report.unknown_files:
+        lines.append(f"{len(report.unknown_files)} files below patients/ are in no journal: whose they are is not known (or made of others).")
     lines += [f"  missing: {key}" for key in report.missing[:_SHOWN]]
     lines += [f"  not readable: {key}: {reason}" for key, reason in report.refused[:_SHOWN]]
     return "\n".join(lines)

@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import chain, islice
 from typing import IO, TYPE_CHECKING, Protocol, TypeVar
 
-from pacslite.catalog import changes, deletions, instances, inventory
+from pacslite.catalog import deletions, instances, inventory, rebuilding
 from pacslite.catalog.arrival import NewBlob
 from pacslite.catalog.audit import Event
 from pacslite.catalog.changes import Kind, Origin
@@ -28,10 +28,12 @@ from pacslite.catalog.statements import now_text, time_text
 from pacslite.core import audit_chain
 from pacslite.core.ingest import arrival_of, read_limits
 from pacslite.core.journal import Entry, Journal
+from pacslite.core.reindex_files import KINDS as OF_FILES
+from pacslite.core.reindex_files import Bytes, FileReplay, locate, tell
 from pacslite.core.stocktaking import Place, Progress, as_file, take_stock
 from pacslite.dicom.instance import read_instance
 from pacslite.errors import BlobMissing, InstanceRefused, InvalidUid, StorageError
-from pacslite.storage.keys import RADIOLOGY, blob_uid, instance_key, parse_instance_key, version_time_ms
+from pacslite.storage.keys import PACKED, PATIENTS, RADIOLOGY, blob_uid, instance_key, parse_instance_key, version_time_ms
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -89,15 +91,18 @@ class ReindexReport:
     `not_journaled`: keys of versions whose time, origin and number only the lost catalog knew. `missing`: keys of bytes that
     the journal tells of and that are neither there nor deleted. `refused`: key and reason of bytes that are no instance,
     or another one, or of which the journal tells another digest. `copies` are not journaled and hold what the instance
-    has anyhow: left to the sweep.
+    has anyhow: left to the sweep. `files` are versions of files, `unknown_files` keys below patients/ that no row names:
+    files that the journal had not reached, or MP4s of videos, which are made again.
     """
 
     recorded: int = 0
+    files: int = 0
     deleted: int = 0
     copies: int = 0
     not_journaled: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     refused: list[tuple[str, str]] = field(default_factory=list)
+    unknown_files: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +114,7 @@ class _Read:
     blob: NewBlob | None = None
     refusal: str = ""
     is_lost: bool = False  # told of by the journal, and by the bytes that came in its place
+    stored_bytes: int | None = None  # of packed ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +124,7 @@ class _Step:
     entry: Entry
     key: str
     read: _Read | None
+    found: tuple[Bytes, ...] = ()  # of files
 
     @property
     def is_readable(self) -> bool:
@@ -140,6 +147,7 @@ class _Reindexing:
         self._report = ReindexReport()
         self._lost: dict[str, dict[str, Entry]] = {}  # by study and key: told of, not there, not deleted so far
         self._repairs: dict[tuple[str | int | None, ...], list[str]] = {}  # uids of the blobs, in order, by version
+        self._files = FileReplay(parts.stores)
         self._not_recorded: set[tuple[str, ...]] = set()
         self._refused: set[str] = set()
         self._done = self._total = 0
@@ -152,28 +160,61 @@ class _Reindexing:
             audit_chain.advance(self._catalog, audit_chain.anchor_of(self._settings.data))
         audit_chain.begin_rebuilding(self._catalog)
         self._catalog.write(lambda conn: inventory.begin_rebuilding(conn, now_text()))
-        self._total = sum(1 for _ in self._store.list(RADIOLOGY))
-        self._find_repairs()
+        self._look_ahead()
+        self._total = sum(1 for store in self._stores.all for _ in store.list(RADIOLOGY)) + self._files.parts
+        self._files.begin(self._catalog)
         self._replay()
         self._take_the_rest()
-        self._report.missing = list(islice((key for of_study in self._lost.values() for key in of_study), _LISTED))
+        self._files.finish(self._catalog)
+        lost = (key for of_study in self._lost.values() for key in of_study)
+        self._report.missing = list(islice(chain(lost, self._files.missing(self._catalog)), _LISTED))
+        self._report.unknown_files = list(islice(self._unknown_files(), _LISTED))
         self._catalog.write(inventory.end_rebuilding)
         audit_chain.end_rebuilding(self._catalog, Event(audit_chain.REBUILT, object_type="catalog", protocol="cli"))
         self._keep_journal_in_step()
         return self._report
 
-    def _find_repairs(self) -> None:
-        """They are few, and what they repaired comes before them in the journal."""
+    def _look_ahead(self) -> None:
+        """Find repairs, which are few, and what they repaired comes before them in the journal; and the numbers of patients."""
         for entry in self._journal.entries():
+            self._files.scan(entry)
             if entry["kind"] == Kind.INSTANCE_REPAIRED:
                 self._repairs.setdefault((*_uids(entry), entry.get("version_number")), []).append(entry["blob_uid"])
 
     def _replay(self) -> None:
         for batch in _batches(self._ahead(self._journal.entries(), self._step), _BATCH):
             again = [self._happens_again(step) for step in batch]
-            self._catalog.write(lambda conn, b=batch, a=again: _apply_all(conn, b, a))  # type: ignore[misc]
+            self._catalog.write(lambda conn, b=batch, a=again: self._apply_all(conn, b, a))  # type: ignore[misc]
             for step in batch:
                 self._count(step)
+
+    def _apply_all(self, conn: Connection, batch: list[_Step], happens_again: list[bool]) -> None:
+        """Nothing but SQL: a transaction may run more than once."""
+        for step, again in zip(batch, happens_again, strict=True):
+            if step.is_readable:
+                self._record(conn, step)
+            elif step.entry["kind"] in OF_FILES:
+                self._files.apply(conn, step.entry, step.found, _origin(step.entry))
+            elif step.entry["kind"] in _DELETED:
+                _delete(conn, step.entry)
+            elif not again:
+                _tell(conn, step.entry)
+
+    def _record(self, conn: Connection, step: _Step) -> None:
+        read, entry = step.read, step.entry
+        assert read is not None
+        assert read.arrival is not None
+        assert read.blob is not None
+        existing = instances.find_version(conn, *read.arrival.uids)
+        number = entry.get("version_number")
+        repaired = entry["kind"] == Kind.INSTANCE_REPAIRED and existing is not None and existing.number == number
+        seen = existing.version_pk if existing else None
+        intent = Intent.REPAIR if repaired else Intent.ADD
+        told = entry.get("detail", {}).get("patient")
+        patient = self._files.number(conn, entry, told, read.arrival.identity) if told else None
+        instances.record(conn, read.arrival, read.blob, seen, intent, AsOf(entry["at"], number, patient))
+        if read.stored_bytes is not None:
+            rebuilding.place_packed(conn, read.blob.uid, read.stored_bytes)
 
     def _happens_again(self, step: _Step) -> bool:
         """Whether recording tells of this by itself: it was a consequence of something that is recorded again."""
@@ -185,7 +226,7 @@ class _Reindexing:
     def _step(self, entry: Entry) -> _Step:
         """Read what an entry is about; runs in a thread of its own."""
         if entry["kind"] not in _RECORDED:
-            return _Step(entry, "", None)
+            return _Step(entry, "", None, self._files.look(entry))
         uids = (entry["study_instance_uid"], entry["series_instance_uid"], entry["sop_instance_uid"])
         try:
             key = instance_key(*uids, entry["blob_uid"])
@@ -210,11 +251,22 @@ class _Reindexing:
                 )
         return None
 
-    def _read(self, key: str, origin: Origin, entry: Entry | None = None) -> _Read:
+    def _read(self, key: str, origin: Origin, entry: Entry | None = None, store_name: str = "") -> _Read:
+        try:
+            return self._read_at(Place(key, store_name or self._store.name), origin, entry)
+        except BlobMissing:
+            moved = locate(self._stores, key, self._store.name)
+            if moved is None:
+                raise
+            return self._read_at(moved, origin, entry)
+
+    def _read_at(self, place: Place, origin: Origin, entry: Entry | None) -> _Read:
+        key = place.storage_key
         parts = parse_instance_key(key)
         if parts is None:
             return _Read(key, refusal="the key is not that of an instance")
-        with as_file(self._stores, self._spool, Place(key, self._store.name)) as (path, digests):
+        stored = self._stores.of(place).size(key) if key.endswith(PACKED) else None
+        with as_file(self._stores, self._spool, place) as (path, digests):
             try:
                 read = read_instance(path, self._limits)
             except InstanceRefused as error:
@@ -222,7 +274,7 @@ class _Reindexing:
         arrival = arrival_of(read, digests.data_set_digest or digests.sha256, origin, self._settings)
         if arrival.uids != (parts.study_instance_uid, parts.series_instance_uid, parts.sop_instance_uid):
             return _Read(key, refusal="the bytes are of another instance than the key names")
-        blob = NewBlob(parts.version_id, key, self._store.name, digests.size_bytes, digests.sha256)
+        blob = NewBlob(parts.version_id, key, place.store_name, digests.size_bytes, digests.sha256)
         if entry and entry.get("sha256", blob.sha256) != blob.sha256:
             # Recorded as it should be, so that verification finds it and sending it again makes it whole.
             known = _blob_told_of(entry, blob)
@@ -231,8 +283,9 @@ class _Reindexing:
                 replace(arrival, data_set_digest=entry.get("data_set_digest", arrival.data_set_digest)),
                 known,
                 "the SHA-256 is not the journal's",
+                stored_bytes=stored,
             )
-        return _Read(key, arrival, blob)
+        return _Read(key, arrival, blob, stored_bytes=stored)
 
     def _count(self, step: _Step) -> None:
         kind, read = step.entry["kind"], step.read
@@ -246,6 +299,17 @@ class _Reindexing:
                 self._lost.setdefault(step.entry["study_instance_uid"], {})[step.key] = step.entry
             else:
                 self._count_read(read)
+        self._report.files += kind in (Kind.FILE_CREATED, Kind.FILE_VERSIONED)
+        for found in step.found:
+            self._count_bytes(found)
+
+    def _count_bytes(self, found: Bytes) -> None:
+        self._done += 1
+        self._progress(min(self._done, self._total), self._total)
+        if found.problem == "missing":
+            self._files.lost[found.uid] = found.storage_key
+        elif found.problem and len(self._report.refused) < _LISTED:
+            self._report.refused.append((found.storage_key, "the SHA-256 is not the journal's"))
 
     def _count_read(self, read: _Read) -> None:
         if read.is_lost:
@@ -262,7 +326,10 @@ class _Reindexing:
     def _take_the_rest(self) -> None:
         with tempfile.TemporaryDirectory(dir=self._spool.directory) as room:
             unknown = (
-                f.info.key for f in take_stock(self._catalog, self._store, RADIOLOGY) if f.row is None and f.info.key not in self._refused
+                f"{f.info.key} {store.name}"
+                for store in self._stores.all
+                for f in take_stock(self._catalog, store, RADIOLOGY)
+                if f.row is None and f.info.key not in self._refused
             )
             in_order = _in_order_of_ids(unknown, room)
             for batch in _batches(self._ahead(in_order, self._read_unknown), _BATCH):
@@ -275,11 +342,19 @@ class _Reindexing:
                     elif outcome and len(self._report.not_journaled) < _LISTED:
                         self._report.not_journaled.append(read.key)
 
-    def _read_unknown(self, key: str) -> _Read:
+    def _read_unknown(self, place: str) -> _Read:
+        key, _, store_name = place.partition(" ")
         try:
-            return self._read(key, _UNKNOWN_ORIGIN)
+            return self._read(key, _UNKNOWN_ORIGIN, store_name=store_name)
         except BlobMissing as error:
             return _Read(key, refusal=str(error))
+
+    def _unknown_files(self) -> Iterator[str]:
+        """Originals of files that no row names; what is made of originals is made again."""
+        for store in self._stores.all:
+            for found in take_stock(self._catalog, store, PATIENTS):
+                if found.row is None and "." not in blob_uid(found.info.key):
+                    yield found.info.key
 
     def _ahead(self, items: Iterable[T], function: Callable[[T], R]) -> Iterator[R]:
         """The results in order, some of the next ones in the making."""
@@ -297,34 +372,10 @@ class _Reindexing:
             self._journal.rewrite(self._catalog)
 
 
-def _apply_all(conn: Connection, batch: list[_Step], happens_again: list[bool]) -> None:
-    """Nothing but SQL: a transaction may run more than once."""
-    for step, again in zip(batch, happens_again, strict=True):
-        if step.is_readable:
-            _record(conn, step)
-        elif step.entry["kind"] in _DELETED:
-            _delete(conn, step.entry)
-        elif not again:
-            _tell(conn, step.entry)
-
-
 def _delete(conn: Connection, entry: Entry) -> None:
     if deletions.delete_target(conn, _target(entry), _origin(entry), entry["at"]) is None:
         deletions.remember(conn, _target(entry), entry["at"])
         _tell(conn, entry)
-
-
-def _record(conn: Connection, step: _Step) -> None:
-    read, entry = step.read, step.entry
-    assert read is not None
-    assert read.arrival is not None
-    assert read.blob is not None
-    existing = instances.find_version(conn, *read.arrival.uids)
-    number = entry.get("version_number")
-    repaired = entry["kind"] == Kind.INSTANCE_REPAIRED and existing is not None and existing.number == number
-    seen = existing.version_pk if existing else None
-    intent = Intent.REPAIR if repaired else Intent.ADD
-    instances.record(conn, read.arrival, read.blob, seen, intent, AsOf(entry["at"], number))
 
 
 def _take(conn: Connection, read: _Read) -> str:
@@ -336,6 +387,8 @@ def _take(conn: Connection, read: _Read) -> str:
         return "copy"
     at = time_text(datetime.fromtimestamp(version_time_ms(read.blob.uid) / 1000, UTC))
     instances.record(conn, read.arrival, read.blob, existing.version_pk if existing else None, as_of=AsOf(at))
+    if read.stored_bytes is not None:
+        rebuilding.place_packed(conn, read.blob.uid, read.stored_bytes)
     return "recorded"
 
 
@@ -343,16 +396,7 @@ def _tell(conn: Connection, entry: Entry) -> None:
     """Keep in the feed what cannot be done again: it happened all the same."""
     if entry["kind"] not in list(Kind):
         raise StorageError(f"the journal tells of {entry['kind']!r}, which this release does not know")
-    changes.add(
-        conn,
-        Kind(entry["kind"]),
-        entry["at"],
-        _origin(entry),
-        uids=(entry.get("study_instance_uid"), entry.get("series_instance_uid"), entry.get("sop_instance_uid")),
-        version_number=entry.get("version_number"),
-        blob_uid=entry.get("blob_uid"),
-        detail=entry.get("detail"),
-    )
+    tell(conn, entry, _origin(entry))
 
 
 def _blob_told_of(entry: Entry, there: NewBlob) -> NewBlob:
@@ -396,7 +440,9 @@ def _in_order_of_ids(keys: Iterable[str], room: str) -> Iterator[str]:
     runs: list[IO[str]] = []
     for batch in _batches(keys, _SORTED_KEYS):
         run: IO[str] = tempfile.TemporaryFile("w+", dir=room)  # noqa: SIM115  closed below
-        run.writelines(f"{blob_uid(key)} {key}\n" for key in sorted(batch, key=blob_uid))
+        run.writelines(
+            f"{blob_uid(key.partition(' ')[0])} {key}\n" for key in sorted(batch, key=lambda one: blob_uid(one.partition(" ")[0]))
+        )
         run.seek(0)
         runs.append(run)
     try:
