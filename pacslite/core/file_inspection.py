@@ -79,7 +79,8 @@ def _check_extension(kind: Kind, extension: str) -> None:
 def _check(kind: Kind, source: Source, settings: Settings) -> tuple[str, ...]:
     """Warnings of the reader of that kind; raises RefusedContent."""
     if kind not in (kinds.DOCX, kinds.XLSX, kinds.PPTX, kinds.ODT, kinds.ODS, kinds.ODP):
-        foreign.check_no_archive_at_end(source)
+        # Word keeps the theme of a document as an archive within a DOC.
+        foreign.check_no_archive_at_end(source, strictly=kind not in (kinds.DOC, kinds.XLS))
     if kind.family is Family.PICTURE:
         return _check_picture(kind, source, settings)
     if kind.family is Family.VIDEO:

@@ -88,28 +88,31 @@ def page_in(head: bytes) -> str | None:
     return None
 
 
-def check_no_archive_at_end(source: Source) -> None:
-    """Refuses a file that ZIP readers, which begin at the end (APPNOTE 4.3.16), take for an archive."""
-    at = source.tail.rfind(_END)
-    base = source.size - len(source.tail)
+def check_no_archive_at_end(source: Source, *, strictly: bool = True) -> None:
+    """Refuses a file that ZIP readers, which begin at the end (APPNOTE 4.3.16), take for an archive.
+
+    Many readers do not mind what follows the archive; where files of a kind have archives in them that end before they do, the end
+    has to be that of the archive.
+    """
+    base, at = source.size - len(source.tail), source.tail.rfind(_END)
     while at >= 0:
         record = source.tail[at : at + 22]
-        if len(record) == 22:
+        if len(record) == 22 and (strictly or at + 22 + int.from_bytes(record[20:22], "little") == len(source.tail)):
             length = int.from_bytes(record[12:16], "little")
             begin = base + at - length
             has_entries = length and begin >= 0 and source.at(begin, 4) == _CENTRAL
-            if has_entries or (source.tail[max(0, at - 20) : at].startswith(b"PK\x06\x07")):
+            if has_entries or source.tail[max(0, at - 20) : at].startswith(b"PK\x06\x07"):
                 raise RefusedContent("the file is a ZIP archive at the same time")
         at = source.tail.rfind(_END, 0, at)
 
 
-def check_words(source: Source) -> None:
-    """Refuses a picture that has words of scripts in it, be it in a comment, between its pixels or behind them."""
+def check_words(source: Source, what: str = "picture") -> None:
+    """Refuses a picture, or another thing, that has words of scripts in it, be it in a comment, between its pixels or behind them."""
     for piece in source.pieces(overlap=_OVERLAP):
         lower = piece.lower()
         for word in _WORDS:
             if word in lower:
-                raise RefusedContent(f"the picture has a script in it ({word.decode()})")
+                raise RefusedContent(f"the {what} has a script in it ({word.decode()})")
 
 
 def check_trailing(source: Source, end: int, what: str = "picture") -> tuple[str, ...]:

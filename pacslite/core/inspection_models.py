@@ -53,7 +53,7 @@ _LONGEST_LINE = 256 * 1024
 def model_kind(source: Source, extension: str) -> Kind | None:
     """STL or OBJ, which have no signatures, going by length, first words, and for broken ones the name."""
     head = source.head
-    if extension == ".stl" or _is_binary_stl(source):
+    if extension == ".stl" or (_is_binary_stl(source) and _triangles(source)):
         return kinds.STL
     if head[:512].lstrip().lower().startswith(b"solid") and b"facet" in head.lower():
         return kinds.STL
@@ -75,7 +75,7 @@ def _triangles(source: Source) -> int:
 
 
 def _is_binary_stl(source: Source) -> bool:
-    return source.size > _STL_HEAD and source.size == _STL_HEAD + _TRIANGLE * _triangles(source)
+    return source.size >= _STL_HEAD and source.size == _STL_HEAD + _TRIANGLE * _triangles(source)
 
 
 def check_model(kind: Kind, source: Source) -> tuple[str, ...]:
@@ -91,11 +91,7 @@ def check_model(kind: Kind, source: Source) -> tuple[str, ...]:
     if source.size < _STL_HEAD or is_text(source.head):
         raise RefusedContent("the STL is broken: it is neither text that begins with solid, nor has it the header of a binary one")
     expected = _STL_HEAD + _TRIANGLE * _triangles(source)
-    raise RefusedContent(
-        f"the STL is broken: with {_triangles(source)} triangles it has {expected} bytes, the file has {source.size}"
-        if _triangles(source)
-        else "the STL is broken: it has no triangles"
-    )
+    raise RefusedContent(f"the STL is broken: with {_triangles(source)} triangles it has {expected} bytes, the file has {source.size}")
 
 
 def _check_binary_stl(source: Source) -> tuple[str, ...]:
@@ -109,7 +105,7 @@ def _check_binary_stl(source: Source) -> tuple[str, ...]:
         finite = np.isfinite(points).all(axis=(1, 2))
         odd += int((~finite).sum())
         degenerate += _without_area(points[finite].astype("f8"))
-    return _stl_warnings(degenerate, odd)
+    return _stl_warnings(_triangles(source), degenerate, odd)
 
 
 def _without_area(points: np.ndarray) -> int:
@@ -119,8 +115,10 @@ def _without_area(points: np.ndarray) -> int:
     return int((normals == 0).all(axis=1).sum())
 
 
-def _stl_warnings(degenerate: int, odd: int) -> tuple[str, ...]:
-    warnings = [f"{degenerate} triangles have no area"] if degenerate else []
+def _stl_warnings(triangles: int, degenerate: int, odd: int) -> tuple[str, ...]:
+    warnings = [] if triangles else ["the model has no triangles"]
+    if degenerate:
+        warnings.append(f"{degenerate} triangles have no area")
     if odd:
         warnings.append(f"{odd} triangles have coordinates that are no numbers")
     return tuple(warnings)
@@ -162,9 +160,7 @@ def _check_ascii_stl(source: Source) -> tuple[str, ...]:
             text.more()
     if within or text.rest[text.at :].strip():
         raise RefusedContent(f"the STL is broken after {facets} triangles: it is cut off, or something else follows")
-    if not facets:
-        raise RefusedContent("the STL is broken: it has no triangles")
-    return _stl_warnings(degenerate, 0)
+    return _stl_warnings(facets, degenerate, 0)
 
 
 def _facets(data: bytes, at: int) -> tuple[int, int, int]:
@@ -197,5 +193,5 @@ def _check_obj(source: Source) -> tuple[str, ...]:
         if len(text.rest) > _LONGEST_LINE:
             raise RefusedContent(f"the OBJ has a line that is longer than {_LONGEST_LINE} bytes")
     if not has_vertices:
-        raise RefusedContent("the OBJ is broken: it has no vertices")
+        return ("the model has no vertices",)
     return () if has_faces else ("the model has no faces",)

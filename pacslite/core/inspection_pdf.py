@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator
 
 from pacslite.core.file_kinds import RUNNABLE_EXTENSIONS
-from pacslite.core.inspection_foreign import check_trailing
+from pacslite.core.inspection_foreign import check_trailing, check_words
 from pacslite.core.inspection_source import Source
 from pacslite.errors import RefusedContent
 
@@ -35,16 +35,21 @@ _RICH = re.compile(_name("RichMedia"))
 _OBJECT_STREAM = re.compile(_name("ObjStm"))
 _STREAM = re.compile(rb"\bstream(?:\r\n|\n|\r)")
 _RUNNABLE = re.compile(
-    rb"/U?F\s*\([^()]{0,200}(?:" + b"|".join(re.escape(name.encode()) for name in sorted(RUNNABLE_EXTENSIONS)) + rb")\s*\)", re.IGNORECASE
+    rb"/U?F\s*\((?!https?:|mailto:)[^()]{0,200}(?:"
+    + b"|".join(re.escape(name.encode()) for name in sorted(RUNNABLE_EXTENSIONS))
+    + rb")\s*\)",
+    re.IGNORECASE,
 )
 
 
 def check_pdf(source: Source) -> tuple[str, ...]:
     """Warnings about a PDF; raises RefusedContent."""
     end = source.tail.rfind(b"%%EOF")
-    if end < 0:
-        raise RefusedContent("the PDF is cut off: its end is missing")
-    trailing = check_trailing(source, source.size - len(source.tail) + end + 5, "PDF")
+    if end >= 0:
+        warnings = check_trailing(source, source.size - len(source.tail) + end + 5, "PDF")
+    else:  # readers mend it
+        check_words(source, "PDF")
+        warnings = ("the PDF is cut off: its end is missing",)
     marks = _Marks()
     streams = 0
     for start, piece in _placed(source):
@@ -55,8 +60,8 @@ def check_pdf(source: Source) -> tuple[str, ...]:
                 raise RefusedContent("the PDF has too many object streams")
             marks.look_packed(source, start + found.start())
     if marks.is_encrypted:
-        return (*trailing, "the PDF is encrypted: what is packed in it could not be looked through")
-    return trailing
+        return (*warnings, "the PDF is encrypted: what is packed in it could not be looked through")
+    return warnings
 
 
 def _placed(source: Source) -> Iterator[tuple[int, bytes]]:

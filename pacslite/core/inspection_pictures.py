@@ -19,6 +19,7 @@ from pacslite.errors import RefusedContent
 MOST_FRAMES = 10_000
 _MOST_PARTS = 200_000
 _MOST_SEGMENTS = 20_000
+_MOST_RUBBISH = 4096
 _MOST_BLOCKS = 10_000_000
 _MOST_TIFF_ENTRIES = 4096
 
@@ -94,14 +95,15 @@ def _jpeg(source: Source, frames: _Frames) -> Picture:
 
 
 def _next_marker(source: Source, at: int) -> tuple[int, int]:
-    """The marker at a place, past fill bytes, and where its segment begins."""
-    if source.exactly(at, 1) != b"\xff":
-        raise RefusedContent("the JPEG is broken: a marker is missing")
-    found = source.at(at, 4096).lstrip(b"\xff")
-    filled = min(4096, source.size - at) - len(found)
-    if not found:
-        raise RefusedContent("the JPEG is cut off" if at + filled >= source.size else "the JPEG is broken: a marker is missing")
-    return found[0], at + filled + 1
+    """The next marker, past fill bytes and a little rubbish, as all readers do, and where its segment begins."""
+    window = source.at(at, _MOST_RUBBISH)
+    begin = window.find(b"\xff")
+    while begin >= 0:
+        following = window[begin:].lstrip(b"\xff")
+        if following[:1] not in (b"", b"\0"):
+            return following[0], at + len(window) - len(following) + 1
+        begin = window.find(b"\xff", begin + 2) if following else -1
+    raise RefusedContent("the JPEG is cut off" if at + len(window) >= source.size else "the JPEG is broken: a marker is missing")
 
 
 def _end_of_scan(source: Source, start: int) -> int:

@@ -44,8 +44,8 @@ def check_ply(source: Source) -> tuple[str, ...]:
         raise RefusedContent("the PLY is broken: its header has no end")
     order, elements = _header(source.head[: found.start()])
     counts = {element.name: element.count for element in elements}
-    if not counts.get("vertex"):
-        raise RefusedContent("the PLY is broken: it has no vertices")
+    if "vertex" not in counts:
+        raise RefusedContent("the PLY is broken: its header names no vertices")
     if order:
         end = _binary_end(source, found.end(), order, elements)
         extra = source.size - end

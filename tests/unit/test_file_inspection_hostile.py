@@ -85,6 +85,13 @@ def test_what_phones_append_to_pictures_is_taken(tmp_path: Path) -> None:
     assert looked_into(tmp_path, "a.jpg", samples.picture("JPEG") + bytes(4000), Type.PHOTO).warnings == ()
 
 
+def test_a_little_rubbish_between_segments_is_passed_over(tmp_path: Path) -> None:
+    plain = samples.picture("JPEG")
+    at = plain.find(b"\xff\xdb")
+    assert looked_into(tmp_path, "a.jpg", plain[:at] + b"rubbish" + plain[at:], Type.PHOTO).warnings == ()
+    assert "marker" in refused(tmp_path, "a.jpg", plain[:at] + bytes(5000) + plain[at:], Type.PHOTO)
+
+
 @pytest.mark.parametrize("where", ["comment", "EXIF"])
 def test_a_script_within_a_picture_is_refused(tmp_path: Path, where: str) -> None:
     plain = samples.picture("JPEG")
@@ -124,7 +131,7 @@ def test_anything_with_an_archive_at_its_end_is_refused(tmp_path: Path, make) ->
     ("data", "reason"),
     [
         (b"\n" + samples.pdf(), "no kind that is taken|text"),
-        (samples.pdf()[:-40], "cut off"),
+        (samples.pdf()[:-40] + b"<script>alert(1)</script>", "script"),
         (samples.pdf("/OpenAction << /S /JavaScript /JS (app.alert\\(1\\)) >>"), "JavaScript"),
         (samples.pdf("/OpenAction << /S /J#61vaScript /JS (app.alert\\(1\\)) >>"), "JavaScript"),
         (samples.pdf("/OpenAction << /S /Launch /F (cmd.exe) >>"), "launches"),
@@ -142,6 +149,16 @@ def test_pdfs_that_act_or_are_broken_are_refused(tmp_path: Path, data: bytes, re
 def test_pdfs_with_forms_links_and_attachments_are_taken(tmp_path: Path) -> None:
     more = "/AcroForm << /Fields [] >> /OpenAction [3 0 R /Fit] /Names << /EmbeddedFiles << /Names [(a) << /F (factur-x.xml) >>] >> >>"
     assert looked_into(tmp_path, "a.pdf", samples.pdf(more), Type.PDF).warnings == ()
+
+
+def test_a_pdf_without_an_end_is_taken_with_a_warning(tmp_path: Path) -> None:
+    assert "cut off" in looked_into(tmp_path, "a.pdf", samples.pdf()[:-40], Type.PDF).warnings[0]
+
+
+def test_a_pdf_that_sends_its_form_somewhere_is_taken(tmp_path: Path) -> None:
+    """`.com` is the end of a program's name, and of many hosts'."""
+    data = samples.pdf(more=b"7 0 obj\n<< /S /SubmitForm /F << /FS /URL /F (http://example.com) >> >>\nendobj\n")
+    assert looked_into(tmp_path, "a.pdf", data, Type.PDF).warnings == ()
 
 
 def test_an_encrypted_pdf_is_taken_with_a_warning(tmp_path: Path) -> None:
@@ -188,6 +205,13 @@ def test_documents_that_act_or_hide_something_are_refused(tmp_path: Path, name: 
     assert reason in refused(tmp_path, name, data, Type.DOCUMENT)
 
 
+def test_a_theme_that_word_keeps_in_a_doc_is_no_archive_of_its_own(tmp_path: Path) -> None:
+    theme = samples.zipped({"theme/theme/theme1.xml": "<theme/>"})
+    doc = samples.compound({"WordDocument": b"\xec\xa5".ljust(600, b"\0"), "1Table": theme})
+    assert looked_into(tmp_path, "a.doc", doc, Type.DOCUMENT).media_type == "application/msword"
+    assert "ZIP" in refused(tmp_path, "a.doc", doc + theme, Type.DOCUMENT)
+
+
 def test_a_bomb_in_a_document_is_refused(tmp_path: Path) -> None:
     bomb = samples.ooxml("docx", {"word/media/image1.bmp": bytes(300 * 1024 * 1024)})
     assert len(bomb) < 1024 * 1024
@@ -225,17 +249,16 @@ def test_text_that_is_binary_is_refused(tmp_path: Path) -> None:
     [
         ("a.stl", samples.binary_stl()[:-1], "with 4 triangles it has 284 bytes, the file has 283"),
         ("a.stl", samples.binary_stl() + b"x", "the file has 285"),
-        ("a.stl", samples.binary_stl(()), "no triangles"),
         ("a.stl", bytes(50), "broken"),
         ("a.stl", b"", "empty"),
         ("a.stl", samples.ascii_stl()[:-100], "broken after"),
         ("a.stl", samples.ascii_stl().replace(b"endloop", b"endlop", 1), "broken after 0 triangles"),
         ("a.stl", samples.ascii_stl().replace(b"vertex 1.", b"vertex one.", 1), "broken after 0 triangles"),
-        ("a.stl", b"solid nothing\nendsolid nothing\n", "no triangles"),
         ("a.obj", samples.obj().replace(b"v 1.0", b"v one", 1), "line 5"),
         ("a.obj", samples.obj() + b"f 1 2\n", "broken in line"),
         ("a.obj", samples.obj() + b"csh rm -rf /\n", "broken in line"),
-        ("a.obj", b"# nothing\n", "no vertices"),
+        ("a.stl", b"solid nothing\nendsolid nothing\nmore", "something else follows"),
+        ("a.obj", b"nothing\n", "line 1"),
         ("a.ply", samples.ply()[:-1], "shorter"),
         ("a.ply", samples.ply() + bytes(5000), "longer"),
         ("a.ply", samples.ply("ascii").replace(b"element vertex 4", b"element vertex 40"), "its header says 44"),
@@ -255,6 +278,13 @@ def test_triangles_without_area_are_reported_and_kept(tmp_path: Path) -> None:
     faces = (*samples.FACES, (0, 0, 1), (1, 1, 1))
     for data in (samples.binary_stl(faces), samples.ascii_stl(faces)):
         assert looked_into(tmp_path, "a.stl", data, Type.STL_MODEL).warnings == ("2 triangles have no area",)
+
+
+def test_models_of_nothing_are_reported_and_kept(tmp_path: Path) -> None:
+    """An STL is broken only when its length or its syntax is."""
+    for name, data in {"a.stl": samples.binary_stl(()), "b.stl": b"solid nothing\nendsolid nothing\n"}.items():
+        assert looked_into(tmp_path, name, data, Type.STL_MODEL).warnings == ("the model has no triangles",)
+    assert looked_into(tmp_path, "a.obj", b"# nothing\n", Type.OBJ_MODEL).warnings == ("the model has no vertices",)
 
 
 def test_coordinates_that_are_no_numbers_are_reported(tmp_path: Path) -> None:
