@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from pacslite import run_state
 from pacslite.catalog import statistics
+from pacslite.codec import video
 from pacslite.core import certificates, quotas
 from pacslite.core.questions import Questions
 from pacslite.errors import OutOfSpace, PacsliteError, StorageError
@@ -55,6 +56,7 @@ def look(pacs: Pacs) -> dict[str, Finding]:
         "spool": lambda: _check_spool(pacs),
         "disk": lambda: _check_disk(pacs),
         "quota": lambda: _check_quota(pacs),
+        "video": _check_video,
         "clock": lambda: _check_clock(pacs),
         "certificate": lambda: _check_certificate(pacs.settings.dicom_tls_certificate),
         **{role: (lambda role=role: _check_role(pacs.settings.data, role)) for role in ("worker", "dimse")},  # type: ignore[misc]
@@ -101,6 +103,11 @@ def _check_quota(pacs: Pacs) -> None:
     state = quotas.total_state(pacs)
     if state.level != quotas.OK:
         raise Doubtful(f"{state.used_bytes} of {state.quota_bytes} bytes that may be kept in files are used ({state.level})")
+
+
+def _check_video() -> None:
+    if not video.is_there():
+        raise NobodyKnows(f"{video.MISSING} Videos are kept as they are sent.")
 
 
 def disks(pacs: Pacs) -> Iterable[tuple[str, Path]]:

@@ -10,6 +10,7 @@ import hashlib
 import logging
 import os
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from pacslite.codec import apart, video
 from pacslite.codec.apart import Bounds
 from pacslite.core import jobs, renditions
 from pacslite.core.file_types import PICTURE_SIZES, Variant
-from pacslite.core.jobs import Handler, Job, Run, Stopped
+from pacslite.core.jobs import Handler, Job, Later, Run, Stopped
 from pacslite.core.renditions import ATTEMPTS, MESHES, PDF, PICTURES, SERVED, UNIT
 from pacslite.errors import BlobMissing, NotFound, OutcomeUnknown, PacsliteError, StorageError, UndecodablePixels
 from pacslite.storage.keys import blob_uid, file_key, picture_key, result_key, version_time_ms
@@ -37,6 +38,8 @@ _log = logging.getLogger(__name__)
 
 REGENERATE_KIND = "files.regenerate"
 _PAGE = 100
+_TURN_S = 2.0
+_one_video = threading.Semaphore(1)
 _PIECE_BYTES = 1024 * 1024
 _PICTURE_BYTES = 64 * 1024 * 1024
 # Named, not imported: this process does not need what they need.
@@ -173,6 +176,8 @@ def _make(pacs: Pacs, run: Run, source: StoredBlob, *, anew: bool) -> tuple[list
     if work.problems:
         about = {"action": "files.renditions", "object_id": source.uid, "outcome": "failed"}
         _log.warning("not all could be made of a file: %s", "; ".join(sorted(set(work.problems.values()))), extra=about)
+    if not anew:
+        run.progress(len(work.made), len(names))
     return sorted(work.made), work.problems
 
 
@@ -247,6 +252,19 @@ def _of_mesh(work: _Work) -> None:
     work.all_made()
 
 
+@contextmanager
+def _turn(run: Run) -> Iterator[None]:
+    """One video at a time: ffmpeg has threads of its own, and hours of it must not hold up all other jobs."""
+    while not _one_video.acquire(timeout=_TURN_S if run.job.kind == REGENERATE_KIND else 0):
+        run.check()
+        if run.job.kind != REGENERATE_KIND:
+            raise Later(_TURN_S)
+    try:
+        yield
+    finally:
+        _one_video.release()
+
+
 def _of_video(work: _Work) -> None:
     if not video.is_there():
         raise UndecodablePixels(video.MISSING)
@@ -255,7 +273,7 @@ def _of_video(work: _Work) -> None:
     target = work.targets.get(SERVED)
     if target is not None:
         work.pacs.spool.check_space(work.source.size_bytes)
-    with _file(work) as path:
+    with _turn(work.run), _file(work) as path:
         result = work.apart(video.TASK, path, target and os.fspath(target), work.wanted, settings.video_threads, bounds=bounds)
     if target is not None:
         work.info = result["info"]

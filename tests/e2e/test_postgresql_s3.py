@@ -114,8 +114,8 @@ def find(server: Server, folder: Path, *keys: str) -> list[Dataset]:
 
 def test_the_server_says_that_all_is_well_and_keeps_no_bytes_of_its_own(site: Site, server: Server) -> None:
     assert {name: check["state"] for name, check in server.health()["checks"].items()} == {
-        **dict.fromkeys(("catalog", "storage", "spool", "disk", "clock", "worker", "dimse"), "ok"),
-        "certificate": "unknown",
+        **dict.fromkeys(("catalog", "storage", "spool", "disk", "video", "clock", "worker", "dimse"), "ok"),
+        **dict.fromkeys(("certificate", "quota"), "unknown"),
     }
     assert not (site.data / "catalog.db").exists()
     assert not [path for path in (site.data / "storage").rglob("*") if path.is_file()]

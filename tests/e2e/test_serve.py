@@ -79,8 +79,8 @@ def test_ready_shows_every_process(server: Server) -> None:
     health = server.health()
     assert health["status"] == "ready"
     assert {name: check["state"] for name, check in health["checks"].items()} == {
-        **dict.fromkeys(("catalog", "storage", "spool", "disk", "clock", "worker", "dimse"), "ok"),
-        "certificate": "unknown",
+        **dict.fromkeys(("catalog", "storage", "spool", "disk", "video", "clock", "worker", "dimse"), "ok"),
+        **dict.fromkeys(("certificate", "quota"), "unknown"),
     }
     assert [role["name"] for role in health["roles"]] == ["web", "dimse-1", "dimse-2", "dimse-3", "worker"]
 

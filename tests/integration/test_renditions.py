@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,14 +18,14 @@ from PIL import Image
 from pacslite import app, job_kinds
 from pacslite.app import Pacs
 from pacslite.catalog.changes import Origin
-from pacslite.core import erasure, files, jobs, patients, renditions
+from pacslite.core import erasure, files, jobs, patients, rendition_jobs, renditions
 from pacslite.core.file_arrivals import Arrived, Description, add, add_version
 from pacslite.core.file_notes import Owner
 from pacslite.core.file_records import FileRecord
 from pacslite.core.file_types import FileVersionType, MedicalFileType
 from pacslite.core.patients import About, Cause
 from pacslite.core.rendition_jobs import queue_regenerate
-from pacslite.errors import NotFound, NotReady
+from pacslite.errors import NotFound, NotReady, OutOfSpace
 from pacslite.settings import load
 from tests.support import media
 from tests.support.data_sets import image, part10
@@ -426,3 +429,45 @@ def test_on_postgresql_and_an_s3_storage(tmp_path: Path, database_url: str) -> N
         assert clinic.stored() == []
         assert not list(pacs.spool.directory.iterdir())
         pacs.close()
+
+
+def test_the_command_makes_pictures_anew(clinic: Clinic) -> None:
+    record = clinic.add(media.encoded(media.photo(300, 180), "PNG"), "a.png")
+    clinic.work()
+    before = set(clinic.stored())
+    command = [sys.executable, "-m", "pacslite", "files", "regenerate", "--data", str(clinic.pacs.settings.data), "--json"]
+    done = subprocess.run([*command, "--file", record.id], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["result"] == {"files": 1, "failed": 0}
+    assert len(set(clinic.stored()) - before) == 3
+    unknown = subprocess.run([*command, "--file", "none"], capture_output=True, text=True, timeout=120, check=False)
+    assert unknown.returncode != 0
+
+
+def test_one_video_at_a_time_leaves_room_for_other_jobs(clinic: Clinic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    film = clinic.add(media.video(tmp_path, "avi").read_bytes(), "a.avi", "video")
+    photo = clinic.add(media.encoded(media.photo(300, 180), "PNG"), "a.png")
+    monkeypatch.setattr(rendition_jobs, "_TURN_S", 0.0)
+    with rendition_jobs._one_video:  # another thread is at a video
+        runner = job_kinds.runner(clinic.pacs, threading.Event())
+        for _ in range(3):
+            runner.run_next()
+        assert set(clinic.states(photo).values()) == {"ready"}
+        assert set(clinic.states(film).values()) == {"pending"}
+    clinic.work()
+    assert set(clinic.states(film).values()) == {"ready"}
+
+
+def test_a_job_that_fails_to_the_end_says_so(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = clinic.add(media.encoded(media.photo(300, 180), "PNG"), "a.png")
+
+    def full(*_: object) -> None:
+        raise OutOfSpace("the disk is full")
+
+    monkeypatch.setattr(clinic.pacs.spool.__class__, "check_space", full)
+    monkeypatch.setattr("pacslite.catalog.jobs._FIRST_PAUSE_S", 0)
+    [job] = clinic.work()
+    assert (job.state, job.attempts) == ("failed", 3)
+    assert set(clinic.states(record).values()) == {"failed"}
+    with pytest.raises(NotFound, match="the disk is full"):
+        renditions.open(clinic.pacs, clinic.blob(record), "large")
