@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
+import zipfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +18,7 @@ from pacslite.app import Pacs
 from pacslite.catalog import blobs
 from pacslite.catalog.changes import Origin
 from pacslite.core import files, patients
+from pacslite.core.file_archive import open_patient_archive
 from pacslite.core.file_import import Summary, Wishes, import_tree
 from pacslite.core.files import Owner
 from pacslite.core.import_layouts import Layout
@@ -23,11 +26,12 @@ from pacslite.core.import_mapping import FileMapping
 from pacslite.core.import_taking import Outcome
 from pacslite.core.patients import About, Cause
 from pacslite.core.retrieve import Resource, plan
-from pacslite.errors import BadRequest, NotFound, OutOfSpace
+from pacslite.errors import BadRequest, BlobMissing, NotFound, OutOfSpace
 from pacslite.settings import load
 from pacslite.storage.filesystem import FilesystemStore
 from tests.support.file_samples import pdf
 from tests.support.foreign_trees import dicom, jpeg, png, put, stl
+from tests.support.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, serve_s3
 
 OWNER = Owner(None, "somebody")
 LONG_AGO = datetime(2019, 3, 4, 12, tzinfo=UTC).timestamp()
@@ -369,3 +373,26 @@ def test_on_both_databases(new_database: Callable[[], str], tmp_path: Path, tree
         assert (second.stored, second.duplicate) == (0, 11)
     finally:
         pacs.close()
+
+
+def test_into_an_object_store_and_out_again_as_one_zip(tmp_path: Path, tree: Path) -> None:
+    """Nothing is erased before it was read back over the network; bytes that are missing there are told before a ZIP begins."""
+    with serve_s3(tmp_path / "objects") as s3:
+        keys = {"s3_endpoint": s3.endpoint, "s3_bucket": BUCKET, "s3_access_key": ACCESS_KEY, "s3_secret_key": SECRET_KEY}
+        pacs = app.build(load(environment={}, data=tmp_path / "other", storage="s3", **keys))
+        try:
+            pacs.catalog.migrate()
+            _, slice_ = dicom("1")
+            put(tree, {f"patients/1/photos/{n}.jpg": jpeg(n) for n in range(5)} | {"patients/1/dicoms/a.dcm": slice_})
+            done = Import(pacs, tree, create_patients=True, move=True)
+            assert (done.summary.stored, done.summary.erased, list(tree.rglob("*.*"))) == (6, 6, [])
+            whose = done.told[0].patient_id or 0
+            with zipfile.ZipFile(io.BytesIO(b"".join(open_patient_archive(pacs, whose).body.chunks()))) as found:
+                assert {found.read(f"files/photos/{n}.jpg") for n in range(5)} == {jpeg(n) for n in range(5)}
+                assert found.read("DICOM/SE000001/IM000001") == slice_
+            [lost] = [key.key for key in pacs.store.list("patients/")][:1]
+            pacs.store.delete(lost)
+            with pytest.raises(BlobMissing, match="1 of 5 files"):
+                open_patient_archive(pacs, whose)
+        finally:
+            pacs.close()

@@ -18,10 +18,8 @@ JPEG_SIZE = (32, 24)
 def jpeg(number: int = 0) -> bytes:
     """A small JPEG; other numbers are other pictures."""
     out = io.BytesIO()
-    colour = (number * 37 % 256, number * 101 % 256, number * 13 % 256)
-    picture = Image.new("RGB", JPEG_SIZE, colour)
-    picture.putpixel((0, 0), (number & 255, number >> 8 & 255, 0))
-    picture.save(out, "JPEG", quality=95)
+    picture = Image.new("RGB", JPEG_SIZE, (number * 37 % 256, number * 101 % 256, number * 13 % 256))
+    picture.save(out, "JPEG", comment=str(number))
     return out.getvalue()
 
 
