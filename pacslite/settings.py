@@ -337,7 +337,17 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
 
 
 # Read by the command line or the tests, not settings of a server.
-_NOT_SETTINGS = frozenset({"PACSLITE_CONFIG", "PACSLITE_CORPUS", "PACSLITE_HARNESS", "PACSLITE_TEST_FULL", "PACSLITE_TEST_SCREENSHOTS"})
+_NOT_SETTINGS = frozenset(
+    {
+        "PACSLITE_CONFIG",
+        "PACSLITE_CORPUS",
+        "PACSLITE_HARNESS",
+        "PACSLITE_SERVER",
+        "PACSLITE_TOKEN",
+        "PACSLITE_TEST_FULL",
+        "PACSLITE_TEST_SCREENSHOTS",
+    }
+)
 
 
 def load(file: Path | None = None, environment: Mapping[str, str] | None = None, **overrides: Any) -> Settings:

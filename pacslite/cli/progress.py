@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -14,8 +15,8 @@ _REDRAW_S = 0.1
 class Bar:
     """Draws `label [####----] 12/300`; `update` and `step` may be called as often as wished."""
 
-    def __init__(self, label: str = "") -> None:
-        self._label = label
+    def __init__(self, label: str = "", amount: Callable[[int], str] = str) -> None:
+        self._label, self._amount = label, amount
         self._shown = sys.stderr.isatty()
         self._drawn_at = 0.0
         self._drawn = ""
@@ -26,7 +27,7 @@ class Bar:
         if not self._shown or (now - self._drawn_at < _REDRAW_S and done < total):
             return
         filled = _WIDTH * min(done, total) // total if total else 0
-        count = f"{done}/{total}" if total else str(done)
+        count = f"{self._amount(done)}/{self._amount(total)}" if total else self._amount(done)
         self._draw(f"{self._label} [{'#' * filled}{'-' * (_WIDTH - filled)}] {count}")
         self._drawn_at = now
 

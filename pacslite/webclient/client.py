@@ -113,7 +113,7 @@ class WebClient:
             )
             yield answer
         except (HTTPError, OSError) as error:
-            raise PeerError(f"{self.host}: {_reason(error)}") from None
+            raise PeerError(f"{self.host}: {reason_of(error)}") from None
         finally:
             if answer is not None:
                 # What has not been read to its end is not used again.
@@ -144,7 +144,7 @@ def _bounded(answer: urllib3.BaseHTTPResponse, most: int) -> bytes:
     return b"".join(pieces)
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """Why, without the objects that urllib3 puts into its texts."""
     cause = getattr(error, "reason", None)
     if isinstance(cause, ssl.SSLError) or isinstance(error, ssl.SSLError):
