@@ -42,6 +42,7 @@ class Checks:
     spool: Check
     disk: Check
     quota: Check
+    video: Check
     clock: Check
     certificate: Check
     worker: Check
