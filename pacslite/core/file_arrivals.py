@@ -25,7 +25,7 @@ from pacslite.core.file_notes import Owner, bytes_of, described, note_change, no
 from pacslite.core.file_records import FileRecord, live_row, record_of, versions_of
 from pacslite.core.file_types import KEY_NAMES, FileVersionType, MedicalCategory, MedicalFileType
 from pacslite.dicom.uids import clean_uid
-from pacslite.errors import BadRequest, Gone, InvalidForm, NotFound, PreconditionFailed, TooManyVersions, UnsupportedContent
+from pacslite.errors import BadRequest, Busy, Gone, InvalidForm, NotFound, PreconditionFailed, TooManyVersions, UnsupportedContent
 from pacslite.storage.keys import file_key, new_version_id
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def add(
         if seen[0].media_type == DICOM:
             instance = file_instances.accept(parts, arrived[0].file, origin, identity, about.study_instance_uid)
             work = partial(_record_new, parts, about, new, _dicom_parts(arrived, instance), instance.uids)
-            return _counted(parts.catalog.write(lambda conn: work(conn, []), keys))
+            return _counted(parts.catalog.write(lambda conn: work(conn, []), (*keys, f"study:{instance.uids[0]}")))
         incoming = [_incoming(one, found, about) for one, found in zip(arrived, seen, strict=True)]
         return _counted(keep(parts, incoming, partial(_record_new, parts, about, new, _plain_parts(arrived, seen), None), keys))
     finally:
@@ -275,8 +275,10 @@ def _record_new(
         "updated_at": now,
         "deleted_at": None,
     }
-    pk = rows.insert_file(conn, row)
-    return _put_version(conn, parts, FileRow(pk, **row), new, listed, linked, now)
+    made = FileRow(rows.insert_file(conn, row), **row)
+    if not rows.has_instance(conn, made):  # its last record was purged since the instance was found to be there
+        raise Busy("The instance was deleted while it arrived.")
+    return _put_version(conn, parts, made, new, listed, linked, now)
 
 
 def _hold_patient(conn: Connection, patient_id: int) -> None:

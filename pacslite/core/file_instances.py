@@ -12,7 +12,7 @@ from pacslite.core.file_records import FileRecord, FileVersion
 from pacslite.core.ingest import Expected, read_limits
 from pacslite.dicom.instance import read_instance
 from pacslite.dicom.uids import clean_uid
-from pacslite.errors import Gone, PatientMismatch, UidMismatch
+from pacslite.errors import Busy, Gone, PatientMismatch, UidMismatch
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -76,7 +76,7 @@ def accept(
     with parts.catalog.read() as conn:
         stored = rows.instance_blob(conn, found, accepted.version_number)
     if stored is None:
-        raise Gone("The instance was deleted while it arrived.")
+        raise Busy("The instance was deleted while it arrived.")
     return Taken(found, accepted.version_number, stored.size_bytes, stored.sha256, accepted.outcome)
 
 

@@ -6,10 +6,12 @@ import hashlib
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 import pytest
 
+from tests.support.file_samples import video
 from tests.support.file_site import Site, file_site
 from tests.support.files import any_photo
 from tests.support.http import Answer
@@ -222,3 +224,27 @@ def test_a_signed_url_ends_with_its_file(site: Site) -> None:
     url = sign(site, made["id"])
     site.status("DELETE", made["id"])
     assert follow(site, url).status == 410
+
+
+def test_a_video_is_given_out_when_it_is_converted_and_as_it_was_sent_at_once(site: Site, tmp_path: Path) -> None:
+    """No worker runs here: it stays pending."""
+    sent = video(tmp_path / "a.avi")
+    made = site.upload(sent, "a.avi", file_type="video")
+    assert (made["processing"], made["file_hash"]) == ("pending", hashlib.sha256(sent).hexdigest())
+    assert made["variants"]["thumbnail"] is None
+    for query in ("", "?version=1", "?variant=thumbnail"):
+        answer = site.content(made["id"], query)
+        assert answer.status == 503, query
+        assert int(answer.headers["retry-after"]) >= 1
+    original = site.content(made["id"], "?variant=original")
+    assert original.body == sent
+    assert original.headers["content-type"].startswith("video/")
+
+
+def test_what_has_no_pictures_has_no_variants(site: Site) -> None:
+    made = site.upload(b"just words", "a.txt", file_type="document")
+    assert made["variants"] == {}
+    for variant in ("large", "medium", "thumbnail"):
+        assert site.content(made["id"], f"?variant={variant}").status == 404
+    content = site.content(made["id"])
+    assert content.headers["content-disposition"].startswith("attachment")

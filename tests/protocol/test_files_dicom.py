@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -141,6 +143,28 @@ def test_the_last_record_takes_the_instance_along(site: Site) -> None:
     assert retrieved(site, 12) == 200
     assert site.ask("DELETE", f"{second['id']}?purge=true", bearer=site.admin).status == 204
     assert retrieved(site, 12) == 410
+
+
+def test_purging_and_bringing_at_once_never_leaves_a_record_without_its_instance(site: Site) -> None:
+    ds = instance(16)
+    made = upload(site, ds)["id"]
+
+    def bring(_: int) -> tuple[int, str]:
+        answer = site.post({"patient_id": site.patient, "file_type": "dicom"}, [("a.dcm", part10(ds))])
+        return answer.status, json.loads(answer.body).get("id", "")
+
+    for _ in range(5):
+        with ThreadPoolExecutor(3) as pool:
+            purged = pool.submit(site.ask, "DELETE", f"{made}?purge=true", bearer=site.admin)
+            brought = list(pool.map(bring, range(2)))
+        assert purged.result().status == 204
+        kept = [file_id for status, file_id in brought if status == 201]
+        assert all(status in (201, 503) for status, _ in brought)
+        for file_id in kept:
+            assert site.status("GET", file_id) == 200
+        made = kept[0] if kept else upload(site, ds)["id"]
+        for file_id in kept[1:]:
+            assert site.ask("DELETE", f"{file_id}?purge=true", bearer=site.admin).status == 204
 
 
 def test_a_patient_stays_as_long_as_there_is_a_file(site: Site) -> None:
