@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, select
+from sqlalchemy import ColumnElement, Connection, func, select
 
 from pacslite.catalog.file_models import file, file_part, file_version
 from pacslite.catalog.models import blob, patient, study
@@ -65,10 +65,12 @@ def has_patient(conn: Connection, patient_pk: int, sight: Sight | None = None) -
 
 
 def studies_of(conn: Connection, patient_pk: int, sight: Sight | None = None) -> list[str]:
-    """The studies of a patient, oldest first."""
+    """The studies of a patient, those under each number they had together (a directory names each once), oldest first."""
     seen = sight.clauses(Level.STUDY) if sight is not None else ()
     statement = select(study.c.study_instance_uid).where(study.c.patient_pk == patient_pk, *seen)
-    return list(conn.execute(statement.order_by(study.c.study_date_normal, study.c.study_time_normal, study.c.pk)).scalars())
+    by_itself = func.coalesce(study.c.origin_patient, study.c.patient_pk)
+    order = by_itself, study.c.study_date_normal, study.c.study_time_normal, study.c.pk
+    return list(conn.execute(statement.order_by(*order)).scalars())
 
 
 def files_of_patient(conn: Connection, patient_pk: int, sight: Sight | None, most: int) -> list[ArchivedRow]:

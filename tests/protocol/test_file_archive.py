@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from pacslite import app
@@ -137,6 +138,20 @@ def test_all_of_a_patient_is_one_zip(house: House, tmp_path: Path) -> None:
         assert dump.stdout.count("[PATIENT]") == 1
         for ds in instances:
             assert str(ds.SOPInstanceUID) in dump.stdout
+
+
+def test_a_merged_patient_is_listed_once_under_each_number(house: House) -> None:
+    """PS3.10 8, PS3.3 F.5.1: the directory has one record for a PatientID, however the studies came."""
+    one, two = house.patient("Z-5"), house.patient("Z-6")
+    for mrn in ("Z-5", "Z-6", "Z-5"):
+        house.store(instances_of(mrn, 1)[0])
+    house.file(two, PHOTO, ("of the other.jpg", jpeg(31)))
+    patients.merge(house.pacs, two, one, Cause(ORIGIN))
+    with opened(house.get(f"/patients/{one}/archive")) as found:
+        directory = dcmread(io.BytesIO(found.read("DICOMDIR"))).DirectoryRecordSequence
+        assert "files/photos/of the other.jpg" in found.namelist()
+    kinds = [record.DirectoryRecordType for record in directory]
+    assert (kinds.count("PATIENT"), kinds.count("STUDY")) == (2, 3)
 
 
 def test_unzip_takes_it_apart(house: House, tmp_path: Path) -> None:
