@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, case, func, insert, or_, select, text, update
+from sqlalchemy import ColumnElement, Connection, Subquery, and_, case, func, insert, or_, select, text, union, update
 
 from pacslite.catalog import search_values
 from pacslite.catalog.arrival import PatientIdentity, Values, columns_of
@@ -94,9 +94,7 @@ def page(
     """
     wanted = [patient.c.merged_into.is_(None), *_in_sight(sight)]
     if number:
-        wanted.append(
-            or_(_is_in(number, patient.c.identity_id), _has_merged(number), and_(*map(_has_word, words)) if words else text("1 = 0"))
-        )
+        wanted.append(patient.c.pk.in_(_matching(number, words)))
     sorted_by = patient.c.patient_name_alphabetic
     statement = select(*_COLUMNS, sorted_by).where(*wanted).order_by(sorted_by, patient.c.pk).limit(limit)
     if after is not None:
@@ -106,19 +104,20 @@ def page(
     return [(Patient(*row[:-1]), row[-1]) for row in conn.execute(statement)], int(total)
 
 
-def _is_in(number: str, column: Any) -> ColumnElement[bool]:
-    found: ColumnElement[bool] = func.lower(column).contains(number.translate(_ASCII_LOWER), autoescape=True)
-    return found
+def _matching(number: str, words: Sequence[str]) -> Any:
+    """The numbers of those who fit: sets of ids, each from an index, which is many times as fast as one condition on rows."""
+    one = patient.alias("one")
+    is_in = func.lower(one.c.identity_id).contains(number.translate(_ASCII_LOWER), autoescape=True)
+    found = [select(one.c.pk).where(is_in), select(one.c.merged_into).where(is_in, one.c.merged_into.is_not(None))]
+    if words:
+        first, *others = (_with_word(word) for word in words)
+        found.append(select(first.c.patient_pk).where(*(first.c.patient_pk.in_(select(other.c.patient_pk)) for other in others)))
+    return union(*found)
 
 
-def _has_merged(number: str) -> ColumnElement[bool]:
-    merged = patient.alias("merged")
-    return patient.c.pk.in_(select(merged.c.merged_into).where(merged.c.merged_into.is_not(None), _is_in(number, merged.c.identity_id)))
-
-
-def _has_word(word: str) -> ColumnElement[bool]:
+def _with_word(word: str) -> Subquery:
     key = _WORDS.c.name == word_key(_NAME.tag), _WORDS.c.value >= word, _WORDS.c.value < word + _HIGHEST
-    return patient.c.pk.in_(select(_WORDS.c.patient_pk).where(*key))
+    return select(_WORDS.c.patient_pk).where(*key).subquery()
 
 
 # Made and changed by hand

@@ -70,8 +70,8 @@ def files_after(conn: Connection, pk: int) -> Page:
 
 
 def count_patients(conn: Connection) -> int:
-    """How many patients there are."""
-    return conn.execute(select(func.count()).select_from(patient)).scalar_one()
+    """How many patients there are; who became part of another does not count."""
+    return conn.execute(select(func.count()).select_from(patient).where(patient.c.merged_into.is_(None))).scalar_one()
 
 
 def jobs_by_state(conn: Connection) -> dict[str, int]:

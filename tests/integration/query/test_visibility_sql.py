@@ -132,6 +132,10 @@ def _fill_files(catalog: Catalog, world: World, rng: random.Random) -> None:
             tied = {"dicom_study_uid": study, "dicom_series_uid": series} if series else {"study_instance_uid": study or None}
             row = {"uid": name, "patient_pk": pks[patient], "file_type": "photo", "version_number": 1, "created_by": "x"}
             conn.execute(insert(file_table).values(**row, created_at="", updated_at="", **tied))
+            uids, kind = (study or None, series or None, None), changes.Kind.FILE_CREATED
+            changes.add(conn, kind, "", Origin("api"), uids=uids, file_id=name, patient_id=pks[patient])
+        for name in ("F", "N"):
+            changes.add(conn, changes.Kind.PATIENT_CREATED, "", Origin("api"), detail={"of": name}, patient_id=pks[name])
 
     catalog.write(work)
 
@@ -242,7 +246,13 @@ def _check_files(catalog: Catalog, world: World, visibility: Visibility) -> None
     limited = catalog.seen_by(visibility)
     with limited.read() as conn:
         found = conn.execute(select(file_table.c.uid).where(*file_clauses(limited.sight(conn)))).scalars().all()
+        told = changes.after(conn, 0, sight=limited.sight(conn))
+        assert changes.count_after(conn, 0, limited.sight(conn)) == len(told)
+        without = changes.after(conn, 0, sight=limited.sight(conn), files=False)
     assert set(found) == world.seen_files(visibility)
+    assert {one.file_id for one in told if one.file_id} == world.seen_files(visibility)
+    assert {one.detail["of"] for one in told if "of" in one.detail} == world.seen_patients(visibility) & {"F", "N"}
+    assert not [one for one in without if one.file_id or one.patient_id]
     assert {row[0] for row in _found(catalog, visibility, Level.PATIENT)} == world.seen_patients(visibility)
 
 
@@ -266,7 +276,7 @@ def _check_retrieval(catalog: Catalog, world: World, visibility: Visibility) -> 
                 assert bool(retrieval.versions(conn, study, uid, sop, sight)) == is_seen
                 assert (retrieval.change_number(conn, study, uid, sight) is not None) == is_seen
                 assert sees(conn, sight, study, uid) == is_seen or (sees(conn, sight, study, uid) and study not in seen)
-        told = {(one.study_instance_uid, one.series_instance_uid) for one in changes.after(conn, 0, sight=sight)}
+        told = {(one.study_instance_uid, one.series_instance_uid) for one in changes.after(conn, 0, sight=sight, files=False)}
         assert told == {(study, uid) for study, parts in seen.items() for uid in parts}
         assert changes.count_after(conn, 0, sight) == len(changes.after(conn, 0, sight=sight))
 
