@@ -96,13 +96,9 @@ def _whole_copy(parts: Parts, row: BlobRow, place: Located) -> SpoolFile | None:
     try:
         if parts.stores.size(place) != row.size_bytes:
             return None
-        with parts.stores.open(place) as stream:
-            if digests_of(stream).sha256 != row.sha256:
-                return None
+        if row.storage_key.endswith(PACKED):
+            return _packed_copy(parts, row, place, spool)
         with parts.stores.open(place) as stream, spool.create(".repair") as writer:
-            if row.storage_key.endswith(PACKED):
-                packing.pack(stream, row.size_bytes, writer.write)
-                return writer.finish()
             while piece := stream.read(1024 * 1024):
                 writer.write(piece)
             file = writer.finish()
@@ -112,6 +108,15 @@ def _whole_copy(parts: Parts, row: BlobRow, place: Located) -> SpoolFile | None:
         return file
     file.discard()
     return None
+
+
+def _packed_copy(parts: Parts, row: BlobRow, place: Located, spool: Spool) -> SpoolFile | None:
+    with parts.stores.open(place) as stream:
+        if digests_of(stream).sha256 != row.sha256:
+            return None
+    with parts.stores.open(place) as stream, spool.create(".repair") as writer:
+        packing.pack(stream, row.size_bytes, writer.write)
+        return writer.finish()
 
 
 def _replace(parts: Parts, row: BlobRow, file: SpoolFile) -> None:
