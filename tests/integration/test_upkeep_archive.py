@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from sqlalchemy import update
@@ -16,11 +16,13 @@ from pacslite.catalog.database import Catalog
 from pacslite.catalog.models import blob
 from pacslite.core import retrieve
 from pacslite.core.content import pieces_of
+from pacslite.core.conversion import Conversions
+from pacslite.core.data_sets import open_data_sets
 from pacslite.core.ingest import Ingest
 from pacslite.core.relocation import Outcome, relocate
 from pacslite.core.stocktaking import take_stock
 from pacslite.core.sweep import quarantine
-from pacslite.errors import BlobMissing, InvalidForm, StorageError
+from pacslite.errors import BlobMissing, InvalidForm, PacsliteError, StorageError
 from pacslite.settings import Settings
 from pacslite.storage.blob_store import BlobStore
 from pacslite.storage.filesystem import FilesystemStore
@@ -230,6 +232,18 @@ def test_a_blob_that_is_deleted_meanwhile_stays_deleted(held: Held) -> None:
     assert list(held.other.list("patients/")) == []
 
 
+def data_set_of(held: Held, item: retrieve.Item) -> bytes:
+    """What a C-MOVE or C-GET would send."""
+    ((_, opened),) = open_data_sets(held.stores, [(item, item.transfer_syntax_uid)], cast(Conversions, None))
+    assert not isinstance(opened, PacsliteError), opened
+    sent, room = b"", bytearray(1000)
+    while not opened.finished:
+        sent += room[: opened.read_into([memoryview(room)])]
+    opened.close()
+    assert len(sent) > item.size_bytes / 2
+    return bytes(sent)
+
+
 def test_instances_are_retrieved_from_the_archive_as_before(held: Held) -> None:
     of = over(held.settings.data, held.catalog, held.store)
     of = replace(of, ingest=Ingest(held.settings, held.catalog, held.store, held.spool, held.stores))
@@ -248,6 +262,7 @@ def test_instances_are_retrieved_from_the_archive_as_before(held: Held) -> None:
             assert path.read_bytes() == part10(data_set)
         assert len(retrieve.plan_whole(held.catalog, held.stores, retrieve.Resource("1.1"), 10)) == 2
         assert [len(b"".join(pieces_of(body))) for body in retrieve.stored_each(held.stores, [item])] == [item.size_bytes]
+        assert part10(data_set).endswith(data_set_of(held, item))
         assert of.accept(data_set).outcome == "duplicate"
         held.erase()
         relocate(held, held.row(blob_uid(item.storage_key)), None)

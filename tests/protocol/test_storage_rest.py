@@ -130,7 +130,6 @@ def test_forms_are_looked_at(site: Site) -> None:
 
 
 def test_a_flipped_byte_is_found_reported_and_quarantined(site: Site, pacs: Any) -> None:
-    """Checklist: stored bytes that change are found."""
     made, data = site.upload(any_photo()), stow(site, "1.72")
     path = path_of(site, made["id"])
     instance = next((site.guarded.server.data / "storage/radiology/1.72").rglob("*.dcm"))
@@ -162,7 +161,7 @@ def test_a_flipped_byte_is_found_reported_and_quarantined(site: Site, pacs: Any)
 
 
 def test_orphans_are_found_both_ways_and_removed_when_asked(site: Site, pacs: Any) -> None:
-    """Checklist: orphans younger than an hour are left out."""
+    """Those younger than an hour are left out: somebody may be about to record them."""
     root = site.guarded.server.data / "storage"
     old, young = root / "patients/patient_1/photos/20200101_photo_old.jpg", root / "radiology/1.9/1.9.1/1.9.1.1/young.dcm"
     for one in (old, young):
