@@ -22,10 +22,10 @@ from pacslite.core import file_inspection, file_instances, quotas, renditions
 from pacslite.core.file_keeping import Incoming, Linked, keep, lock_names
 from pacslite.core.file_names import original_name
 from pacslite.core.file_notes import Owner, bytes_of, described, note_change, note_event
-from pacslite.core.file_records import FileRecord, live_row, record_of, versions_of
+from pacslite.core.file_records import FileRecord, check_match, live_row, record_of, versions_of
 from pacslite.core.file_types import KEY_NAMES, FileVersionType, MedicalCategory, MedicalFileType
 from pacslite.dicom.uids import clean_uid
-from pacslite.errors import BadRequest, Busy, Gone, InvalidForm, NotFound, PreconditionFailed, TooManyVersions, UnsupportedContent
+from pacslite.errors import BadRequest, Busy, Gone, InvalidForm, NotFound, TooManyVersions, UnsupportedContent
 from pacslite.storage.keys import file_key, new_version_id
 
 if TYPE_CHECKING:
@@ -306,7 +306,7 @@ def _put_version(
     conn: Connection, parts: Parts, row: FileRow, new: _NewVersion, listed: list[_PartValues], linked: list[Linked], now: str
 ) -> FileRecord:
     """The next version of a file, its change and its event, in the transaction that counts its bytes."""
-    before = {part.sha256 for _, part in rows.all_parts(conn, row.pk)}
+    before = {part.sha256 for _, part in rows.all_parts(conn, row.pk)} if row.version_number else set()
     added = {part["sha256"]: part["size_bytes"] for part in listed if part["sha256"] not in before}
     if linked:
         listed = [{**part, "blob_pk": link.pk} for part, link in zip(listed, linked, strict=True)]
@@ -327,10 +327,10 @@ def _put_version(
     _note_version(conn, row, new, version, listed, linked)
     if new.also is not None:
         new.also(conn, row.uid)
-    record = record_of(conn, row)
-    for made in record.version.parts:  # of a DICOM file the bytes of the instance
-        if made.blob_pk is not None:
-            renditions.queue(conn, made.blob_pk, made.media_type)
+    for part in listed:
+        blob_pk = part["blob_pk"] or file_instances.blob_of(conn, row, part["dicom_version"])
+        if blob_pk is not None:
+            renditions.queue(conn, blob_pk, part["media_type"])
     return record_of(conn, row)
 
 
@@ -396,9 +396,3 @@ def restore(parts: Parts, file_id: str, number: int, owner: Owner, origin: Origi
 
     locks = lock_names([owner.account_id], (part["sha256"] for part in listed if not record.is_dicom))
     return _counted(parts.catalog.write(work, (f"file:{file_id}", *locks)))
-
-
-def check_match(record: FileRecord, if_match: frozenset[str] | None) -> None:
-    """By what `/content` gives: for a video that is not converted yet, that is what was sent."""
-    if if_match is not None and record.version.parts[0].sha256 not in if_match:
-        raise PreconditionFailed("The file is not, or no longer, what If-Match names.")

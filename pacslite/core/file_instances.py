@@ -113,6 +113,12 @@ def restore(parts: Parts, record: FileRecord, old: FileVersion, origin: Origin) 
     return accept(parts, file, origin, uids=uids)
 
 
+def blob_of(conn: Connection, row: rows.FileRow, number: int | None) -> int | None:
+    """The bytes of a version of a DICOM file, None of another file."""
+    found = rows.instance_blob(conn, row.uids, number) if row.uids is not None and number is not None else None
+    return found.pk if found is not None else None
+
+
 def remove(conn: Connection, uids: tuple[str, str, str], origin: Origin) -> None:
     """Take an instance out of the catalog, within the transaction that purges its last record."""
     deletions.delete_target(conn, deletions.Target(*uids), origin)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pacslite.catalog import files as rows
 from pacslite.catalog.files import FileRow, MadeRow, PartRow, VersionRow
 from pacslite.core.file_types import Variant
-from pacslite.errors import Gone, NotFound
+from pacslite.errors import Gone, NotFound, PreconditionFailed
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -190,3 +190,9 @@ def live_row(conn: Connection, file_id: str, sight: Sight | None, *, in_trash: b
     if not in_trash and not rows.has_instance(conn, row):
         raise Gone("The instance that the file is was deleted.")
     return row
+
+
+def check_match(record: FileRecord, if_match: frozenset[str] | None) -> None:
+    """By what `/content` gives: for a video that is not converted yet, that is what was sent."""
+    if if_match is not None and record.version.parts[0].sha256 not in if_match:
+        raise PreconditionFailed("The file is not, or no longer, what If-Match names.")

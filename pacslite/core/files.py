@@ -11,10 +11,10 @@ from pacslite.catalog.changes import Kind, Origin
 from pacslite.catalog.files import FileRow
 from pacslite.catalog.statements import now_text
 from pacslite.core import file_instances, quotas
-from pacslite.core.file_arrivals import Arrived, Description, Parts, add, add_version, check_match, clean_filename, restore
+from pacslite.core.file_arrivals import Arrived, Description, Parts, add, add_version, clean_filename, restore
 from pacslite.core.file_keeping import lock_names
 from pacslite.core.file_notes import Owner, described, note_change, note_event, owner_of
-from pacslite.core.file_records import FilePart, FileRecord, FileVersion, live_row, record_of, versions_of
+from pacslite.core.file_records import FilePart, FileRecord, FileVersion, check_match, live_row, record_of, versions_of
 from pacslite.dicom.uids import clean_uid
 from pacslite.errors import Conflict, Gone, NotFound
 
