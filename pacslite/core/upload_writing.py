@@ -35,6 +35,11 @@ _LOOKED_BYTES = 16 * 1024 * 1024
 # What was written is told after so much, or so long: what a killed process costs its clients.
 _TOLD_BYTES, _TOLD_S = 64 * 1024 * 1024, 2.0
 _MOST_KEPT_DIGESTS = 64
+_HASHED_ASIDE_BYTES = 64 * 1024
+
+# What goes on while bytes come. Threads start with the first piece of work, so in the process that has it.
+_syncing = ThreadPoolExecutor(4, thread_name_prefix="upload-sync")
+_hashing = ThreadPoolExecutor(2, thread_name_prefix="upload-hash")
 
 
 class Stream(Protocol):
@@ -91,38 +96,38 @@ def forget_digests(uid: str) -> None:
 
 
 class _Hashed:
-    """The digests of an upload, as far as this process has seen its bytes."""
+    """The digests of an upload, as far as this process has seen its bytes; a piece is hashed while the next one comes."""
 
     def __init__(self, uid: str, offset: int) -> None:
         self._uid, self._digests = uid, digests_so_far(uid, offset)
+        self._under_way: Future[None] | None = None
 
     def update(self, piece: bytes) -> None:
         if self._digests is None:
             return
+        self._settle()
         if not self._digests.size_bytes:
             if len(piece) < HEAD_BYTES:
                 self._digests = None  # too little to tell what it is: whoever needs the digests reads the bytes again
                 return
             self._digests.begin(piece[:HEAD_BYTES])
-        self._digests.update(piece)
+        if len(piece) < _HASHED_ASIDE_BYTES:
+            self._digests.update(piece)
+        else:
+            self._under_way = _hashing.submit(self._digests.update, piece)
+
+    def _settle(self) -> None:
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            under_way.result()
 
     def keep(self) -> None:
+        self._settle()
         if self._digests is not None and self._digests.size_bytes:
             with _kept_lock:
                 _kept[self._uid] = self._digests
                 while len(_kept) > _MOST_KEPT_DIGESTS:
                     _kept.popitem(last=False)
-
-
-_syncing: ThreadPoolExecutor | None = None
-
-
-def _in_background(work: Callable[[], None]) -> Future[None]:
-    """What is done while bytes come; the threads start with the first upload, in the process that needs them."""
-    global _syncing
-    if _syncing is None:
-        _syncing = ThreadPoolExecutor(4, thread_name_prefix="upload-sync")
-    return _syncing.submit(work)
 
 
 @dataclass(slots=True)
@@ -197,7 +202,7 @@ class _Run:
         if due and self.position > self.told:
             self._wait()
             position, self.told_at = self.position, time.monotonic()
-            self.telling = _in_background(lambda: self._told(position))
+            self.telling = _syncing.submit(self._told, position)
 
     def _told(self, position: int) -> None:
         self._tell(position)
