@@ -168,8 +168,7 @@ def _create_uploads() -> None:
         _text("form", "{}"),
         sa.Column("length", sa.BigInteger(), nullable=True),
         sa.Column("offset", sa.BigInteger(), server_default="0", nullable=False),
-        _text("spool_name", ""),
-        *_maybe("parts", "file_uid", "problem", "lease_owner", "lease_until_at"),
+        *_maybe("parts", "file_uid", "problem", "lease_owner"),
         *(_text(name) for name in ("created_at", "updated_at", "expires_at")),
         _key("upload", "uid"),
     )

@@ -136,9 +136,9 @@ class BlobInfo(Base):
 
 
 class Upload(Base):
-    """A resumable upload (tus): bytes that arrive in the spool. `state` is open, complete or failed; `kind` whole, partial or final.
+    """A resumable upload (tus). `state` is open, complete, failed, expired or terminated; `kind` whole, partial or final.
 
-    `form` is its metadata and `parts` the uploads it is made of, as JSON. While somebody writes, `lease_owner` tells who until when.
+    `form` is its metadata and `parts` the uploads it is made of, as JSON. `lease_owner` is the token of who may move its offset.
     """
 
     __table__ = Table(
@@ -152,12 +152,10 @@ class Upload(Base):
         _text("form", "{}"),
         Column("length", BigInteger),
         Column("offset", BigInteger, nullable=False, server_default="0"),
-        _text("spool_name", ""),
         Column("parts", _TEXT),
         Column("file_uid", _TEXT),
         Column("problem", _TEXT),
         Column("lease_owner", _TEXT),
-        Column("lease_until_at", _TEXT),
         _text("created_at"),
         _text("updated_at"),
         _text("expires_at"),
