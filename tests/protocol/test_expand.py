@@ -122,7 +122,7 @@ def test_the_images_of_somebody_else_are_refused(site: Site) -> None:
     ],
 )
 def test_names_that_lead_elsewhere_are_refused(site: Site, name: str, problem: str) -> None:
-    """Checklist 41: a path in an archive escapes nothing."""
+    """Checklist B41: a path in an archive escapes nothing."""
     items = expanded(site, with_photo({name: "text"}))
     assert items["good.jpg"]["outcome"] == "stored"
     refused = next(item for key, item in items.items() if key != "good.jpg")
