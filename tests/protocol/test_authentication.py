@@ -95,6 +95,10 @@ def test_every_route_is_403_for_the_roles_without_its_right_and_open_for_the_oth
             assert_refused(answer, 403)
 
 
+# What changes studies as well as files: the handler asks for `dicomweb:write` besides the right of the route.
+_ASKS_FOR_MORE = re.compile(r"/api/v1/patients/<patient_id>/(un)?merge")
+
+
 @pytest.mark.parametrize("right", sorted(SCOPES))
 def test_an_api_token_opens_the_routes_of_its_scopes_and_no_others(site: Guarded, right: Right) -> None:
     token = site.api_token("admin", frozenset({right})).secret
@@ -102,7 +106,7 @@ def test_an_api_token_opens_the_routes_of_its_scopes_and_no_others(site: Guarded
         if route.right in (Right.PUBLIC, Right.SELF):
             continue
         answer = site.ask(route.method, path_of(route), token)
-        if route.right is right:
+        if route.right is right and not _ASKS_FOR_MORE.fullmatch(route.rule):
             assert answer.status not in (401, 403), name_of(route)
         else:
             assert answer.status == 403, name_of(route)
