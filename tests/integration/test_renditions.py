@@ -267,6 +267,7 @@ def test_a_video_becomes_an_mp4(clinic: Clinic, tmp_path: Path, extension: str) 
     assert served[4:8] == b"ftyp"
     assert served.index(b"moov") < served.index(b"mdat")
     assert b"+52.5" not in served
+    assert b"Maier" not in served
     with clinic.pacs.catalog.read() as conn:
         found = renditions.served(conn, [clinic.blob(record)])[clinic.blob(record)]
     assert found.media_type == "video/mp4"

@@ -56,7 +56,7 @@ def heic(image: Image.Image, directory: Path) -> bytes:
 # What each container holds in these tests; the sound is a sine.
 VIDEO_CODING = {
     "avi": ("-c:v", "mpeg4", "-c:a", "libmp3lame"),
-    "mov": ("-c:v", "libx264", "-pix_fmt", "yuv420p", "-c:a", "aac", "-metadata", "location=+52.5+13.4/"),
+    "mov": ("-c:v", "libx264", "-pix_fmt", "yuv420p", "-c:a", "aac", "-metadata", "location=+52.5+13.4/", "-metadata", "title=Maier"),
     "mkv": ("-c:v", "ffv1", "-c:a", "pcm_s16le"),
     "webm": ("-c:v", "libvpx", "-deadline", "realtime", "-c:a", "libvorbis"),
     "mpg": ("-c:v", "mpeg2video", "-c:a", "mp2"),

@@ -64,6 +64,20 @@ def test_lists_of_other_files_are_refused(tmp_path: Path, content: bytes, name: 
         video.probe(path)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "ffconcat version 1.0\nfile {0}\n",
+        "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXT-X-VERSION:3\n#EXTINF:1.6,\n{0}\n#EXT-X-ENDLIST\n",
+    ],
+)
+def test_a_list_that_names_a_video_beside_it_is_refused(tmp_path: Path, content: str) -> None:
+    other, path = media.video(tmp_path, "mpg"), tmp_path / "list.avi"
+    path.write_text(content.format(other.name))
+    with pytest.raises(UndecodablePixels):
+        video.probe(path)
+
+
 def test_sound_alone_is_no_video(tmp_path: Path) -> None:
     path = tmp_path / "sound.mp4"
     video._run(["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "sine=duration=1", "-c:a", "aac", str(path)])
