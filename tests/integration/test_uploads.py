@@ -116,7 +116,7 @@ def test_bytes_beyond_the_told_offset_are_not_believed(parts: Any) -> None:
     """What a process that was killed had written and not yet told."""
     upload = sent(parts, begun(parts), FILE[:1000])
     with bytes_of(parts, upload).open("ab") as file:
-        file.write(b"torn")
+        file.write(b"torn" * 100_000)  # further than the end of the file
     upload_writing.forget_digests(upload.uid)
     made = sent(parts, upload, FILE[1000:])
     assert kept(parts, made) == WHOLE
