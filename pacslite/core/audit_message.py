@@ -79,6 +79,7 @@ _SHAPES = {
     "study.export": Shape(_BEGIN_TRANSFERRING, "E", life_cycle="10"),
     "study.delete": Shape(_STUDY_DELETED, "D", life_cycle="14"),
     "study.undelete": Shape(_ACCESSED, "U", life_cycle="3"),
+    "study.hold": Shape(_ACCESSED, "U", life_cycle="3"),
     "study.conflict": Shape(_ACCESSED, "U", life_cycle="4"),
     "series.delete": Shape(_ACCESSED, "D", life_cycle="14"),
     "instance.delete": Shape(_ACCESSED, "D", life_cycle="14"),
