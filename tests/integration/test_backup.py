@@ -17,10 +17,12 @@ from pacslite.catalog import holds, snapshots
 from pacslite.catalog.changes import Origin
 from pacslite.catalog.database import Catalog
 from pacslite.catalog.models import Base, blob, job, patient
-from pacslite.core import audit_chain, backup, backup_restore
+from pacslite.core import audit_chain, backup, backup_restore, files
 from pacslite.core.audit_verify import verify as verify_audit
 from pacslite.core.backup_repository import Repository
 from pacslite.core.erasure import erase_doomed
+from pacslite.core.file_types import FileVersionType, MedicalFileType
+from pacslite.core.files import Arrived, Description, Owner
 from pacslite.core.journal import Journal
 from pacslite.core.relocation import relocate
 from pacslite.core.removal import Target, remove
@@ -31,6 +33,7 @@ from pacslite.storage.filesystem import FilesystemStore
 from pacslite.storage.s3 import S3Options, S3Store
 from tests.support.archive import Archive, archive, slice_of
 from tests.support.databases import PostgresServer
+from tests.support.files import new_patient, photo
 from tests.support.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, serve_s3
 
 ADMIN = Origin("api", actor="admin")
@@ -529,3 +532,30 @@ def test_packed_bytes_are_backed_up_as_they_were_sent_and_nothing_is_left_behind
     assert without_bytes(new) == []
     assert erase_doomed(new.catalog, new.store, grace_s=-1) == 1  # what was deleted, and nothing of what was moved
     assert without_bytes(new) == []
+
+
+@pytest.mark.parametrize(("of", "to"), [("sqlite filesystem", "postgresql s3"), ("postgresql s3", "sqlite filesystem")])
+def test_files_come_back_with_versions_trash_and_shared_bytes(
+    place: Callable[[str, str, str], Archive], of: str, to: str, target: Path
+) -> None:
+    old, new = place("old", *of.split()), place("new", *to.split())
+    old.catalog.migrate()
+    owner, about = Owner(None, "anna"), Description(new_patient(old.catalog, "4711"), MedicalFileType.PHOTO)
+    first = files.add(old, [_arrived(old, photo((1, 2, 3)))], about, owner, ADMIN)
+    files.add_version(old, first.id, [_arrived(old, photo((4, 5, 6)))], FileVersionType.FINAL, "später", owner, ADMIN)
+    files.add(old, [_arrived(old, photo((1, 2, 3)))], about, owner, ADMIN)
+    trash = files.add(old, [_arrived(old, photo((7, 8, 9)))], about, owner, ADMIN)
+    files.delete(old, trash.id, owner, ADMIN)
+    before = rows(old)
+    assert backup.make(old, target).blobs == 3
+    backup_restore.restore(new, target)
+    assert rows(new) == before
+    assert contents(new) == contents(old)
+    assert [one.number for one in files.versions(new, first.id)[1]] == [2, 1]
+    assert files.undelete(new, trash.id, owner, ADMIN).id == trash.id
+
+
+def _arrived(of: Archive, data: bytes) -> Arrived:
+    with of.spool.create() as writer:
+        writer.write(data)
+        return Arrived(writer.finish(), "Bild ä.jpg")
