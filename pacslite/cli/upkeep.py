@@ -122,7 +122,9 @@ def _told_of_reindex(report: ReindexReport) -> str:
     if report.not_journaled:
         lines.append(f"{len(report.not_journaled)} versions are in no journal: who sent them and when is not known any more.")
     if report.unknown_files:
-        lines.append(f"{len(report.unknown_files)} files below patients/ are in no journal: whose they are is not known (or made of others).")
+        lines.append(
+            f"{len(report.unknown_files)} files below patients/ are in no journal: whose they are is not known (or made of others)."
+        )
     lines += [f"  missing: {key}" for key in report.missing[:_SHOWN]]
     lines += [f"  not readable: {key}: {reason}" for key, reason in report.refused[:_SHOWN]]
     return "\n".join(lines)
@@ -142,4 +144,5 @@ def cleanup(older_than_hours: float, config_file: str | None, data: str | None, 
     pacs = open_pacs(load(config_file, data))
     done = clean_up(pacs, older_than_hours)
     pacs.close()
-    say(as_json, {"spool_files": spooled, "erased": erased}, f"{spooled} spool files and {erased} blobs of deleted instances removed.")
+    text = f"{done.spool_files} spool files, {done.uploads} unfinished uploads and {done.erased} deleted blobs removed"
+    say(as_json, done.told(), f"{text}, {done.freed_bytes} bytes.")
