@@ -12,6 +12,7 @@ OURS, OTHER = "https://viewer.example", "https://evil.example"
 EXPOSED = {
     "ETag", "Location", "Content-Location", "Content-Disposition", "Content-Range", "Retry-After", "Warning", "X-Request-ID",
     "Upload-Offset", "Upload-Length", "Upload-Expires", "Upload-Metadata", "Tus-Resumable", "Tus-Version", "Tus-Extension", "Tus-Max-Size",
+    "Upload-Concat", "Upload-Defer-Length", "Tus-Checksum-Algorithm",
 }  # fmt: skip
 OF_TUS = {"Tus-Resumable", "Upload-Length", "Upload-Offset", "Upload-Metadata", "Upload-Concat", "Upload-Checksum", "Upload-Defer-Length"}
 PATHS = [
