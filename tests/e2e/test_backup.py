@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -9,12 +10,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import requests
 
 from tests.e2e.test_kill import Instances, Sender, Sent, assert_whole, by_c_store, by_stow, sending
+from tests.support.files import any_photo
 from tests.support.processes import ROOT, Server, environment, pacslite, serving, until
 
 ENOUGH = 10  # instances of each sender before the backup begins, and while it runs
@@ -27,25 +31,87 @@ def _run(*arguments: str | Path, code: int = 0) -> dict[str, Any]:
     return told
 
 
-def test_a_backup_made_while_instances_arrive_brings_back_all_that_was_acknowledged_before(tmp_path: Path) -> None:
+@dataclass
+class Photos:
+    """Brings files over REST, and versions of every third one, until told to stop; what was acknowledged, by id: digests of versions."""
+
+    server: Server
+    patient: int
+    acknowledged: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def run(self, stop: threading.Event) -> None:
+        with requests.Session() as session:
+            while not stop.wait(0.1):  # each file makes a job, and the machine has more to do
+                answer = self._send(session, "upload", {"patient_id": str(self.patient), "file_type": "photo"})
+                if answer is None:
+                    return
+                if len(self.acknowledged) % 3 == 0:
+                    version = self._send(session, f"upload-version/{answer['id']}", {"version_type": "followup"})
+                    if version is None:
+                        return
+                    self.acknowledged[answer["id"]] = (answer["file_hash"], version["file_hash"])
+                else:
+                    self.acknowledged[answer["id"]] = (answer["file_hash"],)
+
+    def _send(self, session: requests.Session, path: str, form: dict[str, str]) -> dict[str, Any] | None:
+        data = any_photo()
+        answer = session.post(f"{self.server.url}/api/v1/files/{path}", data=form, files={"file": ("Foto ä.jpg", data)}, timeout=30)
+        if answer.status_code != 201 or answer.json()["file_hash"] != hashlib.sha256(data).hexdigest():
+            self.problems.append(answer.text)
+            return None
+        told: dict[str, Any] = answer.json()
+        return told
+
+
+def _assert_files_whole(server: Server, files: dict[str, tuple[str, ...]]) -> None:
+    """Every version of every file is there, by the digest of what its content gives."""
+    with requests.Session() as session:
+        for file_id, digests in files.items():
+            url = f"{server.url}/api/v1/files/{file_id}"
+            assert session.get(url, timeout=30).json()["file_hash"] == digests[-1]
+            for number, digest in enumerate(digests, start=1):
+                content = session.get(f"{url}/content", params={"version": number}, timeout=30).content
+                assert hashlib.sha256(content).hexdigest() == digest
+
+
+def _patient(server: Server) -> int:
+    answer = requests.post(f"{server.url}/api/v1/patients", json={"mrn": "4711", "name": "Müller^Eva"}, timeout=30)
+    assert answer.status_code == 201, answer.text
+    return int(answer.json()["id"])
+
+
+def test_a_backup_made_while_instances_and_files_arrive_brings_back_all_that_was_acknowledged_before(tmp_path: Path) -> None:
     data, target, new = tmp_path / "data", tmp_path / "target", tmp_path / "new"
     with serving(data, "--dimse-processes", "1", "--web-processes", "1") as server:
         senders = [Sender(store(server), Instances(number)) for number, store in enumerate((by_c_store, by_stow))]
-        with sending(senders):
-            _wait_for_more(senders)
-            first_promised = _acknowledged(senders)
-            first = _run("backup", target, "--data", data)
-            _wait_for_more(senders)
-            promised = _acknowledged(senders)
-            second = _run("backup", target, "--data", data)
-            _wait_for_more(senders)
+        patient = _patient(server)
+        photos, stop = Photos(server, patient), threading.Event()
+        bringing = threading.Thread(target=photos.run, args=(stop,))
+        bringing.start()
+        try:
+            with sending(senders):
+                _wait_for_more(senders, photos)
+                first_promised = _acknowledged(senders)
+                first = _run("backup", target, "--data", data)
+                _wait_for_more(senders, photos)
+                promised, files = _acknowledged(senders), dict(photos.acknowledged)
+                second = _run("backup", target, "--data", data)
+                _wait_for_more(senders, photos)
+        finally:
+            stop.set()
+            bringing.join(60)
         sent = _acknowledged(senders)
         assert not any(sender.refused or sender.broken for sender in senders)
+        assert not photos.problems
         changes = _changes(server)
-    assert len(first_promised) <= first["blobs"] < second["blobs"] <= len(sent)
-    assert second["copied"] == second["blobs"] - first["blobs"]
+    assert len(first_promised) <= first["blobs"] < second["blobs"]
+    assert first["copied"] == first["blobs"]
+    assert second["copied"] < second["blobs"]
     assert first["missing_count"] == second["missing_count"] == 0
-    assert [one["id"] for one in _run("backup", "list", target)["backups"]] == [first["id"], second["id"]]
+    listed = _run("backup", "list", target)["backups"]
+    assert [one["id"] for one in listed] == [first["id"], second["id"]]
+    began_at = listed[1]["created_at"]
     assert _run("backup", "verify", target)["damaged_count"] == 0
     assert _run("restore", target, "--verify-only", "--backup", first["id"])["damaged_count"] == 0
 
@@ -54,13 +120,16 @@ def test_a_backup_made_while_instances_arrive_brings_back_all_that_was_acknowled
     assert pacslite("verify", "--deep", "--data", new).returncode == 0
     assert pacslite("audit", "verify", "--data", new).returncode == 0
     with serving(new, "--dimse-processes", "1", "--web-processes", "1") as server:
-        assert_whole(server, promised)
         there = _instances(server)
         assert set(promised) <= there <= set(sent)
         assert_whole(server, {uid: sent[uid] for uid in there})
-        assert len(there) == second["blobs"]
-        restored = _changes(server)
-        assert restored == changes[: len(restored)]
+        _assert_files_whole(server, files)
+        of_patient = requests.get(f"{server.url}/api/v1/files/patient/{patient}/files", params={"limit": 1000}, timeout=30).json()
+        assert set(files) <= {one["id"] for one in of_patient["items"]} <= set(photos.acknowledged)
+        by_number = {change["seq"]: change for change in changes}
+        told_before = [change for change in _changes(server) if change["at"] <= began_at]
+        assert told_before
+        assert all(change == by_number[change["seq"]] for change in told_before)
         more = Sender(by_c_store(server), Instances(7))
         with sending([more]):
             _wait_for_more([more])
@@ -69,9 +138,10 @@ def test_a_backup_made_while_instances_arrive_brings_back_all_that_was_acknowled
     assert _run("backup", "verify", target)["damaged_count"] == 0
 
 
-def _wait_for_more(senders: list[Sender]) -> None:
+def _wait_for_more(*groups: Any) -> None:
+    senders = [one for group in groups for one in (group if isinstance(group, list) else [group])]
     counts = [len(sender.acknowledged) + ENOUGH for sender in senders]
-    until(lambda: all(len(s.acknowledged) >= count for s, count in zip(senders, counts, strict=True)), 60, "more instances")
+    until(lambda: all(len(s.acknowledged) >= count for s, count in zip(senders, counts, strict=True)), 60, "more instances and files")
 
 
 def _acknowledged(senders: list[Sender]) -> dict[str, Sent]:
@@ -88,9 +158,9 @@ def _changes(server: Server) -> list[dict[str, Any]]:
     while True:
         since = found[-1]["seq"] if found else 0
         page = requests.get(f"{server.url}/api/v1/changes", params={"since": since, "limit": 1000}, timeout=30).json()["items"]
-        if not page:
-            return found
         found += page
+        if len(page) < 1000:  # jobs go on telling
+            return found
 
 
 def test_a_backup_that_was_killed_is_none_and_the_next_one_goes_on(tmp_path: Path) -> None:
