@@ -69,7 +69,10 @@ def check_current(parts: Parts, file_id: str, if_match: frozenset[str] | None) -
 
 
 def update(parts: Parts, file_id: str, values: Mapping[str, Any], owner: Owner, origin: Origin) -> FileRecord:
-    """Change what is said of a file: medical_category, study_date, body_part, description, study_instance_uid."""
+    """Change what is said of a file: medical_category, study_date, body_part, description, study_instance_uid.
+
+    Raises NotFound, Gone, and Conflict for another study of a DICOM file, or of one that is to be kept by law.
+    """
     given = dict(values)
     if given.get("study_instance_uid"):
         given["study_instance_uid"] = clean_uid(given["study_instance_uid"])
@@ -81,6 +84,8 @@ def update(parts: Parts, file_id: str, values: Mapping[str, Any], owner: Owner, 
         changed = {name: value for name, value in given.items() if getattr(row, name) != value}
         if not changed:
             return record_of(conn, row)
+        if "study_instance_uid" in changed:
+            _check_hold(conn, row)  # a file that leaves a study on hold would leave the hold as well
         now = now_text()
         rows.change(conn, row.pk, {**changed, "updated_at": now})
         row = row._replace(**changed, updated_at=now)

@@ -89,9 +89,10 @@ def _read_line(line: list[str], elements: list[_Element]) -> None:
 
 
 def _binary_end(source: Source, at: int, order: str, elements: list[_Element]) -> int:
+    walked = 0
     for element in elements:
         if any(p.counted for p in element.properties):
-            at = _end_of_lists(source, at, order, element)
+            at, walked = _end_of_lists(source, at, order, element, walked)
         else:
             at += element.count * struct.calcsize(order + "".join(p.code for p in element.properties))
         if at > source.size:
@@ -99,10 +100,13 @@ def _binary_end(source: Source, at: int, order: str, elements: list[_Element]) -
     return at
 
 
-def _end_of_lists(source: Source, at: int, order: str, element: _Element) -> int:
-    """Where an element ends whose items have lists, a window at a time: at once if all items in it are as long as the first."""
+def _end_of_lists(source: Source, at: int, order: str, element: _Element, walked: int) -> tuple[int, int]:
+    """Where an element ends whose items have lists, a window at a time: at once if all items in it are as long as the first.
+
+    `walked` counts items that were walked one by one, over all elements: those before this one, and with it.
+    """
     steps = _steps(order, element)
-    left, walked = element.count, 0
+    left = element.count
     while left:
         window = source.at(at, _WINDOW_BYTES)
         length = _end_of_item(window, 0, steps)
@@ -118,7 +122,7 @@ def _end_of_lists(source: Source, at: int, order: str, element: _Element) -> int
         at, walked = at + end, walked + before - left
         if walked > _MOST_WALKED:
             raise RefusedContent(f"the PLY has more than {_MOST_WALKED} faces of changing numbers of corners")
-    return at
+    return at, walked
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,6 +149,7 @@ class _Run:
     def do(self) -> Upload:
         self.position = self.told = self.looked = self.upload.offset
         self.told_at = time.monotonic()
+        self._check_room()
         self.writer.begin(self.upload.offset)
         hashed = _Hashed(self.upload.uid, self.upload.offset)
         if self.coming.checksum is not None:
@@ -187,15 +188,19 @@ class _Run:
         if self.coming.announced is not None and self.position - self.upload.offset < self.coming.announced:
             raise ConnectionResetError("the client has gone")
 
+    def _check_room(self) -> None:
+        """Raises OutOfSpace, or QuotaExceeded, when what comes is too much; asked at each request, however few bytes it brings."""
+        self.parts.spool.check_space()
+        if self.upload.length is None:
+            more = self.position - self.told
+            with self.parts.catalog.read() as conn:
+                quotas.check_quota(conn, self.parts.settings, self.upload.owner_id, more or 1)
+
     def _look(self) -> None:
         """Every now and then: is there room, and is it time to tell how far it is?"""
         if self.position - self.looked >= _LOOKED_BYTES:
             self.looked = self.position
-            self.parts.spool.check_space()
-            if self.upload.length is None:
-                with self.parts.catalog.read() as conn:
-                    more = self.position - self.told
-                    quotas.check_quota(conn, self.parts.settings, self.upload.owner_id, more)
+            self._check_room()
         if self.checksum is not None or (self.telling is not None and not self.telling.done()):
             return
         due = self.position - self.told >= _TOLD_BYTES or time.monotonic() - self.told_at >= _TOLD_S

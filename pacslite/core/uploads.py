@@ -353,11 +353,12 @@ def _spool_file(parts: Parts, upload: Upload) -> SpoolFile:
 
 
 def _copy(parts: Parts, store: UploadFiles, new: Upload, writer: UploadWriter) -> None:
-    """One behind the other, hashed on the way."""
+    """One behind the other, hashed on the way. Others may copy at the same time: there has to be room as it goes on."""
     whole = Receiving.joined(new.uid)
     for uid in new.parts:
         with store.open(uid) as stream:
             while piece := stream.read(1024 * 1024):
+                parts.spool.check_space(len(piece))
                 writer.write(piece)
                 whole.update(piece)
     whole.keep()

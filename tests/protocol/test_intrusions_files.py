@@ -1,0 +1,139 @@
+"""What somebody who tries to break in by way of files found, and finds no more: each test is a way in, or a way to keep others out."""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pacslite import app
+from pacslite.core import inspection_ply, uploads
+from pacslite.core.access import Role
+from pacslite.core.file_inspection import inspect
+from pacslite.core.file_types import MedicalFileType
+from pacslite.core.files import Description, Origin, Owner
+from pacslite.core.upload_writing import Receiving
+from pacslite.core.uploads import PARTIAL, Expected
+from pacslite.errors import OutOfSpace, RefusedContent
+from pacslite.settings import Settings, load
+from pacslite.storage.upload_files import UploadFiles, UploadWriter
+from tests.support.data_sets import CONTENT_TYPE, body, image, part10
+from tests.support.file_site import Site, file_site
+from tests.support.files import any_photo, new_patient
+from tests.support.tus import OCTETS, Tus, path_of
+
+QUOTA = 1_000_000
+NOBODY = Owner(None, "local")
+FROM_TESTS = Origin("upload")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with file_site(tmp_path_factory.mktemp("site")) as found:
+        yield found
+
+
+def test_a_file_does_not_leave_its_legal_hold_by_leaving_its_study(site: Site) -> None:
+    """A clinician may say to which study a file belongs, and may not lift a hold: untied from a study on hold it could be erased."""
+    headers = {"Authorization": f"Bearer {site.admin}", "Content-Type": CONTENT_TYPE}
+    for study in ("1.7.1", "1.7.2"):
+        stored = site.guarded.server.request("POST", "/dicom-web/studies", body([part10(image(study=study))]), headers)
+        assert stored.status == 200
+    tied = site.upload(any_photo(), study_instance_uid="1.7.1")["id"]
+    site.json("PUT", "/api/v1/studies/1.7.1/legal-hold", {"legal_hold": True}, bearer=site.admin)
+    for study_uid in (None, "1.7.2"):
+        assert site.json("PATCH", tied, {"study_instance_uid": study_uid}, status=409)["type"] == "conflict"
+    assert site.json("PATCH", tied, {"description": "seen", "study_instance_uid": "1.7.1"})["description"] == "seen"
+    assert site.status("DELETE", tied) == 409
+    site.json("PUT", "/api/v1/studies/1.7.1/legal-hold", {"legal_hold": False}, bearer=site.admin)
+    assert site.json("PATCH", tied, {"study_instance_uid": None})["study_instance_uid"] is None
+
+
+# Room
+
+
+def test_bytes_whose_number_nobody_tells_stay_within_the_quota(site: Site) -> None:
+    """Of an upload without a length, chunked requests of less than what is looked at in between went on beyond any quota."""
+    number = site.guarded.user("short of room", Role.CLINICIAN)
+    site.json("PUT", f"/api/v1/users/{number}/quota", {"quota_bytes": QUOTA}, bearer=site.admin)
+    server = site.guarded.server
+    mine = Tus(server, site.patient, {"Authorization": f"Bearer {site.guarded.bearer('short of room')}"})
+    path = path_of(mine.create(None, Upload_Defer_Length="1"))
+
+    def sent(offset: int) -> int:
+        """The status of a request that does not say how many bytes it has."""
+        headers = {**mine.headers, "Tus-Resumable": "1.0.0", "Content-Type": OCTETS, "Upload-Offset": str(offset)}
+        return server.request("PATCH", path, iter([b"x" * QUOTA]), headers).status
+
+    assert sent(0) == 204
+    assert sent(QUOTA) == 507
+    assert mine.offset(path) == QUOTA
+
+
+@contextmanager
+def parts(data: Path, **settings: int) -> Iterator[app.Pacs]:
+    """The parts of a process over this data directory."""
+    pacs = app.build(load(environment={}, data=data, **settings))
+    pacs.catalog.migrate()
+    try:
+        yield pacs
+    finally:
+        pacs.close()
+
+
+def test_requests_of_few_bytes_stop_at_the_reserve_of_the_disk(tmp_path: Path) -> None:
+    """Uploads that were announced while there was room do not fill the disk, in however small pieces they come."""
+    with parts(tmp_path) as pacs:
+        about = Description(new_patient(pacs.catalog, "P-1"), MedicalFileType.STL_MODEL)
+        begun = uploads.begin(pacs, NOBODY, Expected(length=1000, about=about, filename="a.stl"))
+    with parts(tmp_path, free_space_reserve_bytes=10**15) as full:
+        with pytest.raises(OutOfSpace):
+            uploads.receive(full, NOBODY, FROM_TESTS, begun, Receiving(0, 10), io.BytesIO(b"0123456789"))
+        assert uploads.get(full, NOBODY, begun.uid).offset == 0
+
+
+def test_joining_parts_stops_at_the_reserve_of_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many who join the same parts at once each find room when they begin; together they would fill the disk."""
+    with parts(tmp_path) as pacs:
+        about = Description(new_patient(pacs.catalog, "P-1"), MedicalFileType.STL_MODEL)
+        part = uploads.begin(pacs, NOBODY, Expected(PARTIAL, 10))
+        uploads.receive(pacs, NOBODY, FROM_TESTS, part, Receiving(0, 10), io.BytesIO(b"0123456789"))
+
+        create = UploadFiles.create
+
+        def create_while_others_fill_the_disk(self: UploadFiles, name: str) -> None:
+            create(self, name)
+            monkeypatch.setattr(pacs.spool, "_reserve_bytes", 10**15)
+
+        copied: list[bytes] = []
+        monkeypatch.setattr(UploadWriter, "write", lambda self, piece: copied.append(piece))
+        monkeypatch.setattr(UploadFiles, "create", create_while_others_fill_the_disk)
+        with pytest.raises(OutOfSpace):
+            uploads.join(pacs, NOBODY, FROM_TESTS, [part.uid], Expected("final", about=about, filename="a.stl"))
+        assert not copied
+        assert {path.stem for path in (pacs.spool.directory / "uploads").iterdir()} == {part.uid}
+
+
+# Looking into files
+
+
+def test_walking_a_ply_one_by_one_is_bounded_over_all_its_elements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixty-four elements of lists of changing lengths kept a thread busy sixty-four times as long as one may."""
+    monkeypatch.setattr(inspection_ply, "_MOST_WALKED", 150)
+    rows = b"\0" + struct.pack("BB", 1, 7)
+
+    def ply(elements: int) -> bytes:
+        lists = "".join(f"element e{n} 100\nproperty list uchar uchar a\n" for n in range(elements))
+        head = f"ply\nformat binary_little_endian 1.0\nelement vertex 0\nproperty float x\n{lists}end_header\n"
+        return head.encode() + rows * 50 * elements
+
+    path = tmp_path / "a.ply"
+    path.write_bytes(ply(1))
+    assert inspect(path, "a.ply", MedicalFileType.PLY_MODEL, Settings(data=tmp_path)).media_type == "model/ply"
+    path.write_bytes(ply(2))
+    with pytest.raises(RefusedContent, match="faces of changing"):
+        inspect(path, "a.ply", MedicalFileType.PLY_MODEL, Settings(data=tmp_path))
