@@ -57,6 +57,8 @@ Protocol statuses are not here: `pacslite.error_map` gives each leaf its row.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class PacsliteError(Exception):
     """Base of all errors raised on purpose; `str(error)` is fit for the caller's eyes.
@@ -91,6 +93,17 @@ class InvalidForm(BadRequest):
     def __init__(self, message: str, fields: tuple[tuple[str, str], ...] = ()) -> None:
         super().__init__(message)
         self.fields = fields
+
+    @classmethod
+    def at(cls, field: str, message: str) -> InvalidForm:
+        """One field, or parameter, is wrong."""
+        return cls.of(((field, message),))
+
+    @classmethod
+    def of(cls, faults: Iterable[tuple[str, str]]) -> InvalidForm:
+        """Several are."""
+        fields = tuple(faults)
+        return cls("; ".join(f"{field}: {message}" for field, message in fields), fields)
 
 
 class InvalidFrameNumber(BadRequest):

@@ -9,12 +9,11 @@ from pacslite.core import restrictions
 from pacslite.core.access import Right
 from pacslite.core.audit import Event
 from pacslite.core.restrictions import Group, Label, Restriction
-from pacslite.errors import NotFound
 from pacslite.web.audit import origin_of
 from pacslite.web.forms import parse, rule
 from pacslite.web.messages import Reply, Request
-from pacslite.web.operations import ROOT, Operation, Parameter, json_reply
-from pacslite.web.pages import page_of
+from pacslite.web.operations import ROOT, Operation, json_reply
+from pacslite.web.pages import PAGE, number_of, page_of, whole_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,9 +103,7 @@ class LabelList:
 
 
 def _patient(patient_id: str) -> Any:
-    if not patient_id.isascii() or not patient_id.isdigit() or len(patient_id) > 18:
-        raise NotFound("There is no such patient.")
-    return restrictions.of_patient(int(patient_id))
+    return restrictions.of_patient(number_of(patient_id, "patient"))
 
 
 def _get(pacs: Pacs, find: Callable[..., Any]) -> Reply:
@@ -122,7 +119,7 @@ def _put(pacs: Pacs, request: Request, find: Callable[..., Any], object_type: st
         actor_id=principal.account_id if principal is not None else None,
         object_type=object_type,
         object_id=object_id,
-        patient_id=int(object_id) if object_type == "patient" and object_id.isdigit() and len(object_id) <= 18 else None,
+        patient_id=whole_number(object_id) if object_type == "patient" else None,
         address=request.address,
         request_id=request.request_id,
         study_instance_uid=study,
@@ -224,7 +221,6 @@ def remove_label(pacs: Pacs, request: Request, name: str) -> Reply:
     return Reply(204)
 
 
-_PAGE = (Parameter("limit", "Items of a page, 100 by default, at most 1000.", "integer"), Parameter("cursor", "From `next`."))
 _OBJECTS: tuple[tuple[str, str, Any, Any], ...] = (
     ("/patients/{patient_id}/access", "patient", get_patient_access, put_patient_access),
     ("/studies/{study}/access", "study", get_study_access, put_study_access),
@@ -252,7 +248,7 @@ OPERATIONS = (
         )
         for path, kind, _, put in _OBJECTS
     ),
-    Operation("GET", "/groups", list_groups, "The groups of users and peers", "access", {200: GroupList}, Right.ADMIN, parameters=_PAGE),
+    Operation("GET", "/groups", list_groups, "The groups of users and peers", "access", {200: GroupList}, Right.ADMIN, parameters=PAGE),
     Operation(
         "POST", "/groups", make_group, "Make a group", "access", {201: GroupView}, Right.ADMIN, form=GroupForm, problems=(409, 413, 415)
     ),
@@ -278,7 +274,7 @@ OPERATIONS = (
         form=MembersForm,
         problems=(404, 413, 415),
     ),
-    Operation("GET", "/labels", list_labels, "The labels that restrict", "access", {200: LabelList}, Right.ADMIN, parameters=_PAGE),
+    Operation("GET", "/labels", list_labels, "The labels that restrict", "access", {200: LabelList}, Right.ADMIN, parameters=PAGE),
     Operation(
         "PUT",
         "/labels/{name}",

@@ -6,7 +6,6 @@ import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
 
 from pacslite.admin.jobs import JobView, accepted
 from pacslite.core import audit, audit_chain, audit_upkeep
@@ -16,7 +15,7 @@ from pacslite.errors import InvalidForm
 from pacslite.web.forms import rule
 from pacslite.web.messages import Reply, Request
 from pacslite.web.operations import Operation, Parameter, json_reply
-from pacslite.web.pages import check_parameters, decode_cursor, encode_cursor, limit_of
+from pacslite.web.pages import PAGE, check_parameters, key_in, keyed_number, limit_of, next_url, number_in
 
 if TYPE_CHECKING:
     from pacslite.app import Pacs
@@ -61,35 +60,27 @@ def list_audit_events(pacs: Pacs, request: Request) -> Reply:
     """A page of the log, with everything that has happened until now."""
     given = check_parameters(request, ("limit", "cursor", *_FILTERS))
     limit, wanted = limit_of(given), filter_of(given)
-    before = _number(decode_cursor(given["cursor"]), "cursor") if given.get("cursor") else None
+    key = key_in(given)
+    before = keyed_number(key) if key is not None else None
     audit_chain.advance(pacs.catalog, audit_chain.anchor_of(pacs.settings.data))
     found, total = audit.page(pacs.catalog, wanted, before, limit + 1)
-    following = None
-    if len(found) > limit:
-        query = urlencode({**given, "cursor": encode_cursor(str(found[limit - 1].seq))})
-        following = f"{request.base_url}{request.path}?{query}"
+    following = next_url(request, given, str(found[limit - 1].seq)) if len(found) > limit else None
     return json_reply({"items": [plain(entry) for entry in found[:limit]], "total": total, "next": following})
 
 
 def filter_of(given: dict[str, str]) -> audit.Filter:
     """The filter that parameters make; raises InvalidForm."""
     if given.get("outcome", _OUTCOMES[0]) not in _OUTCOMES:
-        raise _wrong("outcome", f"is none of {', '.join(_OUTCOMES)}")
+        raise InvalidForm.at("outcome", f"is none of {', '.join(_OUTCOMES)}")
     return audit.Filter(
         given.get("actor", ""),
         given.get("action", ""),
-        _number(given["patient_id"], "patient_id") if "patient_id" in given else None,
+        number_in(given, "patient_id"),
         given.get("study_instance_uid", ""),
         given.get("outcome", ""),
         _time(given.get("since", ""), "since"),
         _time(given.get("until", ""), "until"),
     )
-
-
-def _number(text: str, name: str) -> int:
-    if not text.isascii() or not text.isdigit() or len(text) > 18:
-        raise _wrong(name, "is not a whole number")
-    return int(text)
 
 
 def _time(text: str, name: str) -> str:
@@ -102,12 +93,8 @@ def _time(text: str, name: str) -> str:
         moment = datetime.fromisoformat(text)
         moment = moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
     except (ValueError, OverflowError):
-        raise _wrong(name, "is not a date or time of ISO 8601") from None
+        raise InvalidForm.at(name, "is not a date or time of ISO 8601") from None
     return moment.isoformat(timespec="microseconds")[:26] + "Z"
-
-
-def _wrong(name: str, message: str) -> InvalidForm:
-    return InvalidForm(f"{name}: {message}", ((name, message),))
 
 
 def verify_audit(pacs: Pacs, request: Request) -> Reply:
@@ -132,8 +119,7 @@ OPERATIONS = (
             Parameter("outcome", "success, refused or failed."),
             Parameter("since", "From this date or time of ISO 8601 on; without an offset in UTC."),
             Parameter("until", "Before this date or time."),
-            Parameter("limit", "Items of a page, 100 by default, at most 1000.", "integer"),
-            Parameter("cursor", "From `next`."),
+            *PAGE,
         ),
     ),
     Operation(

@@ -8,11 +8,10 @@ from urllib.parse import urlencode
 
 from pacslite.core import jobs
 from pacslite.core.access import Right
-from pacslite.errors import InvalidForm
 from pacslite.web.forms import rule
 from pacslite.web.messages import Reply, Request
 from pacslite.web.operations import Operation, Parameter, json_reply
-from pacslite.web.pages import check_parameters, limit_of
+from pacslite.web.pages import LIMIT, check_parameters, limit_of, number_in
 
 if TYPE_CHECKING:
     from pacslite.app import Pacs
@@ -63,11 +62,9 @@ class ChangeList:
 def list_changes(pacs: Pacs, request: Request) -> Reply:
     """A page of changes."""
     given = check_parameters(request, ("since", "limit"))
-    since, limit = given.get("since", "0"), limit_of(given)
-    if not since.isascii() or not since.isdigit() or len(since) > 18:
-        raise InvalidForm("since: is not a whole number", (("since", "is not a whole number"),))
+    since, limit = number_in(given, "since") or 0, limit_of(given)
     may_read = request.principal is not None and Right.FILES_READ in request.principal.rights
-    found, total, last = jobs.feed(pacs.catalog, int(since), limit, files=may_read)
+    found, total, last = jobs.feed(pacs.catalog, since, limit, files=may_read)
     following = None
     if len(found) == limit and total > limit:
         following = f"{request.base_url}{request.path}?{urlencode({**given, 'since': found[-1].seq})}"
@@ -108,7 +105,7 @@ OPERATIONS = (
         Right.DICOMWEB_READ,
         parameters=(
             Parameter("since", "The number of the last change that is known; 0 by default.", "integer"),
-            Parameter("limit", "Items of a page, 100 by default, at most 1000.", "integer"),
+            LIMIT,
         ),
     ),
 )

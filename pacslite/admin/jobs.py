@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import urlencode
 
 from pacslite.core import jobs
 from pacslite.core.access import Right
@@ -12,7 +11,7 @@ from pacslite.errors import InvalidForm
 from pacslite.web.forms import rule
 from pacslite.web.messages import Reply, Request
 from pacslite.web.operations import ROOT, Operation, Parameter, json_reply
-from pacslite.web.pages import check_parameters, decode_cursor, encode_cursor, limit_of
+from pacslite.web.pages import PAGE, check_parameters, key_in, keyed_number, limit_of, next_url
 
 if TYPE_CHECKING:
     from pacslite.app import Pacs
@@ -91,11 +90,11 @@ def list_jobs(pacs: Pacs, request: Request) -> Reply:
     given = check_parameters(request, ("limit", "cursor", "state", "kind"))
     if given.get("state", "queued") not in jobs.STATES:
         message = f"is none of {', '.join(jobs.STATES)}"
-        raise InvalidForm(f"state: {message}", (("state", message),))
-    limit, cursor = limit_of(given), given.get("cursor")
-    before = _number(decode_cursor(cursor), "cursor") if cursor else None
+        raise InvalidForm.at("state", message)
+    limit, key = limit_of(given), key_in(given)
+    before = keyed_number(key) if key is not None else None
     found, total = jobs.page(pacs.catalog, before=before, limit=limit + 1, state=given.get("state", ""), kind=given.get("kind", ""))
-    following = _next(request, given, str(found[limit - 1].id)) if len(found) > limit else None
+    following = next_url(request, given, str(found[limit - 1].id)) if len(found) > limit else None
     return json_reply(JobList(tuple(map(view_of, found[:limit])), total, following))
 
 
@@ -107,9 +106,9 @@ def get_job(pacs: Pacs, request: Request, job_id: str) -> Reply:
 def list_job_items(pacs: Pacs, request: Request, job_id: str) -> Reply:
     """What became of the single things."""
     given = check_parameters(request, ("limit", "cursor", "outcome"))
-    limit, after = limit_of(given), decode_cursor(given["cursor"]) if given.get("cursor") else ""
+    limit, after = limit_of(given), key_in(given) or ""
     found, total = jobs.items(pacs.catalog, job_id, outcome=given.get("outcome", ""), after=after, limit=limit + 1)
-    following = _next(request, given, found[limit - 1].item) if len(found) > limit else None
+    following = next_url(request, given, found[limit - 1].item) if len(found) > limit else None
     return json_reply(JobItemList(tuple(JobItemView(o.item, o.outcome, o.detail) for o in found[:limit]), total, following))
 
 
@@ -123,20 +122,6 @@ def retry_job(pacs: Pacs, request: Request, job_id: str) -> Reply:
     return accepted(request, jobs.retry(pacs.catalog, job_id))
 
 
-def _next(request: Request, given: dict[str, str], key: str) -> str:
-    return f"{request.base_url}{request.path}?{urlencode({**given, 'cursor': encode_cursor(key)})}"
-
-
-def _number(text: str, name: str) -> int:
-    if not text.isascii() or not text.isdigit() or len(text) > 18:
-        message = "is not a whole number"
-        raise InvalidForm(f"{name}: {message}", ((name, message),))
-    return int(text)
-
-
-_LIMIT = Parameter("limit", "Items of a page, 100 by default, at most 1000.", "integer")
-_CURSOR = Parameter("cursor", "From `next`.")
-
 OPERATIONS = (
     Operation(
         "GET",
@@ -146,7 +131,7 @@ OPERATIONS = (
         "jobs",
         {200: JobList},
         Right.JOBS,
-        parameters=(_LIMIT, _CURSOR, Parameter("state", "Only those in this state."), Parameter("kind", "Only those of this kind.")),
+        parameters=(*PAGE, Parameter("state", "Only those in this state."), Parameter("kind", "Only those of this kind.")),
     ),
     Operation("GET", "/jobs/{job_id}", get_job, "One job", "jobs", {200: JobView}, Right.JOBS, problems=(404,)),
     Operation(
@@ -158,7 +143,7 @@ OPERATIONS = (
         {200: JobItemList},
         Right.JOBS,
         problems=(404,),
-        parameters=(_LIMIT, _CURSOR, Parameter("outcome", "Only those that came out like this, `failed` for instance.")),
+        parameters=(*PAGE, Parameter("outcome", "Only those that came out like this, `failed` for instance.")),
     ),
     Operation(
         "POST",

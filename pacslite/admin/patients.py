@@ -7,17 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
 
 from pacslite.core import patients
 from pacslite.core.access import Right, require
 from pacslite.core.patients import About, Cause, Entry, Moment, Patient, iso_date
-from pacslite.errors import InvalidForm, NotFound
 from pacslite.web.audit import origin_of
 from pacslite.web.forms import parse, rule
 from pacslite.web.messages import Reply, Request
 from pacslite.web.operations import ROOT, Operation, Parameter, json_reply
-from pacslite.web.pages import check_parameters, decode_cursor, encode_cursor, limit_of
+from pacslite.web.pages import PAGE, check_parameters, key_in, keyed_number, limit_of, next_url, number_of
 
 if TYPE_CHECKING:
     from pacslite.app import Pacs
@@ -140,13 +138,13 @@ class Timeline:
 def list_patients(pacs: Pacs, request: Request) -> Reply:
     """A page of patients."""
     given = check_parameters(request, ("q", "limit", "cursor"))
-    limit, after = limit_of(given), None
-    if given.get("cursor"):
-        number, _, name = decode_cursor(given["cursor"]).partition(" ")
-        after = name, _whole("cursor", number)
+    limit, key, after = limit_of(given), key_in(given), None
+    if key is not None:
+        number, _, name = key.partition(" ")
+        after = name, keyed_number(number)
     found, total = patients.listed(pacs, given.get("q", "")[:256], after, limit + 1)
     last = found[limit - 1] if len(found) > limit else None
-    following = _next(request, given, f"{last[0].id} {last[1]}") if last else None
+    following = next_url(request, given, f"{last[0].id} {last[1]}") if last else None
     return json_reply(PatientList(tuple(_view(one) for one, _ in found[:limit]), total, following))
 
 
@@ -160,7 +158,7 @@ def make_patient(pacs: Pacs, request: Request) -> Reply:
 
 def get_patient(pacs: Pacs, request: Request, patient_id: str) -> Reply:
     """One patient."""
-    return json_reply(_view(patients.get(pacs, number_of(patient_id))))
+    return json_reply(_view(patients.get(pacs, number_of(patient_id, "patient"))))
 
 
 def change_patient(pacs: Pacs, request: Request, patient_id: str) -> Reply:
@@ -168,50 +166,32 @@ def change_patient(pacs: Pacs, request: Request, patient_id: str) -> Reply:
     form = parse(PatientChange, request)
     told = {"name": form.name, "birth_date": form.birth_date, "sex": form.sex}
     about = About({name: value for name, value in told.items() if value != _UNCHANGED})
-    return json_reply(_view(patients.update(pacs, number_of(patient_id), about, _cause(request))))
+    return json_reply(_view(patients.update(pacs, number_of(patient_id, "patient"), about, _cause(request))))
 
 
 def merge_patient(pacs: Pacs, request: Request, patient_id: str) -> Reply:
     """Has a patient become part of another."""
     require(request.principal, Right.DICOMWEB_WRITE)
-    return json_reply(_view(patients.merge(pacs, number_of(patient_id), parse(MergeForm, request).into, _cause(request))))
+    return json_reply(_view(patients.merge(pacs, number_of(patient_id, "patient"), parse(MergeForm, request).into, _cause(request))))
 
 
 def unmerge_patient(pacs: Pacs, request: Request, patient_id: str) -> Reply:
     """Undoes that."""
     require(request.principal, Right.DICOMWEB_WRITE)
-    return json_reply(_view(patients.unmerge(pacs, number_of(patient_id), _cause(request))))
+    return json_reply(_view(patients.unmerge(pacs, number_of(patient_id, "patient"), _cause(request))))
 
 
 def list_timeline(pacs: Pacs, request: Request, patient_id: str) -> Reply:
     """A page of what there is of a patient."""
     given = check_parameters(request, ("limit", "cursor"))
-    limit, before = limit_of(given), None
-    if given.get("cursor"):
-        when, _, rest = decode_cursor(given["cursor"]).partition(" ")
+    limit, key, before = limit_of(given), key_in(given), None
+    if key is not None:
+        when, _, rest = key.partition(" ")
         kind, _, number = rest.partition(" ")
-        before = Moment(when, kind, _whole("cursor", number))
-    found, total = patients.line_of(pacs, number_of(patient_id), before, limit + 1)
-    following = _next(request, given, " ".join(map(str, found[limit - 1].moment))) if len(found) > limit else None
+        before = Moment(when, kind, keyed_number(number))
+    found, total = patients.line_of(pacs, number_of(patient_id, "patient"), before, limit + 1)
+    following = next_url(request, given, " ".join(map(str, found[limit - 1].moment))) if len(found) > limit else None
     return json_reply(Timeline(tuple(_item(request, entry) for entry in found[:limit]), total, following))
-
-
-def number_of(patient_id: str) -> int:
-    """The number in a URL; raises NotFound for what is none."""
-    if not patient_id.isascii() or not patient_id.isdigit() or len(patient_id) > 18:
-        raise NotFound("There is no such patient.")
-    return int(patient_id)
-
-
-def _whole(name: str, text: str) -> int:
-    if not text.isascii() or not text.isdigit() or len(text) > 18:
-        message = "is not a cursor of this server"
-        raise InvalidForm(f"{name}: {message}", ((name, message),))
-    return int(text)
-
-
-def _next(request: Request, given: dict[str, str], key: str) -> str:
-    return f"{request.base_url}{request.path}?{urlencode({**given, 'cursor': encode_cursor(key)})}"
 
 
 def _cause(request: Request) -> Cause:
@@ -238,7 +218,6 @@ def _item(request: Request, entry: Entry) -> TimelineItem:
     return TimelineItem(entry.moment.kind, f"{day[:4]}-{day[4:6]}-{day[6:]}", study, file)
 
 
-_PAGE = (Parameter("limit", "Items of a page, 100 by default, at most 1000.", "integer"), Parameter("cursor", "From `next`."))
 _BODY = (404, 409, 413, 415)
 
 OPERATIONS = (
@@ -250,7 +229,7 @@ OPERATIONS = (
         "patients",
         {200: PatientList},
         Right.FILES_READ,
-        parameters=(Parameter("q", "Beginnings of words of the name, or a piece of the number."), *_PAGE),
+        parameters=(Parameter("q", "Beginnings of words of the name, or a piece of the number."), *PAGE),
     ),
     Operation(
         "POST", "/patients", make_patient, "Make a patient", "patients", {201: PatientView}, Right.FILES_WRITE, PatientForm, (409, 413, 415)
@@ -299,6 +278,6 @@ OPERATIONS = (
         {200: Timeline},
         Right.FILES_READ,
         problems=(404,),
-        parameters=_PAGE,
+        parameters=PAGE,
     ),
 )

@@ -13,8 +13,8 @@ from pacslite.core.access import Right
 from pacslite.errors import InvalidForm, NotFound
 from pacslite.web.forms import parse, rule
 from pacslite.web.messages import Reply, Request
-from pacslite.web.operations import ROOT, Operation, Parameter, json_reply
-from pacslite.web.pages import page_of
+from pacslite.web.operations import ROOT, Operation, json_reply
+from pacslite.web.pages import PAGE, page_of
 
 if TYPE_CHECKING:
     from pacslite.app import Pacs
@@ -180,7 +180,7 @@ def headers_of(headers: dict[str, str] | None, token: str | None, username: str 
     """The headers that carry the given secrets; raises InvalidForm."""
     made = dict(headers or {})
     if token is not None and username is not None:
-        raise InvalidForm("token: a user name is given too", (("token", "a user name is given too"),))
+        raise InvalidForm.at("token", "a user name is given too")
     if token is not None:
         made["Authorization"] = f"Bearer {token}"
     if username is not None:
@@ -209,7 +209,7 @@ OPERATIONS = (
         "peers",
         {200: PeerList},
         Right.ADMIN,
-        parameters=(Parameter("limit", "Items of a page, 100 by default, at most 1000.", "integer"), Parameter("cursor", "From `next`.")),
+        parameters=PAGE,
     ),
     Operation(
         "POST",

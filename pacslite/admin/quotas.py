@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from pacslite.core import quotas
 from pacslite.core.access import Right
-from pacslite.errors import NotFound
 from pacslite.web.audit import origin_of
 from pacslite.web.forms import parse, rule
 from pacslite.web.messages import Reply, Request
 from pacslite.web.operations import Operation, json_reply
+from pacslite.web.pages import number_of
 
 if TYPE_CHECKING:
     from pacslite.app import Pacs
@@ -34,21 +34,15 @@ class QuotaView:
 
 def get_user_quota(pacs: Pacs, request: Request, user_id: str) -> Reply:
     """What a user uses."""
-    found = quotas.of_account(pacs, _number(user_id))
+    found = quotas.of_account(pacs, number_of(user_id, "user"))
     return json_reply(QuotaView(found.quota_bytes, found.used_bytes))
 
 
 def put_user_quota(pacs: Pacs, request: Request, user_id: str) -> Reply:
     """Sets or takes away a quota; what is there already stays."""
     form = parse(QuotaForm, request)
-    found = quotas.set_quota(pacs, _number(user_id), form.quota_bytes, origin_of(request))
+    found = quotas.set_quota(pacs, number_of(user_id, "user"), form.quota_bytes, origin_of(request))
     return json_reply(QuotaView(found.quota_bytes, found.used_bytes))
-
-
-def _number(user_id: str) -> int:
-    if not user_id.isascii() or not user_id.isdigit() or len(user_id) > 18:
-        raise NotFound("There is no such user.")
-    return int(user_id)
 
 
 OPERATIONS = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlsplit
 
 from pacslite.core import shares
 from pacslite.core.access import Right
@@ -15,8 +15,8 @@ from pacslite.errors import Gone, InvalidForm, NotFound, Unauthenticated
 from pacslite.web.authentication import share_cookie
 from pacslite.web.forms import parse, rule
 from pacslite.web.messages import Reply, Request, Route
-from pacslite.web.operations import ROOT, Operation, Parameter, json_reply
-from pacslite.web.pages import check_parameters, decode_cursor, encode_cursor, limit_of
+from pacslite.web.operations import ROOT, Operation, json_reply
+from pacslite.web.pages import PAGE, check_parameters, key_in, limit_of, next_url, wrong_cursor
 
 if TYPE_CHECKING:
     from pacslite.app import Pacs
@@ -77,18 +77,15 @@ def make_share(pacs: Pacs, request: Request) -> Reply:
 def list_shares(pacs: Pacs, request: Request) -> Reply:
     """A page of the caller's links."""
     given = check_parameters(request, ("limit", "cursor"))
-    limit, before = limit_of(given), None
-    if given.get("cursor"):
-        at, _, share_id = decode_cursor(given["cursor"]).partition(" ")
+    limit, key, before = limit_of(given), key_in(given), None
+    if key is not None:
+        at, _, share_id = key.partition(" ")
         if not at or not share_id:
-            raise InvalidForm("cursor: is not a cursor of this server", (("cursor", "is not a cursor of this server"),))
+            raise wrong_cursor()
         before = at, share_id
     found, total = shares.page(pacs, _caller(request), before, limit + 1)
-    following = None
-    if len(found) > limit:
-        last = found[limit - 1]
-        query = urlencode({"limit": limit, "cursor": encode_cursor(f"{last.created_at} {last.id}")})
-        following = f"{request.base_url}{request.path}?{query}"
+    last = found[limit - 1] if len(found) > limit else None
+    following = next_url(request, given, f"{last.created_at} {last.id}") if last else None
     return json_reply(ShareList(tuple(_view(share) for share in found[:limit]), total, following))
 
 
@@ -162,7 +159,7 @@ OPERATIONS = (
         "shares",
         {200: ShareList},
         Right.DICOMWEB_READ,
-        parameters=(Parameter("limit", "Items of a page, 100 by default, at most 1000.", "integer"), Parameter("cursor", "From `next`.")),
+        parameters=PAGE,
     ),
     Operation(
         "DELETE",

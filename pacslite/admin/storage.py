@@ -17,7 +17,7 @@ from pacslite.web.audit import origin_of
 from pacslite.web.forms import parse, parse_value, rule
 from pacslite.web.messages import Reply, Request
 from pacslite.web.operations import Operation, Parameter, json_reply
-from pacslite.web.pages import check_parameters
+from pacslite.web.pages import check_parameters, number_in
 
 if TYPE_CHECKING:
     from pacslite.app import Pacs
@@ -126,10 +126,10 @@ def get_storage_stats(pacs: Pacs, request: Request) -> Reply:
 def get_storage_space(pacs: Pacs, request: Request) -> Reply:
     """Whether so many bytes can be stored."""
     given = check_parameters(request, ("required_bytes",))
-    text = given.get("required_bytes", "")
-    if not text.isascii() or not text.isdigit() or len(text) > 18:
-        raise InvalidForm("required_bytes: is not a whole number", (("required_bytes", "is not a whole number"),))
-    return json_reply(SpaceView(storage_stats.has_room(pacs, int(text))))
+    required_bytes = number_in(given, "required_bytes")
+    if required_bytes is None:
+        raise InvalidForm.at("required_bytes", "is missing")
+    return json_reply(SpaceView(storage_stats.has_room(pacs, required_bytes)))
 
 
 def clean_storage(pacs: Pacs, request: Request) -> Reply:

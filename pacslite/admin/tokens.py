@@ -11,8 +11,8 @@ from pacslite.errors import Conflict
 from pacslite.web.audit import origin_of
 from pacslite.web.forms import parse, rule
 from pacslite.web.messages import Reply, Request
-from pacslite.web.operations import Operation, Parameter, json_reply
-from pacslite.web.pages import page_of
+from pacslite.web.operations import Operation, json_reply
+from pacslite.web.pages import PAGE, page_of
 
 if TYPE_CHECKING:
     from pacslite.app import Pacs
@@ -109,9 +109,8 @@ def _caller(request: Request) -> Principal:
     return request.principal
 
 
-_PAGE = (Parameter("limit", "Items of a page, 100 by default, at most 1000.", "integer"), Parameter("cursor", "From `next`."))
 OPERATIONS = (
-    Operation("GET", "/tokens", list_tokens, "The caller's API tokens", "tokens", {200: TokenList}, Right.SELF, parameters=_PAGE),
+    Operation("GET", "/tokens", list_tokens, "The caller's API tokens", "tokens", {200: TokenList}, Right.SELF, parameters=PAGE),
     Operation(
         "POST",
         "/tokens",

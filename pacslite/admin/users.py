@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Literal
 
 from pacslite.core import users
 from pacslite.core.access import Right, Role
-from pacslite.errors import NotFound
 from pacslite.web.audit import origin_of
 from pacslite.web.forms import parse, rule
 from pacslite.web.messages import Reply, Request
-from pacslite.web.operations import ROOT, Operation, Parameter, json_reply
-from pacslite.web.pages import page_of
+from pacslite.web.operations import ROOT, Operation, json_reply
+from pacslite.web.pages import PAGE, number_of, page_of
 
 if TYPE_CHECKING:
     from pacslite.app import Pacs
@@ -104,19 +103,19 @@ def create_user(pacs: Pacs, request: Request) -> Reply:
 
 def get_user(pacs: Pacs, request: Request, user_id: str) -> Reply:
     """One user."""
-    return json_reply(_view(users.get(pacs.accounts, _number(user_id))))
+    return json_reply(_view(users.get(pacs.accounts, number_of(user_id, "user"))))
 
 
 def patch_user(pacs: Pacs, request: Request, user_id: str) -> Reply:
     """Changes a user."""
     form = parse(UserPatch, request)
     wanted = users.Change(Role(form.role) if form.role else None, form.password, form.disabled, form.groups)
-    return json_reply(_view(users.change(pacs.accounts, _number(user_id), wanted, origin_of(request))))
+    return json_reply(_view(users.change(pacs.accounts, number_of(user_id, "user"), wanted, origin_of(request))))
 
 
 def remove_user(pacs: Pacs, request: Request, user_id: str) -> Reply:
     """Forgets a user."""
-    users.remove(pacs.accounts, _number(user_id), origin_of(request))
+    users.remove(pacs.accounts, number_of(user_id, "user"), origin_of(request))
     return Reply(204)
 
 
@@ -139,15 +138,8 @@ def _caller(request: Request) -> Principal:
     return request.principal
 
 
-def _number(user_id: str) -> int:
-    if not user_id.isascii() or not user_id.isdigit() or len(user_id) > 18:
-        raise NotFound("There is no such user.")
-    return int(user_id)
-
-
-_PAGE = (Parameter("limit", "Items of a page, 100 by default, at most 1000.", "integer"), Parameter("cursor", "From `next`."))
 OPERATIONS = (
-    Operation("GET", "/users", list_users, "The users", "users", {200: UserList}, Right.ADMIN, parameters=_PAGE),
+    Operation("GET", "/users", list_users, "The users", "users", {200: UserList}, Right.ADMIN, parameters=PAGE),
     Operation("POST", "/users", create_user, "Add a user", "users", {201: UserView}, Right.ADMIN, form=UserForm, problems=(409, 413, 415)),
     Operation("GET", "/users/me", get_me, "Who calls, and what they may do", "users", {200: Me}, Right.SELF),
     Operation(

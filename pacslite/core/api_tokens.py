@@ -49,7 +49,7 @@ def create(
     _check_owner(principal, account_id)
     wanted = frozenset(scopes)
     if not wanted:
-        raise InvalidForm("scopes: names none", (("scopes", "names none"),))
+        raise InvalidForm.at("scopes", "names none")
     secret = API_TOKEN_PREFIX + secrets.token_urlsafe(32)
     made = ApiToken(
         str(uuid.uuid4()),

@@ -71,7 +71,7 @@ def expand(
     try:
         if file_type is MedicalFileType.PHOTO_SERIES:
             message = "a series is sent as several pictures, not as an archive"
-            raise InvalidForm(f"file_type: {message}", (("file_type", message),))
+            raise InvalidForm.at("file_type", message)
         identity = known_patient(parts, about.patient_id)
         with archive.path.open("rb") as file:
             source = Source(file)
@@ -96,7 +96,7 @@ def _entries(source: Source) -> list[ZipEntry]:
         message = str(error)
         if f"more than the {MOST_ENTRIES}" in message:
             raise TooLarge(message) from error
-        raise InvalidForm(f"file: {message}", (("file", message),)) from error
+        raise InvalidForm.at("file", message) from error
     return [entry for entry in found if not entry.is_directory and not _is_rubbish(entry.name)]
 
 

@@ -189,7 +189,7 @@ def _inspected(parts: Parts, arrived: Sequence[Arrived], file_type: MedicalFileT
     most = MOST_PARTS if file_type is MedicalFileType.PHOTO_SERIES else 1
     if not 1 <= len(arrived) <= most:
         message = "is missing" if not arrived else f"is given {len(arrived)} times; a {file_type} has at most {most}"
-        raise InvalidForm(f"file: {message}", (("file", message),))
+        raise InvalidForm.at("file", message)
     quotas.check(parts, owner, sum(one.file.size_bytes for one in arrived))
     found = [file_inspection.inspect(one.file.path, one.filename, file_type, parts.settings) for one in arrived]
     if len(found) > 1 and any(one.media_type == DICOM for one in found):
@@ -208,7 +208,7 @@ def known_patient(parts: Parts, patient_id: int) -> rows.Identity:
 
 
 def _unknown_patient() -> InvalidForm:
-    return InvalidForm("patient_id: there is no such patient", (("patient_id", "there is no such patient"),))
+    return InvalidForm.at("patient_id", "there is no such patient")
 
 
 def _incoming(one: Arrived, found: Inspected, about: Description) -> Incoming:

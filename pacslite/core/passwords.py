@@ -51,7 +51,7 @@ def check(password: str, username: str, shortest: int) -> None:
     elif plain.casefold() == normal(username).casefold():
         fault = "is the name of the user"
     if fault:
-        raise InvalidForm(f"password: {fault}", (("password", fault),))
+        raise InvalidForm.at("password", fault)
 
 
 def normal(password: str) -> str:

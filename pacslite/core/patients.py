@@ -137,13 +137,13 @@ def merge(parts: Parts, patient_id: int, into: int, cause: Cause) -> Patient:
     Raises NotFound, InvalidForm (`into`), Conflict when one of them is part of another already, or they are limited differently.
     """
     if into == patient_id:
-        raise InvalidForm("into: is the same patient", (("into", "is the same patient"),))
+        raise InvalidForm.at("into", "is the same patient")
 
     def work(conn: Connection, own: Mapping[int, PatientIdentity]) -> Patient:
         old = _open(_known(conn, parts.catalog, patient_id))
         target = rows.get(conn, into, parts.catalog.sight(conn))
         if target is None:
-            raise InvalidForm("into: there is no such patient", (("into", "there is no such patient"),))
+            raise InvalidForm.at("into", "there is no such patient")
         _open(target)
         if len(own) > MAX_MERGED:
             raise Conflict(f"More than {MAX_MERGED} patients are part of these; part some.")
@@ -271,10 +271,10 @@ def _number(name: str, given: str, *, may_be_empty: bool = False) -> str:
     """A number or issuer, trimmed as at ingest; raises InvalidForm for what no LO is (PS3.5 6.2)."""
     value = given.strip(" \0")
     if not value and not may_be_empty:
-        raise InvalidForm(f"{name}: is empty", ((name, "is empty"),))
+        raise InvalidForm.at(name, "is empty")
     if len(value) > _NUMBER_CHARACTERS or _UNPRINTABLE.search(value):
         message = f"is longer than {_NUMBER_CHARACTERS} characters, or has a backslash or control character"
-        raise InvalidForm(f"{name}: {message}", ((name, message),))
+        raise InvalidForm.at(name, message)
     return value
 
 
@@ -288,7 +288,7 @@ def _checked(about: About) -> dict[str, str | None]:
         except ValueError as error:
             faults.append((name, str(error)))
     if faults:
-        raise InvalidForm("; ".join(f"{name}: {message}" for name, message in faults), tuple(faults))
+        raise InvalidForm.of(faults)
     return told
 
 

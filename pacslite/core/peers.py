@@ -95,7 +95,7 @@ def put(catalog: Catalog, peer: Peer, origin: Origin = _NOBODY) -> Peer:
     faults = [*(_web_faults(peer) if peer.kind == DICOMWEB else _dicom_faults(peer))]
     faults += [("transfer_syntaxes", f"{uid!r} is not a UID") for uid in peer.transfer_syntaxes if not _UID.fullmatch(uid)]
     if faults:
-        raise InvalidForm("; ".join(f"{name}: {message}" for name, message in faults), tuple(faults))
+        raise InvalidForm.of(faults)
 
     def work(connection: Connection) -> Peer:
         known = rows.find(connection, peer.ae_title)

@@ -143,7 +143,7 @@ def query(parts: Parts, ae_title: str, level: str, keys: Mapping[str, str], fiel
     faults = [(f"keys.{name}", "is not the keyword of an attribute") for name in keys if not _is_key(name)]
     faults += [("fields", f"{name[:64]!r} is not the keyword of an attribute") for name in fields if tag_for_keyword(name) is None]
     if faults:
-        raise InvalidForm("; ".join(f"{name}: {message}" for name, message in faults), tuple(faults))
+        raise InvalidForm.of(faults)
     asked = tuple(dict.fromkeys((*keys, *fields, *_FIELDS[LEVELS[level]])))
     with parts.remote(peer) as archive:
         return archive.find(LEVELS[level], keys, asked, limit)
@@ -208,12 +208,12 @@ def check_resources(resources: Sequence[Resource]) -> list[list[str | None]]:
     """Resources for the payload of a job; raises InvalidForm, InvalidUid."""
     if not 1 <= len(resources) <= MAX_RESOURCES:
         message = f"names no study, or more than {MAX_RESOURCES}"
-        raise InvalidForm(f"resources: {message}", (("resources", message),))
+        raise InvalidForm.at("resources", message)
     checked: list[list[str | None]] = []
     for one in resources:
         uids = one.study_instance_uid, one.series_instance_uid, one.sop_instance_uid
         if uids[2] and not uids[1]:
-            raise InvalidForm("series_instance_uid: is missing", (("series_instance_uid", "is missing"),))
+            raise InvalidForm.at("series_instance_uid", "is missing")
         checked.append([clean_uid(uid) if uid else None for uid in uids])
     return checked
 

@@ -205,14 +205,14 @@ def _check_names(field: str, names: Sequence[str]) -> None:
     for name in names:
         if not _NAME.fullmatch(name):
             message = "a name is 1 to 64 letters, digits and ._-, and begins with a letter or digit"
-            raise InvalidForm(f"{field}: {message}", ((field, message),))
+            raise InvalidForm.at(field, message)
     if len(names) > _MOST:
         message = f"are more than {_MOST}"
-        raise InvalidForm(f"{field}: {message}", ((field, message),))
+        raise InvalidForm.at(field, message)
 
 
 def _check_groups(conn: Connection, names: Sequence[str]) -> None:
     unknown = rows.unknown_groups(conn, names)
     if unknown:
         message = f"there is no group {', '.join(unknown[:10])}"
-        raise InvalidForm(f"groups: {message}", (("groups", message),))
+        raise InvalidForm.at("groups", message)

@@ -136,7 +136,7 @@ def change_own_password(accounts: Accounts, principal: Principal, old: str, new:
     try:
         check_password(accounts, principal.username, old, origin.address, lambda conn, account: None)
     except Unauthenticated:
-        raise InvalidForm("current_password: is wrong", (("current_password", "is wrong"),)) from None
+        raise InvalidForm.at("current_password", "is wrong") from None
     wanted = Change(password=new)
     change(accounts, principal.account_id, wanted, origin, keep_session=principal.credential_id, action="user.password")
 
@@ -158,7 +158,7 @@ def checked_name(username: str) -> str:
     name = unicodedata.normalize("NFKC", username)
     if not _NAME.fullmatch(name) or name.casefold() in _RESERVED:
         fault = "is not 1 to 64 letters, digits and .@+-_, beginning with a letter or digit; `local` is taken"
-        raise InvalidForm(f"username: {fault}", (("username", fault),))
+        raise InvalidForm.at("username", fault)
     return name
 
 
@@ -229,7 +229,7 @@ def _keep_an_administrator(conn: Connection, changed: Account) -> None:
 def _check_groups(groups: tuple[str, ...]) -> None:
     if len(groups) > _MOST_GROUPS or not all(_GROUP.fullmatch(name) for name in groups):
         fault = f"are not at most {_MOST_GROUPS} names of 1 to 64 letters, digits, spaces and .@+-_"
-        raise InvalidForm(f"groups: {fault}", (("groups", fault),))
+        raise InvalidForm.at("groups", fault)
 
 
 def _found(account: Account | None) -> Account:

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from pacslite.core.access import Right
 from pacslite.core.file_archive import open_patient_archive
-from pacslite.errors import NotFound
 from pacslite.web.messages import Reply, Request
 from pacslite.web.operations import Operation
+from pacslite.web.pages import number_of
 
 if TYPE_CHECKING:
     from pacslite.app import Pacs
-
-_NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 
 
 def get_patient_archive(pacs: Pacs, request: Request, patient_id: str) -> Reply:
     """All of a patient as a ZIP file; for a token that may not read studies, the files alone."""
     may_read_studies = request.principal is not None and Right.DICOMWEB_READ in request.principal.rights
-    if not _NUMBER.fullmatch(patient_id):
-        raise NotFound("There is no such patient.")
-    archive = open_patient_archive(pacs, int(patient_id), with_studies=may_read_studies)
+    archive = open_patient_archive(pacs, number_of(patient_id, "patient"), with_studies=may_read_studies)
     headers = [
         ("Content-Type", "application/zip"),
         ("Content-Disposition", f'attachment; filename="{archive.file_name}"'),

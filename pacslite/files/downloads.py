@@ -20,7 +20,7 @@ from pacslite.files.views import url_of
 from pacslite.web.forms import parse, rule
 from pacslite.web.messages import Reply, Request
 from pacslite.web.operations import Operation, Parameter, json_reply
-from pacslite.web.pages import check_parameters
+from pacslite.web.pages import MOST_COUNT, check_parameters, number_in
 
 if TYPE_CHECKING:
     from pacslite.app import Pacs
@@ -68,6 +68,8 @@ def get_signed_content(pacs: Pacs, request: Request, file_id: str) -> Reply:
     try:
         given = check_parameters(request, (*_QUERY, "expires", "signature"))
         which = _which(given)
+        if known_id(file_id) != file_id:  # the id in other letters
+            raise NotFound("There is no such file.")
         file_content.check_signature(pacs, known_id(file_id), which, given.get("expires", ""), given.get("signature", ""))
     except (InvalidForm, NotFound):  # altered, whatever became of it
         raise Forbidden("The signature of this URL is not valid.") from None
@@ -98,17 +100,9 @@ def _which(given: dict[str, str]) -> Which:
     variant = given.get("variant")
     if variant is not None and variant not in list(Variant):
         message = f"is none of {', '.join(Variant)}"
-        raise InvalidForm(f"variant: {message}", (("variant", message),))
-    return Which(_number(given, "version", 1), _number(given, "item", 0), Variant(variant) if variant is not None else None)
-
-
-def _number(given: dict[str, str], name: str, least: int) -> int | None:
-    text = given.get(name)
-    if text is None:
-        return None
-    if not text.isascii() or not text.isdigit() or len(text) > 9 or int(text) < least:
-        raise InvalidForm(f"{name}: is not a number", ((name, "is not a number"),))
-    return int(text)
+        raise InvalidForm.at("variant", message)
+    version, item = number_in(given, "version", 1, MOST_COUNT), number_in(given, "item", 0, MOST_COUNT)
+    return Which(version, item, Variant(variant) if variant is not None else None)
 
 
 def _reply(pacs: Pacs, content: Content, cache_control: str) -> Reply:
@@ -138,7 +132,7 @@ def sign_url(pacs: Pacs, request: Request, file_id: str) -> Reply:
     form = UrlForm() if not request.content_length and request.header("Content-Type") is None else parse(UrlForm, request)
     if form.variant is not None and form.variant not in list(Variant):
         message = f"is none of {', '.join(Variant)}"
-        raise InvalidForm(f"variant: {message}", (("variant", message),))
+        raise InvalidForm.at("variant", message)
     which = Which(form.version, form.item, Variant(form.variant) if form.variant is not None else None)
     who = owner_of(request.principal), origin_of(request)
     signed = file_content.sign(pacs, known_id(file_id), which, form.expires_in, *who)

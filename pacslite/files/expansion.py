@@ -43,7 +43,7 @@ def expanded(pacs: Pacs, request: Request, form: UploadForm, arrived: Sequence[A
     try:
         if len(arrived) != 1:
             message = "is missing" if not arrived else f"is given {len(arrived)} times; one archive is expanded at a time"
-            raise InvalidForm(f"file: {message}", (("file", message),))
+            raise InvalidForm.at("file", message)
         about = forms.description_of(replace(form, file_type=form.file_type or "document"))
     except PacsliteError:
         forms.discard(arrived)

@@ -10,12 +10,12 @@ from pacslite.core import file_lists
 from pacslite.core.access import Right
 from pacslite.core.file_lists import Filters
 from pacslite.core.file_types import MedicalCategory, MedicalFileType
-from pacslite.errors import InvalidForm, NotFound
+from pacslite.errors import InvalidForm
 from pacslite.files.views import FileView, view_of
 from pacslite.web.forms import parse, rule
 from pacslite.web.messages import Reply, Request
 from pacslite.web.operations import Operation, Parameter, json_reply
-from pacslite.web.pages import check_parameters, decode_cursor, encode_cursor, limit_of, next_url
+from pacslite.web.pages import PAGE, check_parameters, key_in, keyed_number, limit_of, next_url, number_of, wrong_cursor
 
 if TYPE_CHECKING:
     from pacslite.app import Pacs
@@ -82,36 +82,27 @@ class PatientCleanupView:
 def list_files(pacs: Pacs, request: Request, patient_id: str) -> Reply:
     """A page of a patient's files."""
     given = check_parameters(request, (*_FILTERS, "limit", "cursor"))
-    limit, after = limit_of(given), _after(given.get("cursor"))
-    found, total = file_lists.listed(pacs.catalog, number_of(patient_id), _filters(given), after, limit + 1)
-    following = None
-    if len(found) > limit:
-        last = found[limit - 1]
-        following = next_url(request, given, limit, encode_cursor(f"{last.created_at} {last.pk}"))
+    limit, after = limit_of(given), _after(key_in(given))
+    found, total = file_lists.listed(pacs.catalog, number_of(patient_id, "patient"), _filters(given), after, limit + 1)
+    last = found[limit - 1] if len(found) > limit else None
+    following = next_url(request, given, f"{last.created_at} {last.pk}") if last else None
     return json_reply(FileList(tuple(view_of(request, record) for record in found[:limit]), total, following))
 
 
-def _after(cursor: str | None) -> tuple[str, int] | None:
-    if not cursor:
+def _after(key: str | None) -> tuple[str, int] | None:
+    if key is None:
         return None
-    at, _, pk = decode_cursor(cursor).partition(" ")
-    if not at or not pk.isascii() or not pk.isdigit() or len(pk) > 18:
-        raise InvalidForm("cursor: is not a cursor of this server", (("cursor", "is not a cursor of this server"),))
-    return at, int(pk)
-
-
-def number_of(patient_id: str) -> int:
-    """The number of a patient in a path; raises NotFound for what is none."""
-    if not patient_id.isascii() or not patient_id.isdigit() or len(patient_id) > 18:
-        raise NotFound("There is no such patient.")
-    return int(patient_id)
+    at, _, pk = key.partition(" ")
+    if not at:
+        raise wrong_cursor()
+    return at, keyed_number(pk)
 
 
 def _filters(given: dict[str, str]) -> Filters:
     for name, known in (("file_type", MedicalFileType), ("medical_category", MedicalCategory), ("state", ("live", "trash"))):
         if name in given and given[name] not in list(known):
             message = f"is none of {', '.join(known)}"
-            raise InvalidForm(f"{name}: {message}", ((name, message),))
+            raise InvalidForm.at(name, message)
     for name in ("study_date_from", "study_date_to"):
         if name in given:
             _check_day(name, given[name])
@@ -124,19 +115,19 @@ def _check_day(name: str, text: str) -> None:
             raise ValueError
         date.fromisoformat(text)
     except ValueError:
-        raise InvalidForm(f"{name}: is no day (YYYY-MM-DD)", ((name, "is no day (YYYY-MM-DD)"),)) from None
+        raise InvalidForm.at(name, "is no day (YYYY-MM-DD)") from None
 
 
 def list_by_type(pacs: Pacs, request: Request, patient_id: str) -> Reply:
     """A patient's files by type."""
-    found = file_lists.categorized(pacs.catalog, number_of(patient_id), _filters(check_parameters(request, _FILTERS)))
+    found = file_lists.categorized(pacs.catalog, number_of(patient_id, "patient"), _filters(check_parameters(request, _FILTERS)))
     return json_reply({kind: [asdict(view_of(request, record)) for record in records] for kind, records in found.items()})
 
 
 def get_storage_info(pacs: Pacs, request: Request, patient_id: str) -> Reply:
     """How much of a patient is kept."""
     check_parameters(request, ())
-    number = number_of(patient_id)
+    number = number_of(patient_id, "patient")
     info = file_lists.storage_info(pacs.catalog, number)
     total = sum(one.size_bytes for one in info.by_type.values())
     by_type = {kind: TypeInfo(one.count, one.size_bytes) for kind, one in info.by_type.items()}
@@ -148,7 +139,7 @@ def get_storage_info(pacs: Pacs, request: Request, patient_id: str) -> Reply:
 def clean_up(pacs: Pacs, request: Request, patient_id: str) -> Reply:
     """Ends a patient's unfinished uploads."""
     form = parse(PatientCleanupForm, request)
-    count, freed = file_lists.clean_up(pacs, number_of(patient_id), form.older_than_hours * 3600)
+    count, freed = file_lists.clean_up(pacs, number_of(patient_id, "patient"), form.older_than_hours * 3600)
     return json_reply(PatientCleanupView(count, freed))
 
 
@@ -159,7 +150,6 @@ _NARROWED = (
     Parameter("study_date_to", "Only files made on this day or before, YYYY-MM-DD."),
     Parameter("state", "`trash` for what is in the trash, else what is not."),
 )
-_PAGE = (Parameter("limit", "Items of a page, 100 by default, at most 1000.", "integer"), Parameter("cursor", "From `next`."))
 
 OPERATIONS = (
     Operation(
@@ -170,7 +160,7 @@ OPERATIONS = (
         "files",
         {200: FileList},
         Right.FILES_READ,
-        parameters=(*_NARROWED, *_PAGE),
+        parameters=(*_NARROWED, *PAGE),
         problems=(404,),
         action="file.list",
     ),

@@ -20,7 +20,7 @@ from pacslite.files.views import FileView, VersionList, VersionView, url_of, ver
 from pacslite.web.forms import parse
 from pacslite.web.messages import Reply, Request
 from pacslite.web.operations import Operation, Parameter, json_reply
-from pacslite.web.pages import check_parameters, decode_cursor, encode_cursor, limit_of, next_url
+from pacslite.web.pages import MOST_COUNT, PAGE, check_parameters, key_in, keyed_number, limit_of, next_url, number_of
 
 if TYPE_CHECKING:
     from pacslite.app import Pacs
@@ -146,7 +146,7 @@ def flag(given: dict[str, str], name: str) -> bool:
     """A query parameter that is true or false; raises InvalidForm."""
     text = given.get(name, "false")
     if text not in ("true", "false"):
-        raise InvalidForm(f"{name}: is neither true nor false", ((name, "is neither true nor false"),))
+        raise InvalidForm.at(name, "is neither true nor false")
     return text == "true"
 
 
@@ -159,27 +159,20 @@ def undelete_file(pacs: Pacs, request: Request, file_id: str) -> Reply:
 def list_versions(pacs: Pacs, request: Request, file_id: str) -> Reply:
     """The versions of a file."""
     given = check_parameters(request, ("limit", "cursor"))
-    limit, before = limit_of(given), None
-    if given.get("cursor"):
-        text = decode_cursor(given["cursor"])
-        if not text.isascii() or not text.isdigit() or len(text) > 9:
-            raise InvalidForm("cursor: is not a cursor of this server", (("cursor", "is not a cursor of this server"),))
-        before = int(text)
+    limit, key = limit_of(given), key_in(given)
+    before = keyed_number(key) if key is not None else None
     record, found = files.versions(pacs, known_id(file_id))
     left = [version for version in found if before is None or version.number < before]
-    following = next_url(request, given, limit, encode_cursor(str(left[limit - 1].number))) if len(left) > limit else None
+    following = next_url(request, given, str(left[limit - 1].number)) if len(left) > limit else None
     return json_reply(VersionList(tuple(version_view(request, record, version) for version in left[:limit]), len(found), following))
 
 
 def restore_version(pacs: Pacs, request: Request, file_id: str, number: str) -> Reply:
     """Makes an older version the newest."""
-    if not number.isascii() or not number.isdigit() or len(number) > 9:
-        raise NotFound("There is no such version.")
-    record = files.restore(pacs, known_id(file_id), int(number), owner_of(request.principal), origin_of(request))
+    who = owner_of(request.principal), origin_of(request)
+    record = files.restore(pacs, known_id(file_id), number_of(number, "version", MOST_COUNT), *who)
     return _version_created(request, record)
 
-
-_PAGE = (Parameter("limit", "Items of a page, 100 by default, at most 1000.", "integer"), Parameter("cursor", "From `next`."))
 
 OPERATIONS = (
     Operation(
@@ -261,7 +254,7 @@ OPERATIONS = (
         "files",
         {200: VersionList},
         Right.FILES_READ,
-        parameters=_PAGE,
+        parameters=PAGE,
         problems=(404, 410),
     ),
     Operation(

@@ -12,6 +12,7 @@ from pacslite.core.access import Right
 from pacslite.core.audit import SUCCESS, Event, change_of, outcome_of_status, record
 from pacslite.error_map import mapping_of
 from pacslite.errors import BadRequest, PacsliteError
+from pacslite.web.pages import whole_number
 
 if TYPE_CHECKING:
     from pacslite.web.messages import Request, Route
@@ -189,7 +190,7 @@ def _event(request: Request, action: str, object_type: str, arguments: Mapping[s
         principal.account_id if principal is not None else None,
         object_type,
         _UNPRINTABLE.sub("", object_id)[:128],
-        int(patient) if patient.isascii() and patient.isdigit() and len(patient) <= 18 else None,
+        whole_number(patient),
         address=request.address,
         request_id=request.request_id,
         detail=detail,

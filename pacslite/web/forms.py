@@ -58,7 +58,7 @@ def parse_value(form: type[T], given: Any) -> T:
         elif f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
             faults.append((name, "is missing"))
     if faults:
-        raise InvalidForm("; ".join(f"{name}: {message}" for name, message in faults), tuple(faults))
+        raise InvalidForm.of(faults)
     return form(**values)
 
 
