@@ -1,4 +1,4 @@
-"""`pacslite selftest`: one synthetic instance through the configured catalog and storage, and away again.
+"""`pacslite selftest`: a synthetic instance and a file through the configured catalog and storage, and away again.
 
 Needs no server. `of_server` is the round trip through one that runs.
 """
@@ -19,10 +19,12 @@ from pacslite.errors import PacsliteError, StorageError
 
 if TYPE_CHECKING:
     from pacslite.app import Pacs
+    from pacslite.selftest_file import TestFile
     from pacslite.settings import Address
     from pacslite.web.messages import Request, Route
 
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+_PATIENT_ID = "PACSLITE-SELFTEST"
 _TIMEOUT_S = 20.0
 _TOKEN_SECONDS = 300
 
@@ -55,7 +57,7 @@ def synthetic() -> Synthetic:
     ds = Dataset()
     ds.SOPClassUID, ds.SOPInstanceUID = _SECONDARY_CAPTURE, new_uid()
     ds.StudyInstanceUID, ds.SeriesInstanceUID = new_uid(), new_uid()
-    ds.PatientID, ds.PatientName, ds.Modality = "PACSLITE-SELFTEST", "Selftest^Pacslite", "OT"
+    ds.PatientID, ds.PatientName, ds.Modality = _PATIENT_ID, "Selftest^Pacslite", "OT"
     ds.StudyDescription, ds.InstanceNumber = "pacslite selftest", 1
     ds.SamplesPerPixel, ds.PhotometricInterpretation, ds.PixelRepresentation = 1, "MONOCHROME2", 0
     ds.Rows = ds.Columns = 16
@@ -74,17 +76,28 @@ Step = tuple[str, str]
 
 def run(pacs: Pacs, keep: bool) -> Iterator[Step]:
     """Does the steps, telling each when done; raises PacsliteError with the reason at the first that fails."""
+    from pacslite.selftest_file import TestFile
+
     made = synthetic()
+    file = TestFile(pacs)
     try:
-        yield "store", _store(pacs, made)
+        stored = _store(pacs, made)
+        yield "store", f"{stored}; file {file.store(_PATIENT_ID)}"
         key, size_bytes, sha256 = _verify(pacs, made)
-        yield "verify", f"{size_bytes} bytes, SHA-256 {sha256[:16]}"
-        url = pacs.store.presign(key, 60) or made.path
-        yield "url", url.partition("?")[0]
-        yield "retrieve", _retrieve(pacs, made, url)
+        yield "verify", f"{size_bytes} bytes, SHA-256 {sha256[:16]}; {file.verify()}"
+        url, url_of_file = pacs.store.presign(key, 60) or made.path, file.url()
+        yield "url", f"{url.partition('?')[0]}; {url_of_file.partition('?')[0]}"
+        fetched = _retrieve(pacs, made, url)
+        content = _fetch(url_of_file) if "://" in url_of_file else _through_wsgi(pacs, url_of_file)
+        yield "retrieve", f"{fetched}; {file.compare(content)}"
     finally:
-        removed = "kept, as asked" if keep else _clean_up(pacs, made)
+        removed = "kept, as asked" if keep else _remove_both(pacs, made, file)
     yield "clean up", removed
+
+
+def _remove_both(pacs: Pacs, made: Synthetic, file: TestFile) -> str:
+    file.remove()
+    return _clean_up(pacs, made)
 
 
 def _store(pacs: Pacs, made: Synthetic) -> str:
@@ -141,7 +154,10 @@ def _through_wsgi(pacs: Pacs, path: str) -> bytes:
     from pacslite import app
     from pacslite.web.app import create
 
-    environ: dict[str, Any] = {"PATH_INFO": path, "HTTP_ACCEPT": "application/dicom", "REMOTE_ADDR": "127.0.0.1"}
+    where, _, query = path.partition("?")
+    environ: dict[str, Any] = {"PATH_INFO": where, "QUERY_STRING": query, "REMOTE_ADDR": "127.0.0.1"}
+    if query == "":
+        environ["HTTP_ACCEPT"] = "application/dicom"
     setup_testing_defaults(environ)
     statuses: list[str] = []
     answer = create(pacs, app.routes(), (_act_as_local,))(environ, lambda status, headers, *_: statuses.append(status))
@@ -176,7 +192,7 @@ def _clean_up(pacs: Pacs, made: Synthetic) -> str:
         return "there was nothing to remove"
     for key in keys:
         pacs.store.delete(key)  # nobody will want these back: no time of grace
-    return "the instance and its bytes are gone"
+    return "what was stored and its bytes are gone"
 
 
 def of_server(pacs: Pacs, http: Address, dicom: Address, keep: bool) -> Iterator[Step]:

@@ -9,11 +9,11 @@ from pacslite.cli.options import load, settings_options
 
 
 @click.command()
-@click.option("--keep", is_flag=True, help="Leave the instance there.")
+@click.option("--keep", is_flag=True, help="Leave the instance and the file there.")
 @click.option("--server", is_flag=True, help="Also go through the running server: in over DIMSE, found and fetched over DICOMweb.")
 @settings_options
 def selftest(keep: bool, server: bool, config_file: str | None, data: str | None) -> int:
-    """Store a synthetic instance, verify it, fetch it by a URL and remove it; makes the catalog if there is none.
+    """Store a synthetic instance and a file, verify them, fetch them by URLs and remove them; makes the catalog if there is none.
 
     A line for each step. Exit 1 with the reason at the first that fails. Needs no server, except with --server.
     """

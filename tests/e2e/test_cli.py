@@ -220,13 +220,15 @@ def test_the_self_test_leaves_nothing(data: Path, capsys: pytest.CaptureFixture[
         "retrieve",
         "clean up",
     ]
-    assert not list((data / "storage").rglob("*.dcm"))
+    assert not [path for path in (data / "storage").rglob("*") if path.suffix in (".dcm", ".txt")]
     assert run(data, "verify", "--deep") == 0
 
 
-def test_the_self_test_keeps_what_is_asked(tmp_path: Path) -> None:
+def test_the_self_test_stores_an_instance_and_a_file_and_keeps_what_is_asked(tmp_path: Path) -> None:
     assert run(tmp_path / "fresh", "selftest", "--keep") == 0
-    assert len(list((tmp_path / "fresh/storage").rglob("*.dcm"))) == 1
+    assert len(list((tmp_path / "fresh/storage/radiology").rglob("*.dcm"))) == 1
+    assert len(list((tmp_path / "fresh/storage/patients").rglob("documents/*_doc_*.txt"))) == 1
+    assert run(tmp_path / "fresh", "verify", "--deep") == 0
 
 
 def test_the_self_test_that_fails_says_why(data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,6 +40,7 @@ TOP = frozenset(
         "job_kinds",
         "file_storage",
         "selftest",
+        "selftest_file",
         "documents",
         "conformance",
         "__main__",
