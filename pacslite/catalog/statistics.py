@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, select, text
+from sqlalchemy import ColumnElement, Connection, bindparam, func, or_, select, text
 
 from pacslite.catalog.file_models import file, file_part, file_version
-from pacslite.catalog.models import blob, change, job, patient, study, version
+from pacslite.catalog.files import is_there
+from pacslite.catalog.models import blob, change, instance, job, patient, series, study, version
 
 PAGE_ROWS = 20_000
 
@@ -118,31 +119,40 @@ def by_store(conn: Connection) -> dict[str, StoreSums]:
 
 
 def by_file_type(conn: Connection) -> dict[str, tuple[int, int]]:
-    """Number and bytes (of all versions) of files that are not in the trash, by type; under `dicom` instances.
+    """Number and bytes (of all versions) of files that are there, by type; under `dicom` instances.
 
     Instances that are files of another type are counted there.
     """
-    of_type = file.c.file_type, file.c.dicom_sop_uid.is_not(None)
-    live = file.c.state == "live"
-    counts = conn.execute(select(*of_type, func.count()).where(live).group_by(*of_type)).all()
+    kept = file.c.state == "live", is_there(), or_(file.c.file_type != "dicom", file.c.dicom_sop_uid.is_(None))
+    counts = conn.execute(select(file.c.file_type, func.count()).where(*kept).group_by(file.c.file_type)).all()
     joined = file.join(file_version, file_version.c.file_pk == file.c.pk).join(file_part, file_part.c.version_pk == file_version.c.pk)
-    size = func.sum(file_part.c.size_bytes)
-    sizes = {row[:2]: int(row[2]) for row in conn.execute(select(*of_type, size).select_from(joined).where(live).group_by(*of_type))}
-    found: dict[str, tuple[int, int]] = {}
-    others = [0, 0]
-    for name, is_instance, count in counts:
-        if name == "dicom" and is_instance:
-            continue
-        before = found.get(name, (0, 0))
-        found[name] = before[0] + count, before[1] + sizes.get((name, is_instance), 0)
-        if is_instance:
-            others = [others[0] + count, others[1] + sizes.get((name, is_instance), 0)]
+    summed = select(file.c.file_type, func.sum(file_part.c.size_bytes)).select_from(joined).where(*kept).group_by(file.c.file_type)
+    sizes = {name: int(size) for name, size in conn.execute(summed)}
+    found = {name: (int(count), sizes.get(name, 0)) for name, count in counts}
+    others = _instances_of(conn, *kept)
     instances = conn.execute(select(func.coalesce(func.sum(study.c.number_of_study_related_instances), 0))).scalar_one()
     of_versions = select(func.coalesce(func.sum(blob.c.size_bytes), 0)).join(version, version.c.blob_pk == blob.c.pk)
     bytes_of_instances = conn.execute(of_versions).scalar_one()
     if instances:
         found["dicom"] = max(0, int(instances) - others[0]), max(0, int(bytes_of_instances) - others[1])
     return found
+
+
+def _instances_of(conn: Connection, *which: ColumnElement[bool]) -> tuple[int, int]:
+    """Number and bytes of the instances that these files are; each once, however many files it is."""
+    uids = file.c.dicom_study_uid, file.c.dicom_series_uid, file.c.dicom_sop_uid
+    named = select(*uids).where(file.c.dicom_sop_uid.is_not(None), *which).distinct().subquery().c
+    joined = (
+        select(func.count(instance.c.pk.distinct()), func.coalesce(func.sum(blob.c.size_bytes), 0))
+        .join(series, series.c.pk == instance.c.series_pk)
+        .join(study, study.c.pk == series.c.study_pk)
+        .join(version, version.c.instance_pk == instance.c.pk)
+        .join(blob, blob.c.pk == version.c.blob_pk)
+        .join(named.dicom_sop_uid.table, named.dicom_sop_uid == instance.c.sop_instance_uid)
+        .where(named.dicom_series_uid == series.c.series_instance_uid, named.dicom_study_uid == study.c.study_instance_uid)
+    )
+    count, size = conn.execute(joined).one()
+    return int(count), int(size)
 
 
 def shared_bytes(conn: Connection) -> int:

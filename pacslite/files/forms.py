@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 FORM_DATA = "multipart/form-data"
+_WITHOUT_FILE = "application/x-www-form-urlencoded"  # what many clients send of a form that has no file
 MOST_FILES = 1000
 _MOST_FIELDS = 32
 _MOST_FIELD_BYTES = 64 * 1024
@@ -170,6 +171,8 @@ def receive(pacs: Pacs, request: Request, form: type[T]) -> tuple[T, list[Arrive
 def _boundary(request: Request) -> bytes:
     content_type = request.header("Content-Type") or ""
     kind, _, rest = content_type.partition(";")
+    if kind.strip().lower() == _WITHOUT_FILE:
+        raise InvalidForm("file: is missing", (("file", "is missing"),))
     if kind.strip().lower() != FORM_DATA:
         raise UnsupportedContent(f"The body must be {FORM_DATA}.", (FORM_DATA,))
     if (request.header("Content-Encoding") or "identity").strip().lower() != "identity":

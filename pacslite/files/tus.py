@@ -227,7 +227,7 @@ def _number(request: Request, name: str) -> int | None:
 def _told(request: Request, upload: Upload) -> Headers:
     """When the upload expires, or the file it became."""
     if upload.state == COMPLETE:
-        return [("Content-Location", f"{request.base_url}{ROOT}/files/{upload.file_uid}")]
+        return [("Content-Location", f"{urlsplit(request.base_url).path}{ROOT}/files/{upload.file_uid}")]
     return [("Upload-Expires", formatdate(datetime.fromisoformat(upload.expires_at).timestamp(), usegmt=True))]
 
 

@@ -64,6 +64,8 @@ class Front:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """The WSGI application."""
+        # Gunicorn passes over a `Connection` of the application: its response has to be told.
+        environ["pacslite.end_connection"] = getattr(getattr(start_response, "__self__", None), "force_close", None)
         if environ["REQUEST_METHOD"] in ("GET", "HEAD"):
             found = self.find(environ["PATH_INFO"])
             if found is not None:

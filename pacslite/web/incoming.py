@@ -52,6 +52,11 @@ class _SocketBody:
         except BlockingIOError:
             return self._wait.receive(lambda: self._socket.recv(wanted))
 
+    @property
+    def left_bytes(self) -> int:
+        """How much of the body has not been read."""
+        return int(self._reader.length)
+
     def hurry(self, silence_s: int) -> None:
         """Waits no longer than this for each piece, until the next request of the connection."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", silence_s, 0))
@@ -80,16 +85,27 @@ def drain(environ: dict[str, Any]) -> None:
     Gunicorn drains less than that and then closes the connection without having said so.
     """
     length = environ.get("CONTENT_LENGTH", "")
-    if not length.isdigit() or int(length) > _DRAINED_BYTES:
+    if not length.isdigit():
         return
     stream = arriving_body(environ)
+    left = stream.left_bytes if isinstance(stream, _SocketBody) else int(length)
+    if left > _DRAINED_BYTES:
+        _end_connection(environ)
+        return
     if isinstance(stream, _SocketBody):
         stream.hurry(_DRAIN_SILENCE_S)
     try:
         while stream.read(_RECEIVE_BYTES):
             pass
     except (OSError, Busy):
-        return  # the client has gone, or will be told not to go on; whoever writes the answer will notice
+        _end_connection(environ)  # the client has gone, or does not go on
+
+
+def _end_connection(environ: dict[str, Any]) -> None:
+    """Says `Connection: close`, or the client's next request would meet a connection that is being closed (RFC 9112 9.6)."""
+    end = environ.get("pacslite.end_connection")
+    if end is not None:
+        end()
 
 
 def arriving_body(environ: dict[str, Any]) -> BodyStream:

@@ -78,8 +78,9 @@ def raw(site: Site, body: bytes, content_type: str = "multipart/form-data; bound
 
 
 def test_only_forms_are_taken(site: Site) -> None:
-    for content_type in ("application/json", "application/x-www-form-urlencoded", "text/plain", "multipart/related; boundary=b"):
+    for content_type in ("application/json", "text/plain", "multipart/related; boundary=b"):
         assert raw(site, b"{}", content_type) == 415
+    assert raw(site, b"patient_id=1&file_type=photo", "application/x-www-form-urlencoded") == 400  # a form without its file
     for content_type in ("multipart/form-data", "multipart/form-data; boundary=", f"multipart/form-data; boundary={'b' * 300}"):
         assert raw(site, b"--b--", content_type) == 400
 

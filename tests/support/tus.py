@@ -92,8 +92,8 @@ class Tus:
 
 
 def local(url: str) -> str:
-    """The path of a URL of the server."""
-    return "/" + url.split("/", 3)[3]
+    """The path of a URL of the server, which may be one already."""
+    return url if url.startswith("/") else "/" + url.split("/", 3)[3]
 
 
 def path_of(answer: Answer) -> str:
