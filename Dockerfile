@@ -21,4 +21,5 @@ VOLUME /var/lib/pacslite/data
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=30s --timeout=5s --start-period=30s \
     CMD python -c "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/health/live', timeout=4)"
-CMD ["pacslite", "serve", "--no-auth"]
+# It listens on loopback: run it with --network host, behind a proxy with TLS (conf/nginx.conf). Users log in, see docs/operations.md.
+CMD ["pacslite", "serve"]
