@@ -79,8 +79,10 @@ class FileStorageService:
         with self._lock:
             if self._opened is None:
                 from pacslite import app
-                from pacslite.settings import load
+                from pacslite.settings import FIELDS, load
 
+                if unknown := sorted(set(self._settings) - set(FIELDS)):
+                    raise BadRequest(f"there is no setting {', '.join(unknown)}")
                 # The environment is that of a server, which may have its data elsewhere.
                 chosen = load(environment={}, **{"data": self.base_path, "storage_root": self.base_path, **self._settings})
                 app.prepare_directories(chosen)

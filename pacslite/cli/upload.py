@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -17,6 +18,7 @@ from pacslite.cli.options import json_option, load, say, settings_options
 
 if TYPE_CHECKING:
     from pacslite.cli.progress import Bar
+    from pacslite.settings import Settings
     from pacslite.webclient.tus import Told, TusServer
 
 _PIECE_BYTES = 256 * 1024
@@ -43,14 +45,16 @@ class Outcome:
 
 @click.command("upload")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(exists=True, path_type=Path))
-@click.option("--patient", required=True, type=click.IntRange(1), help="Id of the patient the files are of.")
+@click.option(
+    "--patient", required=True, type=click.IntRange(1), help="Patient the files are of: `id` of GET /api/v1/patients?q=NAME, not the mrn."
+)
 @click.option("--file-type", type=click.Choice(_TYPES), help="Kind of the files; else what their names end in says.")
 @click.option("--medical-category", type=click.Choice(_CATEGORIES), help="In what part of the care they were made.")
 @click.option("--study-date", help="Day they were made, YYYY-MM-DD.")
 @click.option("--body-part", help="What they show.")
 @click.option("--description", help="What there is to say of them.")
 @click.option("--study-instance-uid", help="Study they belong to.")
-@click.option("--server", envvar="PACSLITE_SERVER", help="URL of the server (else PACSLITE_SERVER, public_url or http of the settings).")
+@click.option("--server", envvar="PACSLITE_SERVER", help="URL of the server (else PACSLITE_SERVER, public_url, or what runs on --data).")
 @click.option("--token", envvar="PACSLITE_TOKEN", help="API token; better in PACSLITE_TOKEN, where no other user sees it.")
 @settings_options
 @json_option
@@ -64,14 +68,15 @@ def upload(paths: tuple[Path, ...], server: str | None, token: str | None, as_js
     from pacslite.webclient.tus import TusServer
 
     settings = load(given.pop("config_file"), given.pop("data"))
-    url = _url(server or settings.public_url or f"http://{settings.http.text}")
+    url = _url(server or settings.public_url or _local(settings))
+    _check_date(given["study_date"])
     fields = {"patient_id": str(given.pop("patient")), **{name: str(value) for name, value in given.items() if value is not None}}
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     files, outcomes = list(_files(paths)), []
     with closing(TusServer(url, headers)) as there, Bar("uploading", _mebibytes) as bar:
         for number, path in enumerate(files, 1):
             label = f"{path.name} ({number}/{len(files)})" if len(files) > 1 else path.name
-            outcomes.append(_Sending(there, url, path, fields, bar, label).run())
+            outcomes.append(_Sending(there, url, path, fields, bar, label, bool(token)).run())
             if outcomes[-1].outcome == _BROKEN:
                 break
     say(as_json, {"items": [asdict(one) for one in outcomes]}, _told(outcomes, len(files)))
@@ -83,9 +88,10 @@ def upload(paths: tuple[Path, ...], server: str | None, token: str | None, as_js
 class _Sending:
     """One file on its way."""
 
-    def __init__(self, server: TusServer, url: str, path: Path, fields: Mapping[str, str], bar: Bar, label: str) -> None:
+    def __init__(self, server: TusServer, url: str, path: Path, fields: Mapping[str, str], bar: Bar, label: str, has_token: bool) -> None:
         self._server, self._path, self._bar, self._label = server, path, bar, label
         self._fields = {"file_type": _type_of(path), **fields, "filename": path.name}
+        self._url, self._has_token = url, has_token
         self._known = _Known(url, path, self._fields)
         self._size = path.stat().st_size
         self._sent = self._resumed = 0
@@ -96,6 +102,8 @@ class _Sending:
 
         # A server that was never reached is not waited for as one that was lost.
         pauses, before = iter(_PAUSES_S if self._known.url else _PAUSES_S[:2]), 0
+        if not self._fields["file_type"]:
+            return Outcome(str(self._path), _REFUSED, 0, problem="its name does not tell what kind of file it is; --file-type does")
         while True:
             told, problem = None, ""
             try:
@@ -148,7 +156,10 @@ class _Sending:
             self._known.forget()
             return Outcome(str(self._path), _STORED, self._size, self._resumed, told.file_id)
         if told.status == 401:
-            raise click.UsageError(f"{self._server.host} wants a login: give an API token with --token or PACSLITE_TOKEN.")
+            known = "does not know this token, or it has ended" if self._has_token else "wants a login"
+            raise click.UsageError(f"{self._server.host} {known}: give an API token with --token or PACSLITE_TOKEN.")
+        if told.status == 404 and not self._known.url:
+            raise click.UsageError(f"--server: {self._url} takes no uploads: {told.detail or 'HTTP status 404'}")
         if told.status != 507:
             self._known.forget()
         problem = told.detail or f"HTTP status {told.status}"
@@ -184,6 +195,21 @@ class _Known:
         """It is over."""
         with suppress(OSError):
             self._file.unlink(missing_ok=True)
+
+
+def _local(settings: Settings) -> str:
+    """The server that runs on the data of the settings, which may be at another address than theirs."""
+    from pacslite import run_state
+
+    running = (state.http for state in run_state.read_all(settings.data) if state.http)
+    return f"http://{next(running, settings.http.text)}"
+
+
+def _check_date(given: str | None) -> None:
+    with suppress(ValueError):
+        if given is None or date.fromisoformat(given).isoformat() == given:
+            return
+    raise click.UsageError(f"--study-date: {given!r} is no date (YYYY-MM-DD)")
 
 
 def _url(text: str) -> str:

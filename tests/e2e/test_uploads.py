@@ -293,6 +293,7 @@ def test_the_command_sends_files_and_folders(tus: Tus, model: Path, tmp_path: Pa
     (folder / "notes" / "letter.txt").write_text("All is well.\n")
     (folder / "notes" / "broken.stl").write_bytes(b"MZ" + bytes(500))
     (folder / ".hidden").write_text("x")
+    (folder / "what.xyz").write_text("x")
     told = command(tus, tmp_path, folder, "--patient", str(tus.patient_id), "--body-part", "jaw", "--json")
     assert told.returncode == 1, told.stderr
     found = {Path(one["path"]).name: one for one in json.loads(told.stdout)["items"]}
@@ -300,7 +301,9 @@ def test_the_command_sends_files_and_folders(tus: Tus, model: Path, tmp_path: Pa
         "jaw.stl": "stored",
         "letter.txt": "stored",
         "broken.stl": "refused",
+        "what.xyz": "refused",
     }
+    assert "--file-type" in found["what.xyz"]["problem"]
     assert found["broken.stl"]["problem"]
     record = json.loads(tus.server.request("GET", f"/api/v1/files/{found['jaw.stl']['file_id']}").body)
     assert (record["file_hash"], record["body_part"]) == (hashlib.sha256(model.read_bytes()).hexdigest(), "jaw")
@@ -368,11 +371,17 @@ def test_the_command_says_what_stands_in_its_way(tus: Tus, model: Path, tmp_path
     assert command(tus, tmp_path, model, "--patient", patient, url="ftp://x").returncode == 2
     unknown = command(tus, tmp_path, model, "--patient", "999999")
     assert (unknown.returncode, "no such patient" in unknown.stdout) == (1, True)
+    somewhere = command(None, tmp_path, model, "--patient", patient, url=f"http://127.0.0.1:{tus.server.port}/elsewhere")
+    assert (somewhere.returncode, "--server" in somewhere.stderr) == (2, True), somewhere.stderr
+    undated = command(tus, tmp_path, model, "--patient", patient, "--study-date", "20260102")
+    assert (undated.returncode, "YYYY-MM-DD" in undated.stderr) == (2, True)
     lost = command(None, tmp_path, model, "--patient", patient, "--file-type", "stl_model", url=f"http://127.0.0.1:{free_port}")
     assert (lost.returncode, "run the same command again" in lost.stdout) == (3, True), lost.stdout
     with guarded(tmp_path / "data") as site:
         refused = command(None, tmp_path, model, "--patient", "1", url=f"http://127.0.0.1:{site.server.port}")
-    assert (refused.returncode, "PACSLITE_TOKEN" in refused.stderr) == (2, True)
+        unknown = command(None, tmp_path, model, "--patient", "1", "--token", "made-up", url=f"http://127.0.0.1:{site.server.port}")
+    assert (refused.returncode, "wants a login: give an API token with --token or PACSLITE_TOKEN" in refused.stderr) == (2, True)
+    assert (unknown.returncode, "does not know this token" in unknown.stderr) == (2, True)
 
 
 @pytest.fixture

@@ -288,3 +288,9 @@ def test_the_environment_of_a_server_does_not_count(tmp_path: Path, monkeypatch:
     with FileStorageService(tmp_path / "storage", max_upload_bytes=100) as service, pytest.raises(pacslite.errors.TooLarge):
         service.create_with_version(b"x" * 101, 1, "document", "a.txt")
     assert not (tmp_path / "server").exists()
+
+
+def test_a_setting_that_is_none_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadRequest, match="no setting max_uploads_bytes"):
+        FileStorageService(tmp_path / "storage", max_uploads_bytes=100).initialize()
+    assert not (tmp_path / "storage").exists()

@@ -233,6 +233,8 @@ def test_the_start_page_says_who_is_logged_in(server: WebServer, cookie: str) ->
     assert 'action="/logout"' in known
     for link in ("/viewer/", "/api/v1/docs", "/docs/conformance", "/account"):
         assert f'href="{link}"' in known
+    for said in ("/dicom-web<", "/api/v1/files/upload<", "/api/v1/files/uploads<"):
+        assert said in stranger
     assert server.request("GET", "/docs/conformance").status == 200
     assert server.request("GET", "/pacslite.css").headers["content-type"].startswith("text/css")
 
