@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import threading
+    from collections.abc import Collection
 
     from pacslite.app import Pacs
     from pacslite.core.jobs import Handler, Runner
@@ -30,6 +31,9 @@ KINDS: dict[str, str] = {
 }
 """Where the handler of a kind is: module and name."""
 
+OF_FILES = frozenset({"files.renditions", "files.regenerate"})
+"""Kinds whose time is up to the files that people bring."""
+
 
 def handler(kind: str) -> Handler:
     """The handler of a kind."""
@@ -38,8 +42,8 @@ def handler(kind: str) -> Handler:
     return found
 
 
-def runner(pacs: Pacs, stop: threading.Event) -> Runner:
-    """Runs jobs of all kinds for one thread."""
+def runner(pacs: Pacs, stop: threading.Event, without: Collection[str] = ()) -> Runner:
+    """Runs jobs of all kinds but those `without`, for one thread."""
     from pacslite.core.jobs import Runner
 
-    return Runner(pacs, tuple(KINDS), handler, stop)
+    return Runner(pacs, tuple(kind for kind in KINDS if kind not in without), handler, stop)

@@ -168,7 +168,7 @@ class Settings:
     dicom_tls_version: str = _setting("1.2", "Oldest version of TLS for DICOM.", choices=("1.2", "1.3"))
     dicom_tls_check_host: bool = _setting(True, "Whether the certificate of a peer has to name its host.")
 
-    job_threads: int = _setting(2, "Jobs that one worker runs at once.", minimum=1)
+    job_threads: int = _setting(2, "Jobs that one worker runs at once, and one more that makes no pictures of files.", minimum=1)
     job_lease_s: int = _setting(60, "Time after which the job of a worker that was killed is taken up again.", minimum=2)
     peer_jobs: int = _setting(1, "Jobs that retrieve from or send to the same peer at once.", minimum=1)
     commitment_wait_hours: int = _setting(24, "Hours for which a peer's report on storage commitment is awaited.", minimum=1)

@@ -94,8 +94,10 @@ def run(pacs: Pacs, stop: threading.Event, tasks: tuple[Task, ...] | None = None
 def _job_threads(pacs: Pacs, stop: threading.Event) -> list[threading.Thread]:
     from pacslite import job_kinds
 
-    numbers = range(1, pacs.settings.job_threads + 1)
-    return [threading.Thread(target=job_kinds.runner(pacs, stop).loop, name=f"jobs-{number}", daemon=True) for number in numbers]
+    runners = {f"jobs-{number}": job_kinds.runner(pacs, stop) for number in range(1, pacs.settings.job_threads + 1)}
+    # Files may be made to take as long as they are allowed to, and be many: all other work has a thread that they never get.
+    runners["jobs-not-of-files"] = job_kinds.runner(pacs, stop, without=job_kinds.OF_FILES)
+    return [threading.Thread(target=runner.loop, name=name, daemon=True) for name, runner in runners.items()]
 
 
 def _lane(pacs: Pacs, stop: threading.Event, tasks: list[Task]) -> None:

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import io
 import struct
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from pacslite import app
-from pacslite.core import inspection_ply, uploads
+from pacslite import app, job_kinds, worker
+from pacslite.catalog.jobs import SUCCEEDED
+from pacslite.codec import apart
+from pacslite.codec.apart import Bounds
+from pacslite.core import inspection_ply, jobs, uploads
 from pacslite.core.access import Role
 from pacslite.core.file_inspection import inspect
 from pacslite.core.file_types import MedicalFileType
 from pacslite.core.files import Description, Origin, Owner
+from pacslite.core.jobs import Handler, Run
 from pacslite.core.upload_writing import Receiving
 from pacslite.core.uploads import PARTIAL, Expected
 from pacslite.errors import OutOfSpace, RefusedContent
 from pacslite.settings import Settings, load
 from pacslite.storage.upload_files import UploadFiles, UploadWriter
 from tests.support.data_sets import CONTENT_TYPE, body, image, part10
+from tests.support.dimse import until
 from tests.support.file_site import Site, file_site
 from tests.support.files import any_photo, new_patient
 from tests.support.tus import OCTETS, Tus, path_of
@@ -75,9 +81,9 @@ def test_bytes_whose_number_nobody_tells_stay_within_the_quota(site: Site) -> No
 
 
 @contextmanager
-def parts(data: Path, **settings: int) -> Iterator[app.Pacs]:
+def parts(data: Path, free_space_reserve_bytes: int = 0) -> Iterator[app.Pacs]:
     """The parts of a process over this data directory."""
-    pacs = app.build(load(environment={}, data=data, **settings))
+    pacs = app.build(load(environment={}, data=data, free_space_reserve_bytes=free_space_reserve_bytes, job_threads=1))
     pacs.catalog.migrate()
     try:
         yield pacs
@@ -137,3 +143,49 @@ def test_walking_a_ply_one_by_one_is_bounded_over_all_its_elements(tmp_path: Pat
     path.write_bytes(ply(2))
     with pytest.raises(RefusedContent, match="faces of changing"):
         inspect(path, "a.ply", MedicalFileType.PLY_MODEL, Settings(data=tmp_path))
+
+
+# What is made of files
+
+_begun, _ended = threading.Event(), threading.Event()
+
+
+def _endless(pacs: object, run: Run) -> dict[str, str]:
+    _begun.set()
+    _ended.wait(60)
+    return {}
+
+
+ENDLESS = Handler(_endless)
+
+
+def test_files_that_take_long_to_draw_hold_up_no_other_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each may take minutes, a video hours: as many of them as there are threads kept everybody's retrievals and verifications waiting."""
+    monkeypatch.setitem(job_kinds.KINDS, "files.renditions", f"{__name__}:ENDLESS")
+    stop = threading.Event()
+    with parts(tmp_path) as pacs:
+        for number in range(3):
+            jobs.queue(pacs.catalog, "files.renditions", {"blob": str(number)}, ENDLESS)
+        threads = worker._job_threads(pacs, stop)
+        for thread in threads:
+            thread.start()
+        try:
+            assert _begun.wait(30)
+            queued = jobs.queue(pacs.catalog, "audit.verify", {}, ENDLESS)
+            until(lambda: jobs.get(pacs.catalog, queued.uid).state == SUCCEEDED)
+        finally:
+            stop.set()
+            _ended.set()
+            for thread in threads:
+                thread.join(30)
+
+
+def test_what_reads_hostile_files_is_the_first_to_go_when_memory_ends() -> None:
+    """Its bounds are those of one process, and a machine may have less than all of them together: the kernel chooses well then."""
+    bounds = Bounds(seconds=30, memory_bytes=1024**3, file_bytes=1)
+    assert apart.run(f"{__name__}:oom_score", bounds=bounds) == "1000"
+
+
+def oom_score() -> str:
+    """Of the process that asks."""
+    return Path("/proc/self/oom_score_adj").read_text().strip()
