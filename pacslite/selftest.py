@@ -181,6 +181,7 @@ def _act_as_local(pacs: Pacs, request: Request, route: Route) -> None:
 
 def _clean_up(pacs: Pacs, made: Synthetic) -> str:
     from pacslite.core import retrieve
+    from pacslite.core.erasure import erase_now
     from pacslite.core.ingest import Origin
     from pacslite.core.removal import Target, remove
     from pacslite.errors import NotFound
@@ -190,8 +191,7 @@ def _clean_up(pacs: Pacs, made: Synthetic) -> str:
         remove(pacs.catalog, Target(made.study_instance_uid), Origin("job", actor="selftest"))
     except NotFound:
         return "there was nothing to remove"
-    for key in keys:
-        pacs.store.delete(key)  # nobody will want these back: no time of grace
+    erase_now(pacs.catalog, pacs.store, keys)  # nobody will want these back: no time of grace
     return "what was stored and its bytes are gone"
 
 

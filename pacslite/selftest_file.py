@@ -75,6 +75,7 @@ class TestFile:
     def remove(self) -> None:
         """Erases it, without the time of grace: nobody will want it back."""
         from pacslite.core import files
+        from pacslite.core.erasure import erase_now
 
         if self._id is None:
             return
@@ -83,7 +84,7 @@ class TestFile:
             blob = self._found().blob
         files.purge(self._pacs, self._id, *self._who)
         if blob is not None:
-            self._pacs.store.delete(blob.storage_key)
+            erase_now(self._pacs.catalog, self._pacs.store, [blob.storage_key])
 
     def _found(self) -> Content:
         from pacslite.core import file_content

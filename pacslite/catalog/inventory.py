@@ -125,6 +125,7 @@ _DOOMED = (
     .order_by(blob.c.doomed_at, blob.c.pk)
     .limit(bindparam("count"))
 )
+_DOOMED_OF = _DOOMED.where(blob.c.uid.in_(bindparam("uids", expanding=True)))
 # "" sorts before every time: what is claimed is found again after a crash, and by nothing that looks for a time of deletion.
 _CLAIM = (
     update(blob).where(blob.c.pk.in_(bindparam("pks", expanding=True)), blob.c.state == DOOMED).values(doomed_at="").returning(blob.c.pk)
@@ -198,14 +199,16 @@ def is_named_by_job(conn: Connection, uid: str) -> bool:
     return any(uid in payload for (payload,) in conn.execute(_PAYLOADS))
 
 
-def claim_doomed(conn: Connection, until: str, store_name: str, count: int) -> list[BlobRow]:
-    """Blobs of a store, doomed up to that time, that nothing refers to; the longest doomed first.
+def claim_doomed(conn: Connection, until: str, store_name: str, count: int, uids: Sequence[str] | None = None) -> list[BlobRow]:
+    """Blobs of a store, or only these of them, doomed up to that time, that nothing refers to; the longest doomed first.
 
     Once this is committed they are lost: `instances.record` brings none of them back.
     """
     if holds.is_held(conn):
         return []
-    rows = [BlobRow(*found) for found in conn.execute(_DOOMED, {"until": until, "store_name": store_name, "count": count})]
+    values = {"until": until, "store_name": store_name, "count": count}
+    found = conn.execute(_DOOMED, values) if uids is None else conn.execute(_DOOMED_OF, {**values, "uids": list(uids)})
+    rows = [BlobRow(*row) for row in found]
     claimed = set(conn.execute(_CLAIM, {"pks": [row.pk for row in rows]}).scalars()) if rows else set()
     return [row for row in rows if row.pk in claimed]
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
+
 import click
 
 from pacslite.cli import EXIT_NO
-from pacslite.cli.options import load, settings_options
+from pacslite.cli.options import json_option, load, settings_options
 
 
 @click.command()
 @click.option("--keep", is_flag=True, help="Leave the instance and the file there.")
 @click.option("--server", is_flag=True, help="Also go through the running server: in over DIMSE, found and fetched over DICOMweb.")
 @settings_options
-def selftest(keep: bool, server: bool, config_file: str | None, data: str | None) -> int:
+@json_option
+def selftest(keep: bool, server: bool, config_file: str | None, data: str | None, as_json: bool) -> int:
     """Store a synthetic instance and a file, verify them, fetch them by URLs and remove them; makes the catalog if there is none.
 
-    A line for each step. Exit 1 with the reason at the first that fails. Needs no server, except with --server.
+    A line for each step; with --json one in all. Exit 1 with the reason at the first that fails. Needs no server, except with --server.
     """
     from pacslite import app, logs, run_state
     from pacslite.errors import PacsliteError
@@ -24,7 +27,7 @@ def selftest(keep: bool, server: bool, config_file: str | None, data: str | None
 
     settings = load(config_file, data)
     logs.configure("error")
-    step = "prepare"
+    step, done = "prepare", []
     try:
         app.prepare_directories(settings)
         app.migrate(settings)
@@ -37,9 +40,16 @@ def selftest(keep: bool, server: bool, config_file: str | None, data: str | None
             steps.append(of_server(pacs, http, dicom, keep))
         for part in steps:
             for step, said in part:
-                click.echo(f"{step:<22} ok  {said}")
+                done.append({"step": step, "result": said})
+                if not as_json:
+                    click.echo(f"{step:<22} ok  {said}")
     except (PacsliteError, OSError) as error:
-        click.echo(f"selftest failed after '{step}': {error}", err=True)
+        if as_json:
+            click.echo(json.dumps({"ok": False, "steps": done, "failed_after": step, "problem": str(error)}))
+        else:
+            click.echo(f"selftest failed after '{step}': {error}", err=True)
         return EXIT_NO
     pacs.close()
+    if as_json:
+        click.echo(json.dumps({"ok": True, "steps": done}))
     return 0

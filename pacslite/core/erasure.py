@@ -6,6 +6,7 @@ go and the rows after them, so that a crash in between only means that erasing i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 from pacslite.catalog import inventory
 from pacslite.catalog.holds import ERASURE_KEYS
 from pacslite.catalog.statements import time_text
+from pacslite.storage.keys import blob_uid
 
 if TYPE_CHECKING:
     from pacslite.catalog.database import Catalog
@@ -37,14 +39,19 @@ def erase_doomed(catalog: Catalog, store: BlobStore, grace_s: float, now: dateti
     return erase(catalog, store, grace_s, now).count
 
 
-def erase(catalog: Catalog, store: BlobStore, grace_s: float, now: datetime | None = None) -> Erased:
-    """The same, and how many bytes."""
+def erase(catalog: Catalog, store: BlobStore, grace_s: float, now: datetime | None = None, uids: Sequence[str] | None = None) -> Erased:
+    """The same, and how many bytes; with `uids` of these blobs alone."""
     until, erased = time_text((now or datetime.now(UTC)) - timedelta(seconds=grace_s)), Erased()
     while True:
-        rows = catalog.write(lambda conn: inventory.claim_doomed(conn, until, store.name, _BATCH), ERASURE_KEYS)
+        rows = catalog.write(lambda conn: inventory.claim_doomed(conn, until, store.name, _BATCH, uids), ERASURE_KEYS)
         if not rows:
             return erased
         for row in rows:
             store.delete(row.storage_key)
         catalog.write(lambda conn, pks=[row.pk for row in rows]: inventory.forget(conn, pks))  # type: ignore[misc]
         erased = Erased(erased.count + len(rows), erased.size_bytes + sum(row.size_stored for row in rows))
+
+
+def erase_now(catalog: Catalog, store: BlobStore, keys: Sequence[str]) -> None:
+    """Erase what lies at these keys of the store and was deleted, without any time of grace; what a backup needs yet stays till then."""
+    erase(catalog, store, -1.0, uids=[blob_uid(key) for key in keys])

@@ -221,6 +221,10 @@ def test_the_self_test_leaves_nothing(data: Path, capsys: pytest.CaptureFixture[
         "clean up",
     ]
     assert not [path for path in (data / "storage").rglob("*") if path.suffix in (".dcm", ".txt")]
+    assert run(data, "selftest", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["ok"], [one["step"] for one in told["steps"]]) == (True, ["store", "verify", "url", "retrieve", "clean up"])
+    assert run(data, "backup", str(data.parent / "backup")) == 0  # nothing that was deleted is looked for
     assert run(data, "verify", "--deep") == 0
 
 
@@ -239,6 +243,9 @@ def test_the_self_test_that_fails_says_why(data: Path, capsys: pytest.CaptureFix
     monkeypatch.setenv("PACSLITE_STORAGE", "s3")
     assert run(data, "selftest") == 1
     assert "selftest failed after 'prepare'" in capsys.readouterr().err
+    assert run(data, "selftest", "--json") == 1
+    told = json.loads(capsys.readouterr().out)
+    assert (told["ok"], told["failed_after"]) == (False, "prepare")
 
 
 def test_the_self_test_goes_through_a_running_server(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
