@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pacslite.catalog import files as rows
+from pacslite.catalog import renditions
 from pacslite.catalog.files import FileRow, MadeRow, PartRow, VersionRow
 from pacslite.core.file_types import Variant
 from pacslite.errors import Gone, NotFound, PreconditionFailed
@@ -26,6 +27,7 @@ class FilePart:
     """The bytes of a version, or one of several in order: as they were sent, and as they are given out when that is another file.
 
     `pictures` tells for each variant that there is, or is to be, whether it is there. `processing` is that of a video.
+    `media` is what was found out about the bytes, None as long as that is nothing.
     """
 
     position: int
@@ -40,6 +42,7 @@ class FilePart:
     media_type: str
     processing: str | None
     pictures: Mapping[str, bool]
+    media: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +117,8 @@ class _Numbered:
 
 def _versions(conn: Connection, found: Sequence[VersionRow]) -> list[_Numbered]:
     parts = rows.parts(conn, [row.pk for row in found])
-    made = rows.made_of(conn, [part.blob_pk for listed in parts.values() for part in listed if part.blob_pk is not None])
+    blob_pks = [part.blob_pk for listed in parts.values() for part in listed if part.blob_pk is not None]
+    made, media = rows.made_of(conn, blob_pks), renditions.infos(conn, blob_pks)
     return [
         _Numbered(
             row.pk,
@@ -125,14 +129,14 @@ def _versions(conn: Connection, found: Sequence[VersionRow]) -> list[_Numbered]:
                 row.created_by,
                 row.owner_id,
                 row.created_at,
-                tuple(_part(part, made.get(part.blob_pk or 0, {})) for part in parts.get(row.pk, ())),
+                tuple(_part(part, made.get(part.blob_pk or 0, {}), media.get(part.blob_pk or 0)) for part in parts.get(row.pk, ())),
             ),
         )
         for row in found
     ]
 
 
-def _part(row: PartRow, made: Mapping[str, MadeRow]) -> FilePart:
+def _part(row: PartRow, made: Mapping[str, MadeRow], media: dict[str, Any] | None) -> FilePart:
     served = made.get(SERVED)
     processing = served.state if served is not None and served.state != NONE else None
     size, sha256, media_type = row.size_bytes, row.sha256, row.media_type
@@ -152,6 +156,7 @@ def _part(row: PartRow, made: Mapping[str, MadeRow]) -> FilePart:
         media_type,
         processing,
         pictures,
+        media,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlencode
 
 from pacslite.core.files import FilePart, FileRecord, FileVersion
@@ -12,6 +13,11 @@ from pacslite.web.operations import ROOT
 
 _VARIANTS = rule("URL of each smaller picture there is; null while it is being made.")
 _PROCESSING = rule("How far the conversion of a video is: pending, ready or failed; null of other files.")
+_MEDIA = rule(
+    "What was found out about the content, null until that is known, or when it is nothing. Of pictures width and height, upright; "
+    "of videos also duration_s, frame_rate, video_codec, audio_codec, container; of PDFs pages, page_width_pt, page_height_pt; "
+    "of models triangles, degenerate_triangles, dimensions and bounds in units of the file, is_watertight. More may follow."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +31,7 @@ class ItemView:
     mime_type: str
     content_url: str
     variants: dict[str, str | None] = field(metadata=_VARIANTS)
+    media: dict[str, Any] | None = field(metadata=_MEDIA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +54,7 @@ class FileView:
     content_url: str
     variants: dict[str, str | None] = field(metadata=_VARIANTS)
     processing: str | None = field(metadata=_PROCESSING)
+    media: dict[str, Any] | None = field(metadata=_MEDIA)
     created_by: str
     created_at: str
     updated_at: str
@@ -75,6 +83,7 @@ class VersionView:
     content_url: str
     variants: dict[str, str | None] = field(metadata=_VARIANTS)
     processing: str | None = field(metadata=_PROCESSING)
+    media: dict[str, Any] | None = field(metadata=_MEDIA)
     items: tuple[ItemView, ...] | None = None
 
 
@@ -113,6 +122,7 @@ def view_of(request: Request, record: FileRecord) -> FileView:
         f"{url}/content",
         _variants(url, version, first, record.is_series),
         first.processing,
+        first.media,
         record.created_by,
         record.created_at,
         record.updated_at,
@@ -142,6 +152,7 @@ def version_view(request: Request, record: FileRecord, version: FileVersion) -> 
         f"{url}/content?{urlencode(number)}",
         _variants(url, version, first, record.is_series),
         first.processing,
+        first.media,
         _items(url, version, number) if record.is_series else None,
     )
 
@@ -156,6 +167,7 @@ def _items(url: str, version: FileVersion, query: dict[str, int]) -> tuple[ItemV
             part.media_type,
             f"{url}/content?{urlencode({**query, 'item': part.position})}",
             _variants(url, version, part, True),
+            part.media,
         )
         for part in version.parts
     )

@@ -1,4 +1,4 @@
-"""Smaller pictures and MP4s over the wire: announced, waited for, with hashes of their own, and made anew by an administrator."""
+"""Smaller pictures, MP4s and facts over the wire: announced, waited for, with hashes of their own, made anew by an administrator."""
 
 from __future__ import annotations
 
@@ -11,14 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
+from sqlalchemy import Engine, event
 
 from pacslite import app, job_kinds
 from pacslite.app import Pacs
+from pacslite.core import file_lists
+from pacslite.core.file_lists import Filters
 from pacslite.settings import load
-from tests.support import media
+from tests.support import file_samples, media
 from tests.support.file_site import Site, file_site
+from tests.support.files import new_patient
 from tests.support.http import Answer
 
 SIZES = {"large": 1200, "medium": 800, "thumbnail": 200}
@@ -164,3 +169,95 @@ def test_nobody_else_has(workshop: Workshop) -> None:
     assert workshop.site.json("POST", "regenerate", {}, 403)["status"] == 403
     assert workshop.site.json("POST", "regenerate", {"file_id": "none"}, 404, bearer=workshop.site.admin)["status"] == 404
     assert workshop.site.json("POST", "regenerate", {"files": 1}, 400, bearer=workshop.site.admin)["status"] == 400
+
+
+CORNER = np.array([[[0, 0, 0], [1, 0, 0], [1, 1, 0]], [[0, 0, 0], [1, 1, 0], [0, 1, 0]]], float)
+
+
+def box(width: float, depth: float, height: float) -> media.Corners:
+    """The twelve triangles of a closed box."""
+    sides = [CORNER[:, ::-1], CORNER + np.array((0, 0, 1))]
+    for axes in ((0, 2, 1), (2, 1, 0)):
+        turned = CORNER[..., axes]
+        back = np.array((0, 1, 0) if axes == (0, 2, 1) else (1, 0, 0))
+        sides += [turned, (turned + back)[:, ::-1]]
+    return np.concatenate(sides) * (width, depth, height)
+
+
+def test_what_was_found_out_about_a_photo_is_told_with_it_its_versions_and_in_lists(workshop: Workshop) -> None:
+    turned = media.encoded(media.photo(90, 40), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0")
+    made = workshop.site.upload(turned, "a.jpg")
+    assert made["media"] is None
+    workshop.site.version(made["id"], png(60, 50), "b.png")
+    workshop.work()
+    newest, oldest = workshop.site.json("GET", f"{made['id']}/versions")["items"]
+    assert (oldest["media"]["width"], oldest["media"]["height"]) == (40, 90)  # upright
+    assert (newest["media"]["width"], newest["media"]["height"]) == (60, 50)
+    assert workshop.site.json("GET", made["id"])["media"] == newest["media"]
+    listed = workshop.site.json("GET", f"patient/{workshop.site.patient}/files?limit=1")["items"]
+    assert [(one["id"], one["media"]) for one in listed] == [(made["id"], newest["media"])]
+    again = workshop.site.upload(png(60, 50), "c.png")  # equal bytes: nothing is to be found out any more
+    assert again["media"] == newest["media"]
+
+
+def test_what_was_found_out_about_a_model(workshop: Workshop) -> None:
+    """A cube has twelve triangles, and is closed; without one of them it is open."""
+    cube = box(20, 10, 5)
+    closed = workshop.site.upload(media.stl(cube), "cube.stl", file_type="stl_model")
+    opened = workshop.site.upload(media.stl(cube[1:]), "open.stl", file_type="stl_model")
+    workshop.work()
+    known = workshop.site.json("GET", closed["id"])["media"]
+    assert (known["triangles"], known["degenerate_triangles"], known["is_watertight"]) == (12, 0, True)
+    assert known["dimensions"] == [20, 10, 5]
+    known = workshop.site.json("GET", opened["id"])["media"]
+    assert (known["triangles"], known["is_watertight"]) == (11, False)
+
+
+def test_what_was_found_out_about_a_video_and_a_document(workshop: Workshop, tmp_path: Path) -> None:
+    video = workshop.site.upload(media.video(tmp_path, "mov").read_bytes(), "a.mov", file_type="video")
+    pdf = workshop.site.upload(file_samples.pdf(), "a.pdf", file_type="pdf")
+    text = workshop.site.upload(b"nothing to be measured\n", "a.txt", file_type="report")
+    workshop.work()
+    known = workshop.site.json("GET", video["id"])["media"]
+    assert known["duration_s"] == pytest.approx(1.6, abs=0.1)
+    assert (known["width"], known["height"], known["video_codec"]) == (160, 120, "h264")
+    known = workshop.site.json("GET", pdf["id"])["media"]
+    assert (known["pages"], known["page_width_pt"], known["page_height_pt"]) == (1, 200, 100)
+    assert workshop.site.json("GET", text["id"])["media"] is None
+
+
+def test_what_was_found_out_about_each_picture_of_a_series(workshop: Workshop) -> None:
+    fields = {"patient_id": workshop.site.patient, "file_type": "photo_series"}
+    made = json.loads(workshop.site.post(fields, [(f"{width}.png", png(width, 70)) for width in (110, 120)]).body)
+    workshop.work()
+    known = workshop.site.json("GET", made["id"])
+    assert [one["media"]["width"] for one in known["items"]] == [110, 120]
+    assert known["media"] == known["items"][0]["media"]
+    version = workshop.site.json("GET", f"{made['id']}/versions")["items"][0]
+    assert [one["media"]["width"] for one in version["items"]] == [110, 120]
+
+
+def test_media_is_looked_up_once_for_a_list(workshop: Workshop) -> None:
+    """However many files a page has, the catalog is asked as often as for one."""
+    asked: list[str] = []
+    patient = new_patient(workshop.pacs.catalog, "many")
+    for n in range(4):
+        workshop.site.upload(png(20 + n, 9), "a.png", patient_id=patient)
+    workshop.work()
+
+    def statements(limit: int) -> int:
+        asked.clear()
+        event.listen(Engine, "before_cursor_execute", note)
+        try:
+            found, _ = file_lists.listed(workshop.pacs.catalog, patient, Filters(), None, limit)
+        finally:
+            event.remove(Engine, "before_cursor_execute", note)
+        assert all(record.version.parts[0].media for record in found)
+        assert len(found) == limit
+        return len(asked)
+
+    def note(conn: object, cursor: object, statement: str, *rest: object) -> None:
+        asked.append(statement)
+
+    assert statements(1) == statements(4)
+    assert sum("blob_info" in one for one in asked) == 1
