@@ -13,6 +13,7 @@ from pacslite.core.file_archive import open_study_archive
 from pacslite.core.removal import Origin, Target, target_of
 from pacslite.core.restoration import count, undelete
 from pacslite.core.retrieve import Resource, versions
+from pacslite.web.archives import archive_reply
 from pacslite.web.forms import rule
 from pacslite.web.messages import Reply, Request
 from pacslite.web.operations import Operation, json_reply
@@ -109,13 +110,7 @@ def get_study_archive(pacs: Pacs, request: Request, study: str) -> Reply:
     """A study as a ZIP file, with the files tied to it for who may read files."""
     may_read_files = request.principal is not None and Right.FILES_READ in request.principal.rights
     archive = open_study_archive(pacs, _resource(target_of(study)), with_files=may_read_files)
-    headers = [
-        ("Content-Type", "application/zip"),
-        ("Content-Disposition", f'attachment; filename="{archive.file_name}"'),
-        ("ETag", f'"{archive.digest[:32]}"'),
-        ("Cache-Control", "private, no-cache"),
-    ]
-    return Reply(200, headers, archive.body)
+    return archive_reply(archive)
 
 
 def _resource(target: Target) -> Resource:

@@ -26,6 +26,7 @@ from pacslite.catalog.process_lock import ProcessLock
 from pacslite.catalog.statements import Prepared, key_number, lock_keys
 from pacslite.catalog.visibility import EVERYTHING, Sight, Visibility, sight
 from pacslite.catalog.write_ahead_log import WriteAheadLog
+from pacslite.durability import sync_directory
 from pacslite.errors import Busy, OutcomeUnknown, OutOfSpace, PacsliteError, Unavailable
 
 T = TypeVar("T")
@@ -248,7 +249,8 @@ class Catalog:
             schema.upgrade(conn, target)
         self.make_durable()
         if self.is_sqlite:
-            schema.sync_directory(database_file(self.url).parent)
+            # SQLite does that for its journal, not for a new database.
+            sync_directory(database_file(self.url).parent)
 
     def make_durable(self) -> None:
         """What could be read until now is durable when this returns: for whoever promises something after reading only.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from sqlalchemy import Connection
@@ -35,12 +34,3 @@ def upgrade(conn: Connection, target: str = "head") -> None:
         command.upgrade(config, target)
     except CommandError as error:
         raise Unavailable(f"the catalog cannot be migrated: {error}; was it made by a newer release?") from None
-
-
-def sync_directory(directory: Path) -> None:
-    """Make the entries of a directory durable: SQLite does that for its journal, not for a new database."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -11,6 +11,8 @@ import os
 import threading
 from pathlib import Path
 
+from pacslite.durability import sync_directory
+
 
 class WriteAheadLog:
     """The log beside a database; to be used while a connection that has written to it is open."""
@@ -35,15 +37,8 @@ class WriteAheadLog:
                 fresh = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
                 self._close()
                 self._descriptor = fresh
-                self._sync_directory()
+                sync_directory(self._path.parent)
             return self._descriptor
-
-    def _sync_directory(self) -> None:
-        directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
 
     def close(self) -> None:
         """Give up the file."""

@@ -19,6 +19,7 @@ from pacslite.catalog import audit as rows
 from pacslite.catalog.audit import CHAIN_KEYS, Entry, Event, Filter
 from pacslite.catalog.statements import time_text
 from pacslite.core.audit_verify import PRUNED
+from pacslite.durability import sync_directory
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -112,11 +113,7 @@ def _write(path: Path, found: Iterator[Entry]) -> tuple[int, str]:
         file.flush()
         os.fsync(file.fileno())
     new.rename(path)
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_directory(path.parent)
     return count, last_hash
 
 

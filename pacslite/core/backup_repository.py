@@ -28,6 +28,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from pacslite.durability import sync_directory, write_durably
 from pacslite.errors import BackupDamaged, BadRequest, Busy, NotFound
 from pacslite.storage.spool import storage_error
 
@@ -355,23 +356,3 @@ def _digest(told: dict[str, Any]) -> str:
 def digest_of(description: Description) -> str:
     """By which the next backup names this one."""
     return _digest(asdict(description))
-
-
-def write_durably(path: Path, content: bytes) -> None:
-    """A file that is whole and durable when it has its name."""
-    draft = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
-    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.rename(path)
-    sync_directory(path.parent)
-
-
-def sync_directory(directory: Path) -> None:
-    """Make the entries of a directory durable."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

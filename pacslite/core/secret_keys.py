@@ -11,6 +11,7 @@ import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pacslite.durability import sync_directory
 from pacslite.errors import ConfigurationError
 from pacslite.settings import Settings
 
@@ -84,11 +85,7 @@ def _make(path: Path) -> None:
             os.link(draft, path)
     finally:
         draft.unlink()
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    sync_directory(path.parent)
 
 
 def fingerprint(secret: str | bytes) -> str:

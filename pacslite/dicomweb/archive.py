@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pacslite.core.archive import open_archive
-from pacslite.dicomweb.media_types import ZIP
 from pacslite.dicomweb.resource import requested
+from pacslite.web.archives import archive_reply
 from pacslite.web.messages import Reply, Request
 
 if TYPE_CHECKING:
@@ -16,11 +16,4 @@ if TYPE_CHECKING:
 def retrieve_archive(pacs: Pacs, request: Request, study: str, series: str | None = None, instance: str | None = None) -> Reply:
     """`GET /studies/{study}[/series/{series}[/instances/{instance}]]` with `Accept: application/zip`."""
     archive = open_archive(pacs, requested(request, study, series, instance))
-    headers = [
-        ("Content-Type", ZIP),
-        ("Content-Disposition", f'attachment; filename="{archive.file_name}"'),
-        ("ETag", f'"{archive.digest[:32]}"'),
-        ("Cache-Control", "private, no-cache"),
-        ("Vary", "Accept"),
-    ]
-    return Reply(200, headers, archive.body)
+    return archive_reply(archive, ("Vary", "Accept"))

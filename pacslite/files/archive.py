@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pacslite.core.access import Right
 from pacslite.core.file_archive import open_patient_archive
+from pacslite.web.archives import archive_reply
 from pacslite.web.messages import Reply, Request
 from pacslite.web.operations import Operation
 from pacslite.web.pages import number_of
@@ -18,13 +19,7 @@ def get_patient_archive(pacs: Pacs, request: Request, patient_id: str) -> Reply:
     """All of a patient as a ZIP file; for a token that may not read studies, the files alone."""
     may_read_studies = request.principal is not None and Right.DICOMWEB_READ in request.principal.rights
     archive = open_patient_archive(pacs, number_of(patient_id, "patient"), with_studies=may_read_studies)
-    headers = [
-        ("Content-Type", "application/zip"),
-        ("Content-Disposition", f'attachment; filename="{archive.file_name}"'),
-        ("ETag", f'"{archive.digest[:32]}"'),
-        ("Cache-Control", "private, no-cache"),
-    ]
-    return Reply(200, headers, archive.body)
+    return archive_reply(archive)
 
 
 OPERATIONS = (

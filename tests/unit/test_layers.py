@@ -10,7 +10,9 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[2] / "pacslite"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
-BASE = frozenset({"settings", "errors", "error_map", "logs", "metrics", "private", "resources", "run_state", "tracing", "pacslite"})
+BASE = frozenset(
+    {"durability", "settings", "errors", "error_map", "logs", "metrics", "private", "resources", "run_state", "tracing", "pacslite"}
+)
 FOUNDATIONS = frozenset({"catalog", "storage", "codec", "webclient", "rates", "oidc"})
 ADAPTERS = frozenset({"dimse", "dicomweb", "files", "admin", "ui"})
 # What each part may import, besides itself and the base. `dicom` is there for everybody.
