@@ -208,7 +208,7 @@ def known_patient(parts: Parts, patient_id: int) -> rows.Identity:
 
 
 def _unknown_patient() -> InvalidForm:
-    return InvalidForm.at("patient_id", "there is no such patient")
+    return InvalidForm.at("patient_id", "there is no such patient; wanted is the id that GET /api/v1/patients?q= tells, not the mrn")
 
 
 def _incoming(one: Arrived, found: Inspected, about: Description) -> Incoming:

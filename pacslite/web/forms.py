@@ -34,9 +34,12 @@ def parse(form: type[T], request: Request) -> T:
         raise UnsupportedContent("The body must be application/json.", ("application/json",))
     try:
         given = json.loads(whole_body(request.environ, MAX_BODY_BYTES))
-        json.dumps(given, ensure_ascii=False).encode()  # half a character (a lone surrogate) is no text, as values and names
+        text = json.dumps(given, ensure_ascii=False)
+        text.encode()  # half a character (a lone surrogate) is no text, as values and names
     except (ValueError, RecursionError):
         raise BadRequest("The body is not JSON.") from None
+    if "\\u0000" in text.replace("\\\\", ""):  # PostgreSQL keeps none
+        raise BadRequest("The body holds a NUL.")
     return parse_value(form, given)
 
 
@@ -84,7 +87,7 @@ def _convert(kind: Any, given: Any, limits: dict[str, Any]) -> Any:
         except InvalidForm as error:
             raise ValueError(str(error)) from None
     if (type(given) is not kind and not (kind is float and type(given) is int)) or given != given:  # NaN is none
-        raise ValueError(f"is not {_JSON_NAMES[kind]}")
+        raise ValueError(f"is no {_JSON_NAMES[kind]}")
     _check_limits(given, limits)
     return given
 
@@ -99,7 +102,7 @@ def _check_limits(given: Any, limits: dict[str, Any]) -> None:
     if "maxLength" in limits and len(given) > limits["maxLength"]:
         raise ValueError(f"is longer than {limits['maxLength']}")
     if "pattern" in limits and not re.search(limits["pattern"], given):
-        raise ValueError(f"does not match {limits['pattern']}")
+        raise ValueError("is no date (YYYY-MM-DD)" if limits.get("format") == "date" else f"does not match {limits['pattern']}")
 
 
 def _without_none(kind: Any) -> Any:

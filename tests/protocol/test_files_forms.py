@@ -57,6 +57,14 @@ def test_a_field_that_is_wrong_is_named(site: Site, fields: dict[str, Any], fiel
     assert [one["field"] for one in problem["errors"]] == [field]
 
 
+def test_what_is_commonly_mistaken_is_said_in_words(site: Site) -> None:
+    about = {"patient_id": site.patient, "file_type": "photo"}
+    unknown = of_json(site.post({**about, "patient_id": "999999"}, [("a.jpg", any_photo())]), 400)
+    assert "not the mrn" in unknown["detail"]
+    dated = of_json(site.post({**about, "study_date": "28.2.2024"}, [("a.jpg", any_photo())]), 400)
+    assert dated["detail"] == "study_date: is no date (YYYY-MM-DD)"
+
+
 def test_all_wrong_fields_are_named_at_once(site: Site) -> None:
     answer = site.post({"file_type": "sound", "medical_category": "other", "owner": "me"}, [("a.jpg", any_photo())])
     named = {one["field"] for one in of_json(answer, 400)["errors"]}
