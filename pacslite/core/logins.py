@@ -63,7 +63,7 @@ class BrowserLogin:
 
 def username_key(username: str) -> str:
     """The name as names are compared."""
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", username).casefold())
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", username).casefold()).replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def login(accounts: Accounts, username: str, password: str, origin: Event) -> TokenPair:

@@ -16,7 +16,7 @@ from pacslite.web.operations import Parameter
 DEFAULT_LIMIT, MAX_LIMIT = 100, 1000
 LIMIT = Parameter("limit", f"Items of a page, {DEFAULT_LIMIT} by default, at most {MAX_LIMIT}.", "integer")
 PAGE = (LIMIT, Parameter("cursor", "From `next`."))
-MOST_NUMBER = 10**18 - 1
+MOST_NUMBER = 2**63 - 1
 """Of a row, or of bytes."""
 MOST_COUNT = 10**9 - 1
 """Of a version, or of an item."""
@@ -29,6 +29,8 @@ def check_parameters(request: Request, known: Sequence[str]) -> dict[str, str]:
         if name not in known or name in given:
             message = "is given twice" if name in given else "is not a parameter of this resource"
             raise InvalidForm.at(name, message)
+        if "\0" in value:
+            raise InvalidForm.at(name, "holds a NUL")
         given[name] = value
     return given
 
@@ -71,9 +73,12 @@ def key_in(given: Mapping[str, str]) -> str | None:
     if not cursor:
         return None
     try:
-        return base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
+        key = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
     except (binascii.Error, UnicodeError):
         raise wrong_cursor() from None
+    if "\0" in key:
+        raise wrong_cursor()
+    return key
 
 
 def keyed_number(text: str) -> int:

@@ -28,6 +28,7 @@ Hook = Callable[[Any, Request, Route], None]
 Record = Callable[[Any, Request, Route, Mapping[str, str], int], None]
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _EXPOSED = (
     "ETag, Location, Content-Location, Content-Disposition, Content-Range, Retry-After, Warning, X-Request-ID, "
     "Upload-Offset, Upload-Length, Upload-Defer-Length, Upload-Expires, Upload-Metadata, Upload-Concat, "
@@ -75,6 +76,8 @@ class Site:
     def answer(self, request: Request, route: Route, arguments: Mapping[str, str]) -> Reply:
         """What the handler replies, or the problem it ended in; never raises."""
         request.environ["pacslite.route"] = route
+        # NUL is in no name here, and no text that PostgreSQL is asked about holds one.
+        arguments = {name: value.replace("\0", _REPLACEMENT) for name, value in arguments.items()}
         if not tracing.is_on():
             return self._answer(request, route, arguments)
         carrier = {name: request.header(name) for name in ("traceparent", "tracestate")}

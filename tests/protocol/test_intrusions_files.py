@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import struct
 import threading
 from collections.abc import Iterator
@@ -27,11 +28,13 @@ from pacslite.errors import OutOfSpace, RefusedContent
 from pacslite.settings import Settings, load
 from pacslite.storage.upload_files import UploadFiles, UploadWriter
 from tests.support.data_sets import CONTENT_TYPE, body, image, part10
+from tests.support.databases import postgres
 from tests.support.dimse import until
 from tests.support.file_site import Site, file_site
 from tests.support.files import any_photo, new_patient
 from tests.support.tus import OCTETS, Tus, path_of
 
+__all__ = ["postgres"]
 QUOTA = 1_000_000
 NOBODY = Owner(None, "local")
 FROM_TESTS = Origin("upload")
@@ -189,3 +192,40 @@ def test_what_reads_hostile_files_is_the_first_to_go_when_memory_ends() -> None:
 def oom_score() -> str:
     """Of the process that asks."""
     return Path("/proc/self/oom_score_adj").read_text().strip()
+
+
+# Text that a database cannot hold
+
+
+@pytest.fixture(scope="module")
+def over_postgresql(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Site]:
+    with file_site(tmp_path_factory.mktemp("postgresql"), database_url=request.getfixturevalue("postgres").new_database()) as found:
+        yield found
+
+
+def test_no_route_fails_by_a_nul(over_postgresql: Site) -> None:
+    """PostgreSQL holds none: in a path, a query or a body each made the server fail (503) and say so in its log, some for everybody."""
+    site, json_body = over_postgresql, {"Content-Type": "application/json"}
+    file_id = site.upload(any_photo())["id"]
+    for path in ("/api/v1/jobs/%00", "/api/v1/jobs/a%00b/items", "/api/v1/peers/%00", f"{file_id}%00", f"{file_id}/versions/%00/restore"):
+        method = "POST" if path.endswith("restore") else "GET"
+        assert site.ask(method, path, bearer=site.admin).status == 404, path
+    for query in (
+        "/api/v1/jobs?kind=%00",
+        "/api/v1/audit?actor=a%00b",
+        "/api/v1/patients?q=%00",
+        f"patient/{site.patient}/files?cursor=AA",
+    ):
+        assert site.ask("GET", query, bearer=site.admin).status == 400, query
+    for method, path, told in (
+        ("PATCH", file_id, {"description": "a\0b"}),
+        ("POST", "/api/v1/tokens", {"name": "\0", "scopes": ["files:read"], "expires_in": 60}),
+        ("POST", "/api/v1/shares", {"file_id": "\0", "expires_in": 60}),
+        ("PUT", f"{file_id}/access", {"groups": None, "labels": ["\0"]}),
+        ("POST", "/api/v1/auth/login", {"username": "\0", "password": "x"}),
+    ):
+        assert site.ask(method, path, json.dumps(told).encode(), json_body, bearer=site.admin).status == 400, path
+    assert site.json("PATCH", file_id, {"description": "a\\u0000b"})["description"] == "a\\u0000b"
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    assert site.guarded.server.request("POST", "/login", b"username=%00&password=x", form).status == 401
+    assert "cannot be used" not in site.guarded.server.log.read_text()
