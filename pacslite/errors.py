@@ -3,7 +3,7 @@
     PacsliteError
     ├── ConfigurationError          a setting is wrong; the process does not start
     ├── BadRequest                  the caller's fault, nothing was changed
-    │   ├── InvalidUid              a UID that breaks the rule of docs/architecture.md, section 2
+    │   ├── InvalidUid              a UID that breaks the rule of dicom/uids.py
     │   ├── InvalidQuery            a search key, limit or date that does not parse
     │   ├── InvalidMultipart        a multipart body that breaks RFC 2046
     │   ├── InvalidForm             a JSON or form body with wrong fields (carries field errors)

@@ -1,6 +1,6 @@
 """Blobs as files under one root, on the device of the spool, so that keeping one is a rename.
 
-Order of `put`, for the whole order of durability see docs/architecture.md, section 4:
+Order of `put`, for the whole order of durability see docs/architecture.md, "The way of an instance":
 mkdir, rename, sync of the file, sync of its directory, sync of the directories above whose new entries are not known
 to be durable. A small file may be left unsettled, for one sync of everything a moment later (decision 40). What comes
 before the file's sync is carried by the one commit of the journal that it causes (ext4, XFS),

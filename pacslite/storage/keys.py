@@ -1,4 +1,4 @@
-"""Storage keys, the same in every blob store (docs/architecture.md, section 3).
+"""Storage keys, the same in every blob store (docs/architecture.md, "Catalog and storage").
 
 A key is written once and never reused, and carries no identity of a patient: a UID or an opaque number at most.
 """
