@@ -57,14 +57,15 @@ def _page(described: dict[str, Any]) -> str:
     for path, methods in described["paths"].items():
         for method, operation in methods.items():
             sections.setdefault(operation["tags"][0], []).append(_operation(method, path, operation))
-    body = "".join(f"<h2>{escape(tag)}</h2>{''.join(parts)}" for tag, parts in sections.items())
+    body = "".join(f'<h2 id="of-{escape(tag)}">{escape(tag)}</h2>{"".join(parts)}' for tag, parts in sections.items())
+    links = " · ".join(f'<a href="#of-{escape(tag)}">{escape(tag)}</a>' for tag in sections)
     schemas = "".join(_schema(name, schema) for name, schema in described["components"]["schemas"].items())
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>pacslite REST</title>'
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>'
         f"<h1>pacslite {escape(described['info']['version'])}</h1><p>{escape(described['info']['description'])} Paths are below "
         f'<code>{ROOT}</code>; <a href="openapi.json">openapi.json</a> is this page for programs.</p>'
-        f"{body}<h2>Bodies</h2>{schemas}</body></html>"
+        f'<nav>{links} · <a href="#bodies">bodies</a></nav>{body}<h2 id="bodies">Bodies</h2>{schemas}</body></html>'
     )
 
 
@@ -74,8 +75,8 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
         for p in operation.get("parameters", ())
     )
     answers = "".join(f"<tr><td>{status}</td><td>{_answer(answer)}</td></tr>" for status, answer in operation["responses"].items())
-    body = operation.get("requestBody")
-    form = f"<p>Body: {_reference(next(iter(body['content'].values()))['schema'])}</p>" if body else ""
+    forms = operation.get("requestBody", {}).get("content", {})
+    form = "".join(f"<p>Body, as <code>{escape(media)}</code>: {_reference(one['schema'])}</p>" for media, one in forms.items())
     title = f'<span class="method">{method.upper()}</span> <code>{escape(path)}</code> {_prose(operation["summary"])}'
     return f"<details><summary>{title}</summary>{form}<table>{rows}{answers}</table></details>"
 

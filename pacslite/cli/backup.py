@@ -32,7 +32,10 @@ class _MadeByDefault(click.Group):
 
 @click.group(cls=_MadeByDefault)
 def backup() -> None:
-    """Back up catalog and storage into a directory: `pacslite backup TARGET`. May run beside a server."""
+    """Back up catalog and storage into a directory: `pacslite backup TARGET`. May run beside a server.
+
+    The options of that (--full, --keep, ...) are told by `pacslite backup make --help`.
+    """
 
 
 @backup.command()

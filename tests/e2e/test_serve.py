@@ -170,6 +170,9 @@ def test_the_page_of_the_description_needs_no_other_host(server: Server) -> None
     page = requests.get(f"{server.url}/api/v1/docs", timeout=10)
     assert page.status_code == 200
     assert "/peers/{ae_title}/echo" in page.text
+    assert "Body, as <code>multipart/form-data</code>" in page.text
+    assert '<a href="#of-files">' in page.text
+    assert '<h2 id="of-files">' in page.text
     assert "//" not in page.text.replace("</", "").partition("<body>")[2]
     assert page.headers["Content-Security-Policy"].startswith("default-src 'none'")
 
