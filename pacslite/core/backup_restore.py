@@ -173,9 +173,8 @@ class _Restoring:
         if self._goes_on and self._is_there(file):
             return file, ""
         try:
-            with self._repository.path_of(file.sha256).open("rb") as stream, self._parts.spool.create(".restored") as writer:
-                shutil.copyfileobj(stream, writer, 1024 * 1024)
-                spooled = writer.finish()
+            with self._repository.path_of(file.sha256).open("rb") as stream:
+                spooled = self._parts.spool.copy(stream, ".restored")
         except FileNotFoundError:
             return file, "missing"
         except OSError as error:

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from pacslite.storage.spool import Spool, SpoolFile
     from pacslite.storage.stores import Stores
 
-_PIECE_BYTES = 1024 * 1024
-
 
 class Parts(Protocol):
     """What this needs of a process."""
@@ -106,10 +104,8 @@ def restore(parts: Parts, record: FileRecord, old: FileVersion, origin: Origin) 
         stored = rows.instance_blob(conn, uids, old.parts[0].dicom_version or 0)
     if stored is None:
         raise Gone("The bytes of this version are gone.")
-    with parts.stores.open(stored) as stream, parts.spool.create(".dcm") as writer:
-        while piece := stream.read(_PIECE_BYTES):
-            writer.write(piece)
-        file = writer.finish()
+    with parts.stores.open(stored) as stream:
+        file = parts.spool.copy(stream, ".dcm")
     return accept(parts, file, origin, uids=uids)
 
 

@@ -1,6 +1,6 @@
 """The only way in: an instance in a spool file becomes durable bytes and rows of the catalog.
 
-Order (docs/architecture.md, section 4): read and check, put the bytes, one write transaction, answer. The syncs of a large
+Order (docs/architecture.md, "The way of an instance"): read and check, put the bytes, one write transaction, answer. The syncs of a large
 file go on beside the work: the file's while its header is read, its directories' while the rows are written; the commit
 waits for them. Whatever ends this in between leaves at worst a spool file or a blob that nothing refers to; both are swept.
 """
@@ -13,8 +13,7 @@ import logging
 import time
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +58,6 @@ LIVE = "live"
 _KEPT = frozenset({"stored", "new_version", "repaired"})  # the spool file is the store's now
 _ATTEMPTS = 10
 _SENDERS = 1000
-_PIECE_BYTES = 1024 * 1024
 _SCHEDULED_PROCEDURE_STEP_ID, _REQUESTED_PROCEDURE_ID = 0x00400009, 0x00401001
 # Items of Request Attributes Sequence that are indexed; a series of more than a handful is not seen in practice.
 _MAX_REQUESTS = 100
@@ -184,21 +182,9 @@ class Ingest:
         with self.as_file(existing) as stored:
             return same_data_set(stored, arrived, self._limits)
 
-    @contextmanager
-    def as_file(self, row: Located) -> Iterator[Path]:
-        """A blob as a local file; one that is elsewhere, or packed, is unpacked into the spool for the while."""
-        local = self._stores.local_path(row)
-        if local is not None:
-            yield local
-            return
-        with self._stores.open(row) as stream, self._spool.create(".compare") as writer:
-            while piece := stream.read(_PIECE_BYTES):
-                writer.write(piece)
-            file = writer.finish()
-        try:
-            yield file.path
-        finally:
-            file.discard()
+    def as_file(self, row: Located) -> AbstractContextManager[Path]:
+        """A blob as a local file."""
+        return self._stores.as_file(row, self._spool)
 
     def decide(self, existing: Existing | None, arrival: Arrival, arrived: Path) -> _Decision:
         """What an arrival becomes, given the newest version there is; raises DuplicateRefused, TooManyVersions."""

@@ -33,7 +33,6 @@ LEFT_S = 300
 
 _WORTH = 0.95  # packed bytes are kept when they are shorter than this share of the original
 _SAMPLE_BYTES = 1024 * 1024
-_PIECE_BYTES = 1024 * 1024
 
 
 class Outcome(StrEnum):
@@ -145,13 +144,13 @@ def _copy(parts: Parts, row: BlobRow, target: BlobStore, *, pack: bool) -> Spool
     try:
         if pack and not _is_whole(parts, row, Place(row.storage_key, row.store_name)):
             return None
-        with parts.stores.of(row).open(row.storage_key) as stream, spool.create(".moved") as writer:
-            if pack:
-                packing.pack(stream, row.size_bytes, writer.write)
-                return writer.finish()
-            while piece := stream.read(_PIECE_BYTES):
-                writer.write(piece)
-            file = writer.finish()
+        with parts.stores.of(row).open(row.storage_key) as stream:
+            if not pack:
+                file = spool.copy(stream, ".moved")
+            else:
+                with spool.create(".moved") as writer:
+                    packing.pack(stream, row.size_bytes, writer.write)
+                    return writer.finish()
     except BlobMissing:
         return None
     if row.storage_key.endswith(PACKED) or file.sha256 == row.sha256:

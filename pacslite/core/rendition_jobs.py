@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -210,19 +209,10 @@ def _maker(source: StoredBlob) -> Callable[[_Work], None]:
 @contextmanager
 def _file(work: _Work) -> Iterator[str]:
     """The bytes as a file on this machine."""
-    stores = work.pacs.stores
-    path = stores.local_path(work.source)
-    if path is not None:
+    with work.pacs.stores.as_file(work.source, work.pacs.spool) as path:
         if not path.exists():
             raise BlobMissing("The stored bytes are missing.")
         yield os.fspath(path)
-        return
-    with tempfile.NamedTemporaryFile(dir=work.pacs.spool.directory, prefix="rendition-") as copy:
-        with stores.open(work.source) as stream:
-            while piece := stream.read(_PIECE_BYTES):
-                copy.write(piece)
-        copy.flush()
-        yield copy.name
 
 
 def _bounds(work: _Work) -> Bounds:

@@ -98,10 +98,8 @@ def _whole_copy(parts: Parts, row: BlobRow, place: Located) -> SpoolFile | None:
             return None
         if row.storage_key.endswith(PACKED):
             return _packed_copy(parts, row, place, spool)
-        with parts.stores.open(place) as stream, spool.create(".repair") as writer:
-            while piece := stream.read(1024 * 1024):
-                writer.write(piece)
-            file = writer.finish()
+        with parts.stores.open(place) as stream:
+            file = spool.copy(stream, ".repair")
     except (BlobMissing, StorageError):
         return None  # that storage may be out of reach; another may not be
     if file.sha256 == row.sha256:

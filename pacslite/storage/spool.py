@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 from pacslite.errors import OutOfSpace, StorageError, TooLarge
 from pacslite.storage.digests import HEAD_BYTES, Digests
@@ -22,6 +22,7 @@ from pacslite.storage.digests import HEAD_BYTES, Digests
 _GATHER_BYTES = 64 * 1024
 # The room left is looked at for every file, and again after so many bytes.
 _CHECKED_BYTES = 16 * 1024 * 1024
+_COPIED_BYTES = 1024 * 1024
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 DEFAULT_MAX_AGE_S = 6 * 3600
@@ -178,6 +179,13 @@ class Spool:
         if time.monotonic() - self._had_room_at >= _FRESH_S:
             self.check_space()
         return SpoolWriter(f"{self._prefix}{os.urandom(12).hex()}{suffix}", max_bytes, self)
+
+    def copy(self, stream: BinaryIO, suffix: str = "") -> SpoolFile:
+        """What a stream gives, as a spool file; raises what `create` and the writer raise."""
+        with self.create(suffix) as writer:
+            while piece := stream.read(_COPIED_BYTES):
+                writer.write(piece)
+            return writer.finish()
 
     def check_space(self, wanted_bytes: int = 0) -> None:
         """Raises OutOfSpace unless so many bytes fit beside the reserve."""

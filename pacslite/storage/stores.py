@@ -6,6 +6,7 @@ A row names its store and its key. A packed blob (`packing`) is told by its key,
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -89,6 +90,20 @@ class Stores:
     def is_local(self, row: Located) -> bool:
         """Whether there is such a file."""
         return row.store_name in self._files and not row.storage_key.endswith(PACKED)
+
+    @contextmanager
+    def as_file(self, row: Located, spool: Spool) -> Iterator[Path]:
+        """The bytes as a file on this machine; those that lie elsewhere, or packed, are in the spool for the while."""
+        local = self.local_path(row)
+        if local is not None:
+            yield local
+            return
+        with self.open(row) as stream:
+            file = spool.copy(stream, ".fetched")
+        try:
+            yield file.path
+        finally:
+            file.discard()
 
     def open_each(self, rows: Sequence[_Sized], ahead: int = AHEAD) -> Iterator[BinaryIO]:
         """The whole bytes of each row in order, those of distant stores asked for in advance (`read_ahead.open_each`)."""
