@@ -10,11 +10,9 @@ import hashlib
 import http.client
 import os
 import random
-import signal
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,14 +25,12 @@ from pacslite.settings import Address
 from tests.conftest import full
 from tests.support import data_sets
 from tests.support.dimse import Peer, store_rq
-from tests.support.processes import Server, start, until
+from tests.support.kills import CONNECTING, IDLE, SENDING, WAITING, kill_among
+from tests.support.processes import Server, start
 
 ROUNDS = 100 if full() else 15
 PIXEL_BYTES = 256 * 1024
 AFTER_THE_KILL = 3
-# Places in the way of one instance, as its sender sees it.
-IDLE, CONNECTING, SENDING, WAITING = "idle", "connecting", "sending", "waiting for the answer"
-IN_FLIGHT = (SENDING, WAITING)
 
 
 @dataclass(frozen=True)
@@ -86,6 +82,10 @@ class Sender:
     broken: int = 0
     phase: str = IDLE
     left: int | None = None  # so many more, once the kill has happened
+
+    @property
+    def has_succeeded(self) -> bool:
+        return bool(self.acknowledged)
 
     def run(self, stop: threading.Event) -> None:
         while not stop.is_set() and self.left != 0:
@@ -140,32 +140,6 @@ def by_stow(server: Server) -> Callable[[Sender, Sent], bool]:
     return store
 
 
-@contextmanager
-def sending(senders: list[Sender]) -> Iterator[None]:
-    stop = threading.Event()
-    threads = [threading.Thread(target=sender.run, args=(stop,)) for sender in senders]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join(30)
-        assert not any(thread.is_alive() for thread in threads)
-
-
-def victim(server: Server, choice: random.Random) -> tuple[str, int]:
-    """A process to kill, by name and pid: every kind with the same chance."""
-    kinds: dict[str, list[int]] = {"supervisor": [server.process.pid]}
-    for role in server.roles:
-        kinds.setdefault(role["role"], []).append(role["pid"])
-        if role["role"] == "web":
-            kinds["web worker"] = role["workers"]
-    name = choice.choice(sorted(kinds))
-    return name, choice.choice(kinds[name])
-
-
 def assert_whole(server: Server, acknowledged: dict[str, Sent]) -> None:
     """Every acknowledged instance is found and has the bytes that were sent."""
     with requests.Session() as session:
@@ -175,10 +149,6 @@ def assert_whole(server: Server, acknowledged: dict[str, Sent]) -> None:
             assert answer.status_code == 200, (sent.instance, answer.status_code, answer.text[:300])
             got = Sent(sent.study, sent.series, sent.instance, answer.content)
             assert hashlib.sha256(got.data_set).digest() == hashlib.sha256(sent.data_set).digest()
-
-
-def is_back(server: Server, pid: int) -> bool:
-    return all(role["state"] == "ready" and pid not in (role["pid"], *role["workers"]) for role in server.roles)
 
 
 @pytest.mark.parametrize("seed", [int(os.environ.get("PACSLITE_TEST_SEED", "2"))])
@@ -191,27 +161,10 @@ def test_what_was_acknowledged_survives_every_kill(tmp_path: Path, seed: int, re
     try:
         for number in range(ROUNDS):
             senders = [Sender(store(server), instances) for store in (by_c_store, by_stow) for _ in range(2)]
-            wanted = choice.choice(IN_FLIGHT)
-            with sending(senders):
-                until(lambda senders=senders: all(s.acknowledged for s in senders), 30, "the first success of each sender")
-                threading.Event().wait(choice.uniform(0, 0.05))
-                name, pid = victim(server, choice)
-                until(lambda senders=senders, wanted=wanted: any(s.phase == wanted for s in senders), 10, wanted)
-                os.kill(pid, signal.SIGKILL)
-                for sender in senders:
-                    sender.left = AFTER_THE_KILL
-                hit = sorted({s.phase for s in senders if s.phase in IN_FLIGHT})
-                if name == "supervisor":
-                    server.process.wait(10)
-                else:
-                    until(lambda server=server, pid=pid: is_back(server, pid), 30, f"the restart of {name}")
+            server, name, hit = kill_among(server, senders, choice, lambda: start(data, *options), AFTER_THE_KILL)
             phases.update(f"{name}, {phase}" for phase in hit)
             for sender in senders:
                 everything |= sender.acknowledged
-            if name == "supervisor":
-                assert server.process.stdout is not None
-                server.process.stdout.close()
-                server = start(data, *options)
             assert cli.run(["verify", "--deep", "--data", str(data)]) == 0, f"round {number}, {name} killed"
             assert_whole(server, {uid: sent for sender in senders for uid, sent in sender.acknowledged.items()})
         assert_whole(server, everything)
