@@ -346,7 +346,7 @@ class FileStorageService:
         from pacslite.core.storage_stats import stats
 
         found = asdict(stats(self._pacs))
-        return {**found, "total_size_mb": round(found["total_size_bytes"] / _MIB, 2)}
+        return {**found, "backends": list(found["backends"]), "total_size_mb": round(found["total_size_bytes"] / _MIB, 2)}
 
     def has_enough_space(self, required_bytes: int) -> bool:
         """Whether so many bytes fit, beside what is kept free."""

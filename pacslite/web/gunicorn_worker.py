@@ -36,7 +36,8 @@ _COMMON_HEAD_BYTES = 4096
 # A connection just made has its request with it, or a moment later; other waits are the poller's.
 _FIRST_WAIT_MS = 5
 _LINGER_MS = 2000
-_MOST_DRAINED_BYTES = 4 * 1024 * 1024
+# Clients that send all of a refused body before they look for the answer would not see it.
+_MOST_DRAINED_BYTES = 64 * 1024 * 1024
 _HEAD_END = re.compile(rb"\n\r?\n")
 
 # The first class that fits counts; text of the request itself is never repeated.
