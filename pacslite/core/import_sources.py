@@ -110,10 +110,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 def read(source: Source, spool: Spool, most: int) -> Reading:
     """A copy of the file in the spool; raises Unusable when it cannot be read or changes meanwhile, TooLarge above `most` bytes."""
-    try:
-        descriptor = os.open(source.path, _OPEN)
-    except OSError as error:
-        raise Unusable(f"cannot be read: {error.strerror}") from None
+    descriptor = _opened(source)
     with open(descriptor, "rb", buffering=0) as file:
         before = os.fstat(descriptor)
         if not stat.S_ISREG(before.st_mode):
@@ -130,10 +127,32 @@ def read(source: Source, spool: Spool, most: int) -> Reading:
             return Reading(source, writer.finish(), _state_of(before), before.st_mtime)
 
 
+def _opened(source: Source) -> int:
+    """A descriptor of the file; raises Unusable when it cannot be opened, or is not where the tree had it.
+
+    `O_NOFOLLOW` is about the last name only: whoever may write to the tree could put a link in the place of a folder meanwhile, and
+    have files from elsewhere taken in, and erased there. So the kernel is asked which file it is that was opened.
+    """
+    root = os.path.realpath(source.path.parents[len(source.parts) - 1])
+    try:
+        descriptor = os.open(source.path, _OPEN)
+        try:
+            if os.readlink(f"/proc/self/fd/{descriptor}") == os.path.join(root, *source.parts):
+                return descriptor
+        except OSError:
+            os.close(descriptor)
+            raise
+    except OSError as error:
+        raise Unusable(f"cannot be read: {error.strerror}") from None
+    os.close(descriptor)
+    raise Unusable("cannot be read: a folder above it became a link")
+
+
 def digest(source: Source) -> tuple[str, int]:
     """SHA-256 and size of the file, for those who take nothing; raises Unusable."""
+    descriptor = _opened(source)
     try:
-        with open(os.open(source.path, _OPEN), "rb", buffering=0) as file:
+        with open(descriptor, "rb", buffering=0) as file:
             return hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
     except OSError as error:
         raise Unusable(f"cannot be read: {error.strerror}") from None

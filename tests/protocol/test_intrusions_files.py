@@ -6,7 +6,7 @@ import io
 import json
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,16 +16,18 @@ from pacslite import app, job_kinds, worker
 from pacslite.catalog.jobs import SUCCEEDED
 from pacslite.codec import apart
 from pacslite.codec.apart import Bounds
-from pacslite.core import inspection_ply, jobs, uploads
+from pacslite.core import import_sources, inspection_ply, jobs, uploads
 from pacslite.core.access import Role
 from pacslite.core.file_inspection import inspect
 from pacslite.core.file_types import MedicalFileType
 from pacslite.core.files import Description, Origin, Owner
+from pacslite.core.import_sources import Source
 from pacslite.core.jobs import Handler, Run
 from pacslite.core.upload_writing import Receiving
 from pacslite.core.uploads import PARTIAL, Expected
 from pacslite.errors import OutOfSpace, RefusedContent
 from pacslite.settings import Settings, load
+from pacslite.storage.spool import Spool
 from pacslite.storage.upload_files import UploadFiles, UploadWriter
 from tests.support.data_sets import CONTENT_TYPE, body, image, part10
 from tests.support.databases import postgres
@@ -146,6 +148,29 @@ def test_walking_a_ply_one_by_one_is_bounded_over_all_its_elements(tmp_path: Pat
     path.write_bytes(ply(2))
     with pytest.raises(RefusedContent, match="faces of changing"):
         inspect(path, "a.ply", MedicalFileType.PLY_MODEL, Settings(data=tmp_path))
+
+
+# Trees of others
+
+
+@pytest.mark.parametrize(
+    "take", [lambda source, spool: import_sources.read(source, spool, 100), lambda source, spool: import_sources.digest(source)]
+)
+def test_a_folder_that_becomes_a_link_while_a_tree_is_imported_leads_nowhere(
+    tmp_path: Path, take: Callable[[Source, Spool], object]
+) -> None:
+    """Whoever may write to the tree had files from elsewhere taken in by who imports it, and with `--move` erased there."""
+    tree, elsewhere, spool = tmp_path / "tree", tmp_path / "elsewhere", Spool(tmp_path / "spool")
+    for folder in (tree / "patient_1", elsewhere):
+        folder.mkdir(parents=True)
+        (folder / "a.txt").write_text(folder.name)
+    (tmp_path / "link").symlink_to(tmp_path)  # above the tree are those whom the administrator named
+    (source,) = import_sources.walk(tmp_path / "link" / "tree")
+    assert take(source, spool)
+    (tree / "patient_1").rename(tree / "patient_2")
+    (tree / "patient_1").symlink_to(elsewhere)
+    with pytest.raises(import_sources.Unusable, match="became a link"):
+        take(source, spool)
 
 
 # What is made of files
