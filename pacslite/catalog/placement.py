@@ -109,7 +109,6 @@ _TOUCH_STUDY = Prepared(
 )
 
 _SERIES = (*COLUMNS[Level.SERIES], "attributes_digest")
-_SERIES_KEPT = ("number_of_series_related_instances", "change_seq", "updated_at")
 _INSERT_SERIES = Prepared(
     insert(series)
     .values(

@@ -58,6 +58,17 @@ class DicomPlace:
 
 
 _BLOB = tuple(blob.c[name] for name in StoredBlob._fields)
+# Versions of instances with all that is above them, and the condition that a file points at the instance.
+_INSTANCES = (
+    version.join(instance, instance.c.pk == version.c.instance_pk)
+    .join(series, series.c.pk == instance.c.series_pk)
+    .join(study, study.c.pk == series.c.study_pk)
+)
+_POINTS_THERE = and_(
+    file.c.dicom_sop_uid == instance.c.sop_instance_uid,
+    file.c.dicom_series_uid == series.c.series_instance_uid,
+    file.c.dicom_study_uid == study.c.study_instance_uid,
+)
 
 
 def find_blob_by_uid(conn: Connection, uid: str) -> StoredBlob | None:
@@ -220,28 +231,12 @@ def is_result_in_use() -> Any:
 
 def _of_a_dicom_file() -> Any:
     """A condition on `blob`: a file points at the version of the instance whose bytes it is."""
-    return (
-        select(version.c.pk)
-        .join(instance, instance.c.pk == version.c.instance_pk)
-        .join(series, series.c.pk == instance.c.series_pk)
-        .join(study, study.c.pk == series.c.study_pk)
-        .join(
-            file,
-            and_(
-                file.c.dicom_sop_uid == instance.c.sop_instance_uid,
-                file.c.dicom_series_uid == series.c.series_instance_uid,
-                file.c.dicom_study_uid == study.c.study_instance_uid,
-            ),
-        )
-        .where(version.c.blob_pk == blob.c.pk)
-        .exists()
-    )
+    return select(version.c.pk).select_from(_INSTANCES.join(file, _POINTS_THERE)).where(version.c.blob_pk == blob.c.pk).exists()
 
 
 def _is_unused() -> Any:
-    of_a_file = select(file_part.c.pk).where(file_part.c.blob_pk == blob.c.pk).exists()
     has_results = select(rendition.c.blob_pk).where(rendition.c.blob_pk == blob.c.pk).exists()
-    return and_(has_results, ~of_a_file, ~_of_a_dicom_file())
+    return and_(has_results, ~_is_of_a_file(), ~_of_a_dicom_file())
 
 
 def unused_after(conn: Connection, pk: int, count: int) -> list[int]:
@@ -267,10 +262,7 @@ def dicom_place(conn: Connection, blob_pk: int) -> DicomPlace | None:
             version.c.number,
             study.c.patient_pk,
         )
-        .select_from(version)
-        .join(instance, instance.c.pk == version.c.instance_pk)
-        .join(series, series.c.pk == instance.c.series_pk)
-        .join(study, study.c.pk == series.c.study_pk)
+        .select_from(_INSTANCES)
         .where(version.c.blob_pk == blob_pk)
         .order_by(version.c.pk.desc())
         .limit(1)
@@ -279,25 +271,24 @@ def dicom_place(conn: Connection, blob_pk: int) -> DicomPlace | None:
     return DicomPlace(*found) if found is not None else None
 
 
-def _sources() -> Select[Any]:
-    of_a_file = select(file_part.c.pk).where(file_part.c.blob_pk == blob.c.pk).exists()
-    return select(*_BLOB).where(blob.c.state == _LIVE, or_(of_a_file, _of_a_dicom_file()))
+def _is_of_a_file() -> Any:
+    return select(file_part.c.pk).where(file_part.c.blob_pk == blob.c.pk).exists()
+
+
+def _sources(file_uid: str | None) -> Select[Any]:
+    statement = select(*_BLOB).where(blob.c.state == _LIVE, or_(_is_of_a_file(), _of_a_dicom_file()))
+    return statement if file_uid is None else statement.where(blob.c.pk.in_(_blobs_of_file(file_uid)))
 
 
 def sources_after(conn: Connection, pk: int, count: int, file_uid: str | None = None) -> list[StoredBlob]:
     """Blobs beyond a number that are bytes of files, or of one file, in the order of their numbers."""
-    statement = _sources()
-    if file_uid is not None:
-        statement = statement.where(blob.c.pk.in_(_blobs_of_file(file_uid)))
-    return [StoredBlob(*row) for row in conn.execute(statement.where(blob.c.pk > pk).order_by(blob.c.pk).limit(count))]
+    statement = _sources(file_uid).where(blob.c.pk > pk).order_by(blob.c.pk).limit(count)
+    return [StoredBlob(*row) for row in conn.execute(statement)]
 
 
 def count_sources(conn: Connection, file_uid: str | None = None) -> int:
     """How many there are in all."""
-    statement = _sources()
-    if file_uid is not None:
-        statement = statement.where(blob.c.pk.in_(_blobs_of_file(file_uid)))
-    return int(conn.execute(select(func.count()).select_from(statement.subquery())).scalar_one())
+    return int(conn.execute(select(func.count()).select_from(_sources(file_uid).subquery())).scalar_one())
 
 
 def _blobs_of_file(file_uid: str) -> Any:
@@ -307,21 +298,7 @@ def _blobs_of_file(file_uid: str) -> Any:
         .join(file, file.c.pk == file_version.c.file_pk)
         .where(file.c.uid == file_uid, file_part.c.blob_pk.is_not(None))
     )
-    dicom = (
-        select(version.c.blob_pk)
-        .join(instance, instance.c.pk == version.c.instance_pk)
-        .join(series, series.c.pk == instance.c.series_pk)
-        .join(study, study.c.pk == series.c.study_pk)
-        .join(
-            file,
-            and_(
-                file.c.dicom_sop_uid == instance.c.sop_instance_uid,
-                file.c.dicom_series_uid == series.c.series_instance_uid,
-                file.c.dicom_study_uid == study.c.study_instance_uid,
-            ),
-        )
-        .where(file.c.uid == file_uid)
-    )
+    dicom = select(version.c.blob_pk).select_from(_INSTANCES.join(file, _POINTS_THERE)).where(file.c.uid == file_uid)
     return own.union(dicom)
 
 

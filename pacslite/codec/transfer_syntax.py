@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from pacslite.dicom import vr as vrs
@@ -186,13 +186,3 @@ def frame_bytes(read: Callable[[int, int], bytes], index: FrameIndex, frame_numb
         return data[skip // 8 : skip // 8 + size]
     bits = int.from_bytes(data, "little") >> skip & (1 << index.frame_bits) - 1
     return bits.to_bytes(size, "little")
-
-
-def packed_frames(read: Callable[[int, int], bytes], index: FrameIndex, frame_numbers: Sequence[int]) -> bytes:
-    """Several native frames one behind the other without padding between them (PS3.18 8.7.3.3.1)."""
-    if index.frame_bits % 8 == 0:
-        return b"".join([frame_bytes(read, index, number) for number in frame_numbers])
-    bits = 0
-    for at, number in enumerate(frame_numbers):
-        bits |= int.from_bytes(frame_bytes(read, index, number), "little") << at * index.frame_bits
-    return bits.to_bytes(-(-index.frame_bits * len(frame_numbers) // 8), "little")

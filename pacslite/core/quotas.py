@@ -117,13 +117,6 @@ def set_quota(parts: Parts, account_id: int, quota_bytes: int | None, origin: Ev
     return parts.catalog.write(apply)
 
 
-def state_of_account(parts: Parts, account_id: int | None) -> State:
-    """How near an account is to its limit."""
-    with parts.catalog.read() as conn:
-        mine = rows.usage(conn, account_id)
-    return _state(parts.settings, _limit(parts.settings, account_id, mine.quota_bytes), mine.used_bytes)
-
-
 def total_state(parts: Parts) -> State:
     """How near all accounts together are to `total_quota_bytes`."""
     with parts.catalog.read() as conn:

@@ -34,7 +34,6 @@ __all__ = [
 
 # Referenced pixels, one of them deflated (PS3.5 A.6, A.7).
 _JPIP_DEFLATED = frozenset({"1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})
-_PLAIN_JPIP = frozenset({"1.2.840.10008.1.2.4.94", "1.2.840.10008.1.2.4.204"})
 
 
 def is_deflated(uid: str) -> bool:

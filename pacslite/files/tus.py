@@ -175,7 +175,7 @@ def _expected(request: Request, kind: str, metadata: Mapping[str, str]) -> Expec
         return Expected(kind, length, metadata=raw)
     form = typed(UploadForm, {name: value for name, value in metadata.items() if name not in _CLIENTS_OWN})
     if form.expand:
-        raise InvalidForm("expand: is not for resumable uploads", (("expand", "is not for resumable uploads"),))
+        raise InvalidForm.at("expand", "is not for resumable uploads")
     return Expected(kind, length, description_of(form), metadata.get("filename") or metadata.get("name") or "", raw)
 
 

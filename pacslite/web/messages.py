@@ -6,7 +6,7 @@ renders one. Nothing here knows Flask: the adapters are `web.app` (Flask) and `w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -202,6 +202,3 @@ class Route:
     hot: bool = False
     action: str = ""
     always: tuple[tuple[str, str], ...] = ()
-
-
-RouteTable = Iterable[Route]
