@@ -467,11 +467,15 @@ def test_storage_statistics_count_every_file_and_every_instance_once(site: Site)
     number, data = new_patient(site.guarded.accounts.catalog, "STATS"), part10(instance_of("STATS"))
     for kind in ("xray", "dicom", "xray"):
         site.upload(data, "a.dcm", patient_id=number, file_type=kind)
-    site.upload(part10(instance_of("STATS")), "b.dcm", patient_id=number, file_type="dicom")
+    second = part10(instance_of("STATS"))
+    site.upload(second, "b.dcm", patient_id=number, file_type="dicom")
     after = site.json("GET", f"{API}/storage/stats", bearer=site.admin)["by_type"]
     none = {"count": 0, "size_bytes": 0}
-    counts = {kind: after[kind]["count"] - before["by_type"].get(kind, none)["count"] for kind in ("xray", "dicom")}
-    assert counts == {"xray": 2, "dicom": 1}
+    more = {
+        name: {kind: after[kind][name] - before["by_type"].get(kind, none)[name] for kind in ("xray", "dicom")}
+        for name in ("count", "size_bytes")
+    }
+    assert more == {"count": {"xray": 2, "dicom": 1}, "size_bytes": {"xray": 2 * len(data), "dicom": len(second)}}
     assert site.json("GET", f"{API}/storage/space?required_bytes=1", bearer=site.admin) == {"enough": True}
     assert site.json("GET", f"{API}/storage/space?required_bytes={10**18}", bearer=site.admin) == {"enough": False}
     problem(site.ask("GET", f"{API}/storage/stats"), 403)
