@@ -15,8 +15,9 @@ from datetime import date
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 from urllib.parse import unquote_to_bytes
 
+from pacslite.core import quotas
 from pacslite.core.file_types import FileVersionType, MedicalCategory, MedicalFileType
-from pacslite.core.files import Arrived, Description
+from pacslite.core.files import Arrived, Description, owner_of
 from pacslite.dicom.uids import clean_uid
 from pacslite.errors import BadRequest, InvalidForm, InvalidMultipart, InvalidUid, TooLarge, UnsupportedContent
 from pacslite.web.forms import parse_value, rule
@@ -139,7 +140,7 @@ def version_type_of(form: VersionForm) -> FileVersionType:
 def receive(pacs: Pacs, request: Request, form: type[T]) -> tuple[T, list[Arrived]]:
     """The fields and files of a form, the files in the spool: whoever gets them discards them.
 
-    Raises UnsupportedContent, InvalidMultipart, InvalidForm, TooLarge, OutOfSpace; nothing stays in the spool then.
+    Raises UnsupportedContent, InvalidMultipart, InvalidForm, TooLarge, OutOfSpace, QuotaExceeded; nothing stays in the spool then.
     """
     most = pacs.settings.max_upload_bytes
     length = request.content_length
@@ -147,6 +148,8 @@ def receive(pacs: Pacs, request: Request, form: type[T]) -> tuple[T, list[Arrive
     if length is not None and length > most + _FORM_BYTES:
         raise TooLarge(f"The body is larger than {most} bytes.")
     pacs.spool.check_space(length or 0)
+    # What is sent without a length, or is beyond by no more than a form has beside its files, is found out when it is there.
+    quotas.check(pacs, owner_of(request.principal), max(0, (length or 0) - _FORM_BYTES))
     reader = MultipartReader(arriving_body(request.environ), boundary, Limits(most + _FORM_BYTES, MOST_FILES + _MOST_FIELDS))
     fields: dict[str, str] = {}
     arrived: list[Arrived] = []

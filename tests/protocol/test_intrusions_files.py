@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -83,6 +84,18 @@ def test_bytes_whose_number_nobody_tells_stay_within_the_quota(site: Site) -> No
     assert sent(0) == 204
     assert sent(QUOTA) == 507
     assert mine.offset(path) == QUOTA
+
+
+def test_a_form_beyond_the_quota_is_refused_before_its_body(site: Site) -> None:
+    """Who had no quota left filled the spool all the same, as long as the form took to come."""
+    number = site.guarded.user("without room", Role.CLINICIAN)
+    site.json("PUT", f"/api/v1/users/{number}/quota", {"quota_bytes": QUOTA}, bearer=site.admin)
+    server, length = site.guarded.server, 4 * QUOTA
+    lines = ["POST /api/v1/files/upload HTTP/1.1", f"Host: 127.0.0.1:{server.port}", "Content-Type: multipart/form-data; boundary=b"]
+    lines += [f"Authorization: Bearer {site.guarded.bearer('without room')}", f"Content-Length: {length}", "Connection: close", "", ""]
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+        connection.sendall("\r\n".join(lines).encode())  # and nothing of the body
+        assert connection.recv(12) == b"HTTP/1.1 507"
 
 
 @contextmanager
