@@ -358,14 +358,14 @@ class FileStorageService:
 
     def cleanup_temp_files(self, older_than_hours: float = 24) -> dict[str, int]:
         """Remove what was begun and not gone on with for that long: `deleted_count` and `freed_bytes`. No file of a patient is touched."""
-        from pacslite.core import uploads
+        from pacslite.core.cleanup import unfinished
 
         if older_than_hours < 0:
             raise BadRequest("older_than_hours is below 0")
-        pacs, older_than_s = self._pacs, older_than_hours * 3600
-        done = [uploads.expire(pacs, older_than_s), self._chunks.sweep(older_than_s)]
-        done += [spool.clear(older_than_s) for spool in (pacs.spool, *pacs.stores.spools)]
-        return {"deleted_count": sum(count for count, _ in done), "freed_bytes": sum(size for _, size in done)}
+        older_than_s = older_than_hours * 3600
+        chunks, chunk_bytes = self._chunks.sweep(older_than_s)
+        uploads, spool_files, freed = unfinished(self._pacs, older_than_s)
+        return {"deleted_count": chunks + uploads + spool_files, "freed_bytes": chunk_bytes + freed}
 
     # Inside
 

@@ -65,16 +65,22 @@ class Cleaned:
 def cleanup(parts: Parts, older_than_hours: float) -> Cleaned:
     """Take away what is older; 0 takes all, what was deleted too, whose time of grace counts otherwise. May run beside a server."""
     older_than_s = older_than_hours * 3600
-    ended, upload_bytes = uploads.expire(parts, older_than_s)
-    files = freed = 0
-    for spool in (parts.spool, *parts.stores.spools):
-        removed, size = spool.clear(older_than_s)
-        files, freed = files + removed, freed + size
+    ended, files, freed = unfinished(parts, older_than_s)
     results = renditions.sweep(parts)
     grace_s = parts.settings.removal_grace_s if older_than_s else -1.0
     erased = [erase(parts.catalog, store, grace_s) for store in parts.stores.all]
-    freed += upload_bytes + sum(one.size_bytes for one in erased)
+    freed += sum(one.size_bytes for one in erased)
     return Cleaned(files, ended, sum(one.count for one in erased), results, freed)
+
+
+def unfinished(parts: Parts, older_than_s: float) -> tuple[int, int, int]:
+    """Take away what was begun and not gone on with for that long: how many uploads and files of the spools, and their bytes."""
+    ended, freed = uploads.expire(parts, older_than_s)
+    files = 0
+    for spool in (parts.spool, *parts.stores.spools):
+        removed, size = spool.clear(older_than_s)
+        files, freed = files + removed, freed + size
+    return ended, files, freed
 
 
 class Daily:

@@ -19,7 +19,7 @@ from pacslite.core.file_types import MedicalFileType
 from pacslite.core.files import Arrived
 from pacslite.core.inspection_foreign import archive_in
 from pacslite.core.inspection_source import Source
-from pacslite.core.zip_reading import MOST_ENTRIES, ZipEntry, read_directory, unpacked
+from pacslite.core.zip_reading import MOST_ENTRIES, ZipEntry, count_of, read_directory, unpacked
 from pacslite.errors import (
     BadRequest,
     Conflict,
@@ -91,12 +91,12 @@ def _entries(source: Source) -> list[ZipEntry]:
     if not source.head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         raise UnsupportedContent("The file is no ZIP archive, so it cannot be expanded.", ("application/zip",))
     try:
+        count = count_of(source)
+        if count > MOST_ENTRIES:
+            raise TooLarge(f"the archive has {count} entries, more than the {MOST_ENTRIES} that are taken")
         found = read_directory(source)
     except RefusedContent as error:
-        message = str(error)
-        if f"more than the {MOST_ENTRIES}" in message:
-            raise TooLarge(message) from error
-        raise InvalidForm.at("file", message) from error
+        raise InvalidForm.at("file", str(error)) from error
     return [entry for entry in found if not entry.is_directory and not _is_rubbish(entry.name)]
 
 

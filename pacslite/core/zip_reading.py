@@ -56,6 +56,11 @@ class ZipEntry:
         return self.size / max(1, self.packed)
 
 
+def count_of(source: Source) -> int:
+    """How many entries a ZIP says it has; raises RefusedContent."""
+    return _end_record(source)[0]
+
+
 def read_directory(source: Source, most: int = MOST_ENTRIES) -> list[ZipEntry]:
     """The entries of a ZIP that is the whole file; raises RefusedContent for one that contradicts itself."""
     count, size, offset = _end_record(source)
