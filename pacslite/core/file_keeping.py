@@ -1,6 +1,8 @@
 """Bytes of files on their way into the store: kept once however often they come, durable before the catalog names them.
 
 Bytes that are there already are only counted, if they still are when the rows are written; otherwise they get a key of their own.
+Few bytes are written ahead into the catalog, by the transaction that records them (docs/decisions/0040). Who shares them then needs
+nothing more: the row that keeps them was committed before, and stays until their storage has them on the disk.
 Whatever ends this in between leaves at worst bytes that nothing refers to, which the sweep finds.
 """
 
@@ -11,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from pacslite.catalog import blobs
+from pacslite.catalog import blobs, written_ahead
 from pacslite.catalog.arrival import NewBlob
 from pacslite.catalog.blobs import LIVE, StoredBlob
 from pacslite.errors import BlobMissing, Busy, OutcomeUnknown, PacsliteError, StorageError
@@ -21,12 +23,15 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from pacslite.catalog.database import Catalog
+    from pacslite.core.ingest import Ingest
     from pacslite.storage.blob_store import BlobStore, Placing
     from pacslite.storage.spool import SpoolFile
     from pacslite.storage.stores import Stores
 
 T = TypeVar("T")
 _ATTEMPTS = 10
+_MOST_AHEAD = 16
+"""More files at once are synced each: the catalog keeps a second of arrivals, not a whole series of photos."""
 _log = logging.getLogger(__name__)
 
 
@@ -39,6 +44,8 @@ class Parts(Protocol):
     def store(self) -> BlobStore: ...
     @property
     def stores(self) -> Stores: ...
+    @property
+    def ingest(self) -> Ingest: ...
 
 
 class _Overtaken(PacsliteError):
@@ -74,7 +81,7 @@ def keep(parts: Parts, incoming: Sequence[Incoming], record: Callable[[Connectio
     try:
         for _ in range(_ATTEMPTS):
             for one in incoming:
-                _prepare(parts, one)
+                _prepare(parts, one, may_be_ahead=len(incoming) <= _MOST_AHEAD)
             try:
                 result, unused = parts.catalog.write(
                     lambda conn: _write(conn, incoming, record), keys + _locks(incoming), _settle(incoming)
@@ -83,6 +90,9 @@ def keep(parts: Parts, incoming: Sequence[Incoming], record: Callable[[Connectio
                 continue
             for blob in unused:
                 _drop(parts, blob)
+            for one in incoming:
+                if one.placed is not None and one.placed.content is not None:
+                    parts.ingest.settling.note()
             return result
         raise Busy("others keep removing these bytes")
     except OutcomeUnknown:
@@ -115,7 +125,7 @@ def _settle(incoming: Sequence[Incoming]) -> Callable[[], None]:
     return settle
 
 
-def _prepare(parts: Parts, one: Incoming) -> None:
+def _prepare(parts: Parts, one: Incoming, *, may_be_ahead: bool) -> None:
     """Finds the bytes among those that are there, or gives them a key."""
     if one.placed is not None:
         return
@@ -124,9 +134,10 @@ def _prepare(parts: Parts, one: Incoming) -> None:
     if one.known is not None and one.known.state == LIVE and is_whole(parts.stores, one.known):
         return
     key = one.new_key()
-    one.placing = parts.store.begin(one.file.path)
+    content = one.file.content if may_be_ahead and parts.ingest.settling.takes(one.file.content) else None
+    one.placing = parts.store.begin(one.file.path, unsettled=content is not None)
     one.placing.place(key)
-    one.placed = NewBlob(blob_uid(key), key, parts.store.name, one.file.size_bytes, one.file.sha256, one.media_type)
+    one.placed = NewBlob(blob_uid(key), key, parts.store.name, one.file.size_bytes, one.file.sha256, one.media_type, content)
 
 
 def is_whole(stores: Stores, found: StoredBlob) -> bool:
@@ -156,14 +167,21 @@ def _link(conn: Connection, one: Incoming) -> Linked:
         return Linked(pk, one.known.uid)
     pk, is_new = blobs.insert_shared(conn, one.placed)
     if is_new:
+        _write_ahead(conn, one.placed)
         return Linked(pk, one.placed.uid)
     there = blobs.find(conn, pk)
     assert there is not None
     # Somebody was faster with the same bytes, unless these are the ones that were found to be lost.
     if one.known is not None and there.pk == one.known.pk and there.storage_key == one.known.storage_key:
         blobs.repair(conn, pk, one.placed)
+        _write_ahead(conn, one.placed)
         return Linked(pk, one.placed.uid, repaired=there)
     return Linked(pk, there.uid)
+
+
+def _write_ahead(conn: Connection, blob: NewBlob) -> None:
+    if blob.content is not None:
+        written_ahead.add(conn, blob.uid, blob.storage_key, blob.content)
 
 
 def _drop(parts: Parts, blob: NewBlob) -> None:

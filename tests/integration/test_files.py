@@ -259,7 +259,7 @@ class _Watching:
 
 def _watch(kept: Kept, monkeypatch: pytest.MonkeyPatch, settled: Callable[[], None]) -> None:
     begin = kept.parts.store.begin
-    monkeypatch.setattr(kept.parts.store, "begin", lambda path: _Watching(begin(path), settled), raising=False)
+    monkeypatch.setattr(kept.parts.store, "begin", lambda path, **_: _Watching(begin(path), settled), raising=False)
 
 
 def test_bytes_are_durable_before_the_catalog_names_them(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
