@@ -9,12 +9,9 @@ new, and is whole by itself.
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -23,6 +20,7 @@ from pacslite.catalog import holds, inventory, snapshots
 from pacslite.catalog.models import REVISION
 from pacslite.catalog.statements import now_text
 from pacslite.core.backup_repository import CATALOG, MANIFEST, Description, File, Repository, digest_of, write_lines
+from pacslite.core.lookahead import ahead
 from pacslite.core.secret_keys import FILE_NAME as SECRET_KEY
 from pacslite.core.stocktaking import Place
 from pacslite.errors import BackupDamaged, BadRequest, BlobDamaged, BlobMissing, NotFound, PacsliteError, StorageError
@@ -38,7 +36,6 @@ T = TypeVar("T")
 R = TypeVar("R")
 Progress = Callable[[int, int], object]
 
-_THREADS = 4  # hide the waits of an object store and of the disk
 LISTED = 10_000
 ANCHOR, SEGMENTS = "audit.anchor", "audit"
 
@@ -261,18 +258,3 @@ def _is_wanted(row: dict[str, object]) -> bool:
 def is_left_behind(row: Mapping[str, object]) -> bool:
     """Whether a row stands for bytes at a place from which they were moved: another row has them (`catalog.relocation`)."""
     return "~" in str(row["uid"])
-
-
-def ahead(items: Iterator[T], function: Callable[[T], R]) -> Iterator[R]:
-    """The results in order, some of the next ones in the making."""
-    waiting = deque[Future[R]]()
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="backup") as pool:
-        try:
-            while True:
-                waiting.extend(pool.submit(function, item) for item in islice(items, 4 * _THREADS - len(waiting)))
-                if not waiting:
-                    return
-                yield waiting.popleft().result()
-        finally:
-            for one in waiting:
-                one.cancel()

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pacslite.catalog import snapshots
 from pacslite.catalog.models import REVISION
-from pacslite.core.backup import LISTED, Progress, ahead, is_left_behind
+from pacslite.core.backup import LISTED, Progress, is_left_behind
 from pacslite.core.backup_repository import Description, File, Repository
 from pacslite.core.journal import Journal
+from pacslite.core.lookahead import ahead
 from pacslite.durability import sync_directory, write_durably
 from pacslite.errors import BackupDamaged, BlobMissing, Conflict, StorageError
 from pacslite.storage.digests import digests_of

@@ -10,54 +10,44 @@ from __future__ import annotations
 
 import heapq
 import tempfile
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import chain, islice
-from typing import IO, TYPE_CHECKING, Protocol, TypeVar
+from typing import IO, TYPE_CHECKING, Protocol
 
 from pacslite.catalog import deletions, instances, inventory, rebuilding
-from pacslite.catalog.arrival import NewBlob
 from pacslite.catalog.audit import Event
-from pacslite.catalog.changes import Kind, Origin
+from pacslite.catalog.changes import Kind
 from pacslite.catalog.deletions import Target
 from pacslite.catalog.instances import AsOf, Intent
 from pacslite.catalog.statements import now_text, time_text
 from pacslite.core import audit_chain
-from pacslite.core.ingest import arrival_of, read_limits
 from pacslite.core.journal import Entry, Journal
+from pacslite.core.lookahead import ahead, batches
 from pacslite.core.reindex_files import KINDS as OF_FILES
-from pacslite.core.reindex_files import Bytes, FileReplay, locate, tell
-from pacslite.core.stocktaking import Place, Progress, as_file, take_stock
-from pacslite.dicom.instance import read_instance
-from pacslite.errors import BlobMissing, InstanceRefused, InvalidUid, StorageError
-from pacslite.storage.keys import PACKED, PATIENTS, RADIOLOGY, blob_uid, instance_key, parse_instance_key, version_time_ms
+from pacslite.core.reindex_files import Bytes, FileReplay, tell
+from pacslite.core.reindex_reading import RECORDED, Read, Reading, Step, origin_of, uids_of
+from pacslite.core.stocktaking import Progress, take_stock
+from pacslite.errors import StorageError
+from pacslite.storage.keys import PATIENTS, RADIOLOGY, blob_uid, version_time_ms
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from pacslite.catalog.arrival import Arrival
     from pacslite.catalog.database import Catalog
     from pacslite.settings import Settings
     from pacslite.storage.blob_store import BlobStore
     from pacslite.storage.spool import Spool
     from pacslite.storage.stores import Stores
 
-T = TypeVar("T")
-R = TypeVar("R")
-
-_THREADS = 4  # hide the waits of an object store, and hash on both cores
 _BATCH = 50  # entries of one transaction
 _SORTED_KEYS = 100_000  # sorted in memory at once
 _LISTED = 10_000
 
-_RECORDED = frozenset({Kind.INSTANCE_STORED, Kind.VERSION_ADDED, Kind.INSTANCE_REPAIRED})
 _DELETED = frozenset({Kind.STUDY_DELETED, Kind.SERIES_DELETED, Kind.INSTANCE_DELETED})
 # Told by recording itself, once more when what caused them is recorded once more.
 _CONSEQUENCES = frozenset({Kind.PATIENT_UPDATED, Kind.CONFLICT_NOTED})
-_UNKNOWN_ORIGIN = Origin("job")
 
 
 class Parts(Protocol):
@@ -105,33 +95,6 @@ class ReindexReport:
     unknown_files: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """An instance read from the storage, or why it could not be."""
-
-    key: str
-    arrival: Arrival | None = None
-    blob: NewBlob | None = None
-    refusal: str = ""
-    is_lost: bool = False  # told of by the journal, and by the bytes that came in its place
-    stored_bytes: int | None = None  # of packed ones
-
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """An entry of the journal and, when it is about bytes, what they are; `read` is None when they are gone."""
-
-    entry: Entry
-    key: str
-    read: _Read | None
-    found: tuple[Bytes, ...] = ()  # of files
-
-    @property
-    def is_readable(self) -> bool:
-        """Whether there is an instance to be recorded."""
-        return self.read is not None and self.read.arrival is not None
-
-
 def reindex(parts: Parts, progress: Progress | None = None) -> ReindexReport:
     """Empty the catalog and make it anew; nobody else may write meanwhile. Interrupted, it begins again when run again."""
     return _Reindexing(parts, progress).run()
@@ -141,13 +104,12 @@ class _Reindexing:
     def __init__(self, parts: Parts, progress: Progress | None) -> None:
         self._catalog, self._store, self._spool = parts.catalog, parts.store, parts.spool
         self._settings, self._stores = parts.settings, parts.stores
-        self._limits = read_limits(parts.settings, parts.spool.directory)
         self._journal = Journal(self._store, self._spool)
         self._progress = progress or (lambda done, total: None)
         self._report = ReindexReport()
         self._lost: dict[str, dict[str, Entry]] = {}  # by study and key: told of, not there, not deleted so far
-        self._repairs: dict[tuple[str | int | None, ...], list[str]] = {}  # uids of the blobs, in order, by version
         self._files = FileReplay(parts.stores)
+        self._reading = Reading(parts, self._files)
         self._not_recorded: set[tuple[str, ...]] = set()
         self._refused: set[str] = set()
         self._done = self._total = 0
@@ -178,29 +140,28 @@ class _Reindexing:
         """Find repairs, which are few, and what they repaired comes before them in the journal; and the numbers of patients."""
         for entry in self._journal.entries():
             self._files.scan(entry)
-            if entry["kind"] == Kind.INSTANCE_REPAIRED:
-                self._repairs.setdefault((*_uids(entry), entry.get("version_number")), []).append(entry["blob_uid"])
+            self._reading.scan(entry)
 
     def _replay(self) -> None:
-        for batch in _batches(self._ahead(self._journal.entries(), self._step), _BATCH):
+        for batch in batches(ahead(self._journal.entries(), self._reading.step), _BATCH):
             again = [self._happens_again(step) for step in batch]
             self._catalog.write(lambda conn, b=batch, a=again: self._apply_all(conn, b, a))  # type: ignore[misc]
             for step in batch:
                 self._count(step)
 
-    def _apply_all(self, conn: Connection, batch: list[_Step], happens_again: list[bool]) -> None:
+    def _apply_all(self, conn: Connection, batch: list[Step], happens_again: list[bool]) -> None:
         """Nothing but SQL: a transaction may run more than once."""
         for step, again in zip(batch, happens_again, strict=True):
             if step.is_readable:
                 self._record(conn, step)
             elif step.entry["kind"] in OF_FILES:
-                self._files.apply(conn, step.entry, step.found, _origin(step.entry))
+                self._files.apply(conn, step.entry, step.found, origin_of(step.entry))
             elif step.entry["kind"] in _DELETED:
                 _delete(conn, step.entry)
             elif not again:
                 _tell(conn, step.entry)
 
-    def _record(self, conn: Connection, step: _Step) -> None:
+    def _record(self, conn: Connection, step: Step) -> None:
         read, entry = step.read, step.entry
         assert read is not None
         assert read.arrival is not None
@@ -216,83 +177,19 @@ class _Reindexing:
         if read.stored_bytes is not None:
             rebuilding.place_packed(conn, read.blob.uid, read.stored_bytes)
 
-    def _happens_again(self, step: _Step) -> bool:
+    def _happens_again(self, step: Step) -> bool:
         """Whether recording tells of this by itself: it was a consequence of something that is recorded again."""
-        uids = _uids(step.entry)
-        if step.entry["kind"] in _RECORDED:
+        uids = uids_of(step.entry)
+        if step.entry["kind"] in RECORDED:
             (self._not_recorded.discard if step.is_readable else self._not_recorded.add)(uids)
         return step.entry["kind"] in _CONSEQUENCES and uids not in self._not_recorded
 
-    def _step(self, entry: Entry) -> _Step:
-        """Read what an entry is about; runs in a thread of its own."""
-        if entry["kind"] not in _RECORDED:
-            return _Step(entry, "", None, self._files.look(entry))
-        uids = (entry["study_instance_uid"], entry["series_instance_uid"], entry["sop_instance_uid"])
-        try:
-            key = instance_key(*uids, entry["blob_uid"])
-        except InvalidUid as error:
-            return _Step(entry, str(entry["blob_uid"]), _Read("", refusal=str(error)))
-        try:
-            return _Step(entry, key, self._read(key, _origin(entry), entry))
-        except BlobMissing:
-            return _Step(entry, key, self._read_repaired(entry, key))
-
-    def _read_repaired(self, entry: Entry, key: str) -> _Read | None:
-        """What bytes that are lost held: the same data set as those that came in their place later."""
-        study, series, sop_instance = _uids(entry)
-        for uid in self._repairs.get((*_uids(entry), entry.get("version_number")), ()):
-            try:
-                read = self._read(instance_key(study, series, sop_instance, uid), _origin(entry))
-            except BlobMissing:
-                continue
-            if read.arrival is not None and read.blob is not None:
-                return _Read(
-                    key, read.arrival, replace(_blob_told_of(entry, read.blob), uid=entry["blob_uid"], storage_key=key), is_lost=True
-                )
-        return None
-
-    def _read(self, key: str, origin: Origin, entry: Entry | None = None, store_name: str = "") -> _Read:
-        try:
-            return self._read_at(Place(key, store_name or self._store.name), origin, entry)
-        except BlobMissing:
-            moved = locate(self._stores, key, self._store.name)
-            if moved is None:
-                raise
-            return self._read_at(moved, origin, entry)
-
-    def _read_at(self, place: Place, origin: Origin, entry: Entry | None) -> _Read:
-        key = place.storage_key
-        parts = parse_instance_key(key)
-        if parts is None:
-            return _Read(key, refusal="the key is not that of an instance")
-        stored = self._stores.of(place).size(key) if key.endswith(PACKED) else None
-        with as_file(self._stores, self._spool, place) as (path, digests):
-            try:
-                read = read_instance(path, self._limits)
-            except InstanceRefused as error:
-                return _Read(key, refusal=str(error))
-        arrival = arrival_of(read, digests.data_set_digest or digests.sha256, origin, self._settings)
-        if arrival.uids != (parts.study_instance_uid, parts.series_instance_uid, parts.sop_instance_uid):
-            return _Read(key, refusal="the bytes are of another instance than the key names")
-        blob = NewBlob(parts.version_id, key, place.store_name, digests.size_bytes, digests.sha256)
-        if entry and entry.get("sha256", blob.sha256) != blob.sha256:
-            # Recorded as it should be, so that verification finds it and sending it again makes it whole.
-            known = _blob_told_of(entry, blob)
-            return _Read(
-                key,
-                replace(arrival, data_set_digest=entry.get("data_set_digest", arrival.data_set_digest)),
-                known,
-                "the SHA-256 is not the journal's",
-                stored_bytes=stored,
-            )
-        return _Read(key, arrival, blob, stored_bytes=stored)
-
-    def _count(self, step: _Step) -> None:
+    def _count(self, step: Step) -> None:
         kind, read = step.entry["kind"], step.read
         if kind in _DELETED:
             self._report.deleted += 1
             _drop_below(self._lost, _target(step.entry))
-        elif kind in _RECORDED:
+        elif kind in RECORDED:
             if kind == Kind.INSTANCE_REPAIRED:
                 _drop_version(self._lost, step.entry)
             if read is None:
@@ -311,7 +208,7 @@ class _Reindexing:
         elif found.problem and len(self._report.refused) < _LISTED:
             self._report.refused.append((found.storage_key, "the SHA-256 is not the journal's"))
 
-    def _count_read(self, read: _Read) -> None:
+    def _count_read(self, read: Read) -> None:
         if read.is_lost:
             return
         self._done += 1
@@ -332,7 +229,7 @@ class _Reindexing:
                 if f.row is None and f.info.key not in self._refused
             )
             in_order = _in_order_of_ids(unknown, room)
-            for batch in _batches(self._ahead(in_order, self._read_unknown), _BATCH):
+            for batch in batches(ahead(in_order, self._reading.unknown), _BATCH):
                 outcomes = self._catalog.write(lambda conn, b=batch: [_take(conn, read) for read in b])  # type: ignore[misc]
                 for read, outcome in zip(batch, outcomes, strict=True):
                     self._count_read(read)
@@ -342,29 +239,12 @@ class _Reindexing:
                     elif outcome and len(self._report.not_journaled) < _LISTED:
                         self._report.not_journaled.append(read.key)
 
-    def _read_unknown(self, place: str) -> _Read:
-        key, _, store_name = place.partition(" ")
-        try:
-            return self._read(key, _UNKNOWN_ORIGIN, store_name=store_name)
-        except BlobMissing as error:
-            return _Read(key, refusal=str(error))
-
     def _unknown_files(self) -> Iterator[str]:
         """Originals of files that no row names; what is made of originals is made again."""
         for store in self._stores.all:
             for found in take_stock(self._catalog, store, PATIENTS):
                 if found.row is None and "." not in blob_uid(found.info.key):
                     yield found.info.key
-
-    def _ahead(self, items: Iterable[T], function: Callable[[T], R]) -> Iterator[R]:
-        """The results in order, some of the next ones in the making."""
-        remaining, waiting = iter(items), deque[Future[R]]()
-        with ThreadPoolExecutor(_THREADS, thread_name_prefix="reindex") as pool:
-            while True:
-                waiting.extend(pool.submit(function, item) for item in islice(remaining, 2 * _THREADS - len(waiting)))
-                if not waiting:
-                    return
-                yield waiting.popleft().result()
 
     def _keep_journal_in_step(self) -> None:
         """Go on with the journal when the numbers came out as they were; else write it anew from what was recorded."""
@@ -373,12 +253,12 @@ class _Reindexing:
 
 
 def _delete(conn: Connection, entry: Entry) -> None:
-    if deletions.delete_target(conn, _target(entry), _origin(entry), entry["at"]) is None:
+    if deletions.delete_target(conn, _target(entry), origin_of(entry), entry["at"]) is None:
         deletions.remember(conn, _target(entry), entry["at"])
         _tell(conn, entry)
 
 
-def _take(conn: Connection, read: _Read) -> str:
+def _take(conn: Connection, read: Read) -> str:
     """Record what the journal does not tell of; `copy` when the newest version holds the same data set, "" when refused."""
     if read.arrival is None or read.blob is None:
         return ""
@@ -396,25 +276,11 @@ def _tell(conn: Connection, entry: Entry) -> None:
     """Keep in the feed what cannot be done again: it happened all the same."""
     if entry["kind"] not in list(Kind):
         raise StorageError(f"the journal tells of {entry['kind']!r}, which this release does not know")
-    tell(conn, entry, _origin(entry))
-
-
-def _blob_told_of(entry: Entry, there: NewBlob) -> NewBlob:
-    """The blob as the journal tells of it, as far as it does."""
-    return replace(there, size_bytes=entry.get("size_bytes", there.size_bytes), sha256=entry.get("sha256", there.sha256))
-
-
-def _origin(entry: Entry) -> Origin:
-    names = ("protocol", "calling_aet", "address", "actor", "request_id")
-    return Origin(**{name: str(entry.get(name, "")) for name in names})
+    tell(conn, entry, origin_of(entry))
 
 
 def _target(entry: Entry) -> Target:
     return Target(entry["study_instance_uid"], entry.get("series_instance_uid"), entry.get("sop_instance_uid"))
-
-
-def _uids(entry: Entry) -> tuple[str, ...]:
-    return tuple(entry.get(name, "") for name in ("study_instance_uid", "series_instance_uid", "sop_instance_uid"))
 
 
 def _drop_below(lost: dict[str, dict[str, Entry]], target: Target) -> None:
@@ -424,21 +290,15 @@ def _drop_below(lost: dict[str, dict[str, Entry]], target: Target) -> None:
 
 
 def _drop_version(lost: dict[str, dict[str, Entry]], repair: Entry) -> None:
-    of_study, repaired = lost.get(repair["study_instance_uid"], {}), (*_uids(repair), repair.get("version_number"))
-    for key in [key for key, entry in of_study.items() if (*_uids(entry), entry.get("version_number")) == repaired]:
+    of_study, repaired = lost.get(repair["study_instance_uid"], {}), (*uids_of(repair), repair.get("version_number"))
+    for key in [key for key, entry in of_study.items() if (*uids_of(entry), entry.get("version_number")) == repaired]:
         del of_study[key]
-
-
-def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    remaining = iter(items)
-    while batch := list(islice(remaining, size)):
-        yield batch
 
 
 def _in_order_of_ids(keys: Iterable[str], room: str) -> Iterator[str]:
     """The keys in the order of their version ids, sorted in pieces on disk: a catalog may be larger than memory."""
     runs: list[IO[str]] = []
-    for batch in _batches(keys, _SORTED_KEYS):
+    for batch in batches(keys, _SORTED_KEYS):
         run: IO[str] = tempfile.TemporaryFile("w+", dir=room)  # noqa: SIM115  closed below
         run.writelines(
             f"{blob_uid(key.partition(' ')[0])} {key}\n" for key in sorted(batch, key=lambda one: blob_uid(one.partition(" ")[0]))

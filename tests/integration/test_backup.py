@@ -17,7 +17,7 @@ from pacslite.catalog import holds, snapshots
 from pacslite.catalog.changes import Origin
 from pacslite.catalog.database import Catalog
 from pacslite.catalog.models import Base, blob, job, patient
-from pacslite.core import audit_chain, backup, backup_restore, files
+from pacslite.core import audit_chain, backup, backup_restore, files, lookahead
 from pacslite.core.audit_verify import verify as verify_audit
 from pacslite.core.backup_repository import Repository
 from pacslite.core.erasure import erase_doomed
@@ -34,15 +34,9 @@ from pacslite.storage.s3 import S3Options, S3Store
 from tests.support.archive import Archive, archive, slice_of
 from tests.support.databases import PostgresServer
 from tests.support.files import new_patient, photo
-from tests.support.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, serve_s3
+from tests.support.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY
 
 ADMIN = Origin("api", actor="admin")
-
-
-@pytest.fixture(scope="module")
-def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serve_s3(tmp_path_factory.mktemp("s3")) as server:
-        yield server.endpoint
 
 
 @pytest.fixture
@@ -295,7 +289,7 @@ def test_an_interrupted_backup_is_never_taken_for_whole(old: Archive, new: Archi
             return put(self, stream, sha256, size_bytes)
 
         patch.setattr(Repository, "put", cut_off)
-        patch.setattr(backup, "_THREADS", 1)
+        patch.setattr(lookahead, "_THREADS", 1)
         with pytest.raises(StorageError, match="cut off"):
             backup.make(old, target)
     assert [one.id for one in Repository(target).descriptions()[0]] == [first.id]

@@ -64,3 +64,10 @@ def serve_s3(directory: Path) -> Iterator[S3Server]:
         assert process.stderr is not None
         drain.join(timeout=5)
         process.stderr.close()
+
+
+@pytest.fixture(scope="module")
+def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where an S3 server for the tests of a module is; they keep apart by prefixes of their keys."""
+    with serve_s3(tmp_path_factory.mktemp("s3")) as server:
+        yield server.endpoint
