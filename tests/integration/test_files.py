@@ -29,16 +29,10 @@ from pacslite.storage.filesystem import FilesystemStore
 from pacslite.storage.s3 import S3Options, S3Store
 from tests.support.archive import Archive, archive
 from tests.support.files import any_photo, new_patient
-from tests.support.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, serve_s3
+from tests.support.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY
 
 ME = Owner(None, "tester")
 ORIGIN = Origin("upload", actor="tester")
-
-
-@pytest.fixture(scope="module")
-def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serve_s3(tmp_path_factory.mktemp("s3")) as server:
-        yield server.endpoint
 
 
 @pytest.fixture(params=["filesystem", "s3"])

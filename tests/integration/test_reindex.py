@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from pacslite.catalog import inventory
 from pacslite.catalog.changes import Origin
-from pacslite.catalog.database import Catalog
 from pacslite.core.erasure import erase_doomed
 from pacslite.core.journal import Journal
 from pacslite.core.reindex import reindex
@@ -17,36 +15,11 @@ from pacslite.core.removal import Target, remove
 from pacslite.core.sweep import sweep
 from pacslite.core.verify import Verifier
 from pacslite.errors import StorageError
-from pacslite.storage.filesystem import FilesystemStore
-from pacslite.storage.s3 import S3Options, S3Store
-from tests.support.archive import Archive, archive, slice_of
+from tests.support.archive import Archive, slice_of
 from tests.support.catalog_dump import dump
-from tests.support.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, serve_s3
+from tests.support.rebuilding import Empty
 
-Empty = Callable[[Archive], Archive]
 DIMSE = Origin("dimse", calling_aet="MODALITY", address="10.0.0.1", association_id="a7")
-
-
-@pytest.fixture(scope="module")
-def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serve_s3(tmp_path_factory.mktemp("s3")) as server:
-        yield server.endpoint
-
-
-@pytest.fixture
-def local(tmp_path: Path, catalog: Catalog) -> Archive:
-    return archive(tmp_path / "data", catalog, FilesystemStore(tmp_path / "storage"))
-
-
-@pytest.fixture(params=["filesystem", "s3"])
-def anywhere(request: pytest.FixtureRequest, tmp_path: Path, catalog: Catalog) -> Iterator[Archive]:
-    if request.param == "filesystem":
-        yield archive(tmp_path / "data", catalog, FilesystemStore(tmp_path / "storage"))
-        return
-    options = S3Options(BUCKET, request.getfixturevalue("s3_endpoint"), None, ACCESS_KEY, SECRET_KEY, None, tmp_path.name)
-    store = S3Store(options)
-    yield archive(tmp_path / "data", catalog, store)
-    store.close()
 
 
 def _live(old: Archive) -> None:
@@ -65,21 +38,6 @@ def _live(old: Archive) -> None:
     broken = old.key_of(old.accept(slice_of("1.3", "1.3.1", "1.3.1.2", PatientID="A")))
     old.store.delete(broken)
     old.accept(slice_of("1.3", "1.3.1", "1.3.1.2", PatientID="A"))
-
-
-@pytest.fixture
-def empty(new_database: Callable[[], str], tmp_path: Path) -> Iterator[Empty]:
-    """Another, empty catalog over the same store."""
-    made: list[Catalog] = []
-
-    def make(old: Archive) -> Archive:
-        made.append(Catalog(new_database(), pool_size=4))
-        made[-1].migrate()
-        return archive(tmp_path / f"new{len(made)}", made[-1], old.store)
-
-    yield make
-    for catalog in made:
-        catalog.close()
 
 
 def test_the_rebuilt_catalog_says_what_the_lost_one_said(anywhere: Archive, empty: Empty) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +10,6 @@ from sqlalchemy import select, update
 from pacslite.catalog import quotas
 from pacslite.catalog.blobs import StoredBlob
 from pacslite.catalog.changes import Origin
-from pacslite.catalog.database import Catalog
 from pacslite.catalog.file_models import quota, rendition
 from pacslite.catalog.models import job, patient
 from pacslite.core import file_content, files, patients
@@ -27,15 +24,12 @@ from pacslite.core.relocation import relocate
 from pacslite.core.removal import Target, remove
 from pacslite.core.stocktaking import rows_of
 from pacslite.errors import Gone
-from pacslite.storage.filesystem import FilesystemStore
-from pacslite.storage.s3 import S3Options, S3Store
-from tests.support.archive import Archive, archive, slice_of
+from tests.support.archive import Archive, slice_of
 from tests.support.catalog_dump import dump
 from tests.support.data_sets import part10
 from tests.support.files import photo
-from tests.support.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, serve_s3
+from tests.support.rebuilding import Empty
 
-Empty = Callable[[Archive], Archive]
 ANNA, BEN = Owner(3, "anna"), Owner(None, "ben")
 ORIGIN = Origin("upload", actor="anna", address="10.0.0.1", request_id="r1")
 CAUSE = Cause(Origin("api", actor="anna"))
@@ -43,43 +37,6 @@ CAUSE = Cause(Origin("api", actor="anna"))
 _NEARLY = {"blob": ("created_at", "doomed_at"), "purged_file": ("purged_at",)}
 # Made again, by jobs.
 _MADE = ("rendition", "blob_info")
-
-
-@pytest.fixture(scope="module")
-def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serve_s3(tmp_path_factory.mktemp("s3")) as server:
-        yield server.endpoint
-
-
-@pytest.fixture
-def local(tmp_path: Path, catalog: Catalog) -> Archive:
-    return archive(tmp_path / "data", catalog, FilesystemStore(tmp_path / "storage"))
-
-
-@pytest.fixture(params=["filesystem", "s3"])
-def anywhere(request: pytest.FixtureRequest, tmp_path: Path, catalog: Catalog) -> Iterator[Archive]:
-    if request.param == "filesystem":
-        yield archive(tmp_path / "data", catalog, FilesystemStore(tmp_path / "storage"))
-        return
-    options = S3Options(BUCKET, request.getfixturevalue("s3_endpoint"), None, ACCESS_KEY, SECRET_KEY, None, tmp_path.name)
-    store = S3Store(options)
-    yield archive(tmp_path / "data", catalog, store)
-    store.close()
-
-
-@pytest.fixture
-def empty(new_database: Callable[[], str], tmp_path: Path) -> Iterator[Empty]:
-    """Another, empty catalog over the same store."""
-    made: list[Catalog] = []
-
-    def make(old: Archive) -> Archive:
-        made.append(Catalog(new_database(), pool_size=4))
-        made[-1].migrate()
-        return archive(tmp_path / f"new{len(made)}", made[-1], old.store)
-
-    yield make
-    for catalog in made:
-        catalog.close()
 
 
 def _arrived(of: Archive, data: bytes, name: str = "Bild.jpg") -> Arrived:

@@ -32,18 +32,12 @@ from pacslite.storage.spool import Spool
 from tests.support.archive import archive as over
 from tests.support.archive import slice_of
 from tests.support.data_sets import part10
-from tests.support.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, serve_s3
+from tests.support.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY
 from tests.support.upkeep import GRACE_S, TEXT, Held
 
 
 class Killed(Exception):
     """The process ends here."""
-
-
-@pytest.fixture(scope="module")
-def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serve_s3(tmp_path_factory.mktemp("s3")) as server:
-        yield server.endpoint
 
 
 @pytest.fixture(params=["files to files", "files to s3, postgresql", "s3 to files"])

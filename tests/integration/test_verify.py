@@ -21,13 +21,7 @@ from pacslite.errors import BlobMissing
 from pacslite.storage.filesystem import FilesystemStore
 from pacslite.storage.s3 import S3Options, S3Store
 from tests.support.archive import Archive, archive, slice_of
-from tests.support.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, serve_s3
-
-
-@pytest.fixture(scope="module")
-def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serve_s3(tmp_path_factory.mktemp("s3")) as server:
-        yield server.endpoint
+from tests.support.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY
 
 
 @pytest.fixture(params=["filesystem", "s3"])

@@ -20,25 +20,13 @@ from pacslite.settings import Address, Settings
 from tests.support.accounts import PASSWORD, Guarded
 from tests.support.data_sets import image
 from tests.support.dimse import (
-    CT,
-    EXPLICIT_LE,
-    STUDY_ROOT_FIND,
-    STUDY_ROOT_GET,
-    STUDY_ROOT_MOVE,
-    VERIFICATION,
     Listener,
-    Peer,
     associate_rq,
-    find_rq,
     listening,
-    store_rq,
-    uid_value,
 )
-from tests.support.retrieval import get_rq, keep, keys, move_rq
+from tests.support.retrieval import keep
+from tests.support.services import OFFER, STUDY, status_of
 
-COMMITMENT = "1.2.840.10008.1.20.1"
-OFFER = [(abstract, [EXPLICIT_LE]) for abstract in (CT, STUDY_ROOT_FIND, STUDY_ROOT_MOVE, STUDY_ROOT_GET, COMMITMENT, VERIFICATION)]
-STUDY = "1.2.11"
 NAME, WITH_PASSWORD, JWT = 1, 2, 5
 REFUSED, CONGESTION = (1, 1, 1), (2, 3, 1)
 
@@ -78,31 +66,6 @@ def outcome(listener: Listener, *user: Any) -> tuple[int, ...] | str:
         assert kind == pdus.ASSOCIATE_AC
         peer.release()
         return "accepted"
-
-
-def status_of(peer: Peer, service: str) -> int:
-    """Ask for a service; the final status."""
-    identifier = keys("STUDY", study=STUDY)
-    action: dict[int, bytes | int] = {
-        0x0003: uid_value(COMMITMENT),
-        0x0100: 0x0130,
-        0x0110: 1,
-        0x0800: 1,
-        0x1001: uid_value(f"{COMMITMENT}.1"),
-        0x1008: 1,
-    }
-    asked = {
-        "store": (store_rq(), b"\x08\x00\x05\x00CS\x00\x00"),
-        "find": (find_rq(), identifier),
-        "move": (move_rq("NOWHERE", STUDY_ROOT_MOVE), identifier),
-        "get": (get_rq(), identifier),
-        "commitment": (action, b"\x08\x00\x05\x00CS\x00\x00"),
-    }[service]
-    peer.request({"store": 1, "find": 3, "move": 5, "get": 7, "commitment": 9}[service], *asked)
-    while True:
-        command, _ = peer.response()
-        if command.field & 0x8000 and command.number(commands.STATUS) != commands.PENDING:
-            return command.number(commands.STATUS)
 
 
 def test_a_password_a_token_and_an_api_token_let_in(site: tuple[Listener, Guarded]) -> None:

@@ -23,29 +23,16 @@ from pacslite.errors import Forbidden
 from pacslite.settings import Settings
 from tests.support.data_sets import image
 from tests.support.dimse import (
-    CT,
-    EXPLICIT_LE,
-    STUDY_ROOT_FIND,
-    STUDY_ROOT_GET,
-    STUDY_ROOT_MOVE,
-    VERIFICATION,
     Listener,
-    Peer,
     associate_rq,
     find_rq,
     listening,
     sink_pacs,
-    store_rq,
-    uid_value,
     until,
 )
 from tests.support.processes import environment
-from tests.support.retrieval import get_rq, keep, keys, known, move_rq, retrieving
-
-COMMITMENT = "1.2.840.10008.1.20.1"
-SERVICES = ("store", "find", "move", "get", "commitment")
-OFFER = [(abstract, [EXPLICIT_LE]) for abstract in (CT, STUDY_ROOT_FIND, STUDY_ROOT_MOVE, STUDY_ROOT_GET, COMMITMENT, VERIFICATION)]
-STUDY = "1.2.11"
+from tests.support.retrieval import keep, keys, known, retrieving
+from tests.support.services import OFFER, SERVICES, STUDY, status_of
 
 
 @pytest.fixture(scope="module")
@@ -60,33 +47,6 @@ def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listener]:
     with retrieving(tmp_path_factory.mktemp("closed"), dicom_unknown_callers="refuse") as running:
         known(running.pacs, "MODALITY", 104)
         yield running
-
-
-def request(peer: Peer, service: str) -> int:
-    """Ask for a service; the final status."""
-    identifier = keys("STUDY", study=STUDY)
-    context = 2 * SERVICES.index(service) + 1
-    action: dict[int, bytes | int] = {
-        0x0003: uid_value(COMMITMENT),
-        0x0100: 0x0130,
-        0x0110: 1,
-        0x0800: 1,
-        0x1001: uid_value(f"{COMMITMENT}.1"),
-        0x1008: 1,
-    }
-    asked = {
-        "store": (store_rq(), b"\x08\x00\x05\x00CS\x00\x00"),
-        "find": (find_rq(), identifier),
-        "move": (move_rq("NOWHERE", STUDY_ROOT_MOVE), identifier),
-        "get": (get_rq(), identifier),
-        "commitment": (action, b"\x08\x00\x05\x00CS\x00\x00"),
-    }[service]
-    peer.request(context, *asked)
-    while True:
-        command, _ = peer.response()
-        if command.number(commands.STATUS) != commands.PENDING:
-            assert command.field & 0x8000
-            return command.number(commands.STATUS)
 
 
 def answer_to(listener: Listener, calling: str, **options: Any) -> tuple[int, bytes]:
@@ -124,7 +84,7 @@ def test_a_peer_does_what_it_may_and_is_answered_0124_to_the_rest(listener: List
     with listener.peer() as peer:
         peer.associate(OFFER, calling="LIMITED")
         for service in SERVICES[:4]:
-            assert (request(peer, service) == commands.NOT_AUTHORIZED) is (service != allowed), service
+            assert (status_of(peer, service) == commands.NOT_AUTHORIZED) is (service != allowed), service
         assert peer.echo(11) == 0
         peer.release()
     assert listener.spool_files == []
@@ -135,7 +95,7 @@ def test_commitment_is_for_those_who_may_ask_for_it(listener: Listener) -> None:
         known(listener.pacs, "LIMITED", 104, allow)
         with listener.peer() as peer:
             peer.associate(OFFER, calling="LIMITED")
-            assert (request(peer, "commitment") == commands.NOT_AUTHORIZED) is refused
+            assert (status_of(peer, "commitment") == commands.NOT_AUTHORIZED) is refused
 
 
 def test_a_change_of_a_peer_counts_at_once_in_every_process_and_for_running_associations(listener: Listener) -> None:
@@ -144,17 +104,17 @@ def test_a_change_of_a_peer_counts_at_once_in_every_process_and_for_running_asso
     with listening(replace(listener.pacs, settings=settings)) as other, listener.peer() as first, other.peer() as second:
         for peer in (first, second):
             peer.associate(OFFER, calling="CHANGED")
-            assert request(peer, "find") == commands.SUCCESS
+            assert status_of(peer, "find") == commands.SUCCESS
         known(listener.pacs, "CHANGED", 104, ("store",))
         for peer in (first, second):
-            assert request(peer, "find") == commands.NOT_AUTHORIZED
-            assert request(peer, "store") != commands.NOT_AUTHORIZED
+            assert status_of(peer, "find") == commands.NOT_AUTHORIZED
+            assert status_of(peer, "store") != commands.NOT_AUTHORIZED
         peers.remove(listener.pacs.catalog, "CHANGED")
-        assert request(first, "find") == commands.SUCCESS
-        assert request(second, "find") == commands.NOT_AUTHORIZED
+        assert status_of(first, "find") == commands.SUCCESS
+        assert status_of(second, "find") == commands.NOT_AUTHORIZED
         assert answer_to(other, "CHANGED")[0] == pdus.ASSOCIATE_RJ
         # A sender of many instances is asked for no more often than once a second.
-        until(lambda: request(second, "store") == commands.NOT_AUTHORIZED, 10)
+        until(lambda: status_of(second, "store") == commands.NOT_AUTHORIZED, 10)
 
 
 def test_refusals_are_logged_without_what_was_asked_about(listener: Listener, closed: Listener, caplog: pytest.LogCaptureFixture) -> None:

@@ -12,19 +12,10 @@ import pytest
 
 from tests.support.file_site import FILES, file_site
 from tests.support.files import any_photo, of_json
+from tests.support.processes import memory_of
 
 _MIB = 1024 * 1024
 _RISE_MIB = 40
-
-
-def memory(pid: int) -> float:
-    """Proportional set size of a process and its children, in MiB."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    total = 0
-    for process in (pid, *children):
-        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-        total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
-    return total / 1024
 
 
 def model(patient: int, triangles: int) -> Iterator[bytes]:
@@ -44,11 +35,11 @@ def test_a_large_file_is_taken_in_bounded_memory(tmp_path: Path, size_mib: int) 
     with file_site(tmp_path / "data") as site:
         server, headers = site.guarded.server, {"Authorization": f"Bearer {site.bearer}", "Content-Type": "multipart/form-data; boundary=b"}
         of_json(server.request("POST", f"{FILES}/upload", model(site.patient, 20_000), headers), 201)
-        before, most, done = memory(server.process.pid), [0.0], threading.Event()
+        before, most, done = memory_of(server.process.pid), [0.0], threading.Event()
 
         def watch() -> None:
             while not done.wait(0.05):
-                most[0] = max(most[0], memory(server.process.pid))
+                most[0] = max(most[0], memory_of(server.process.pid))
 
         watcher = threading.Thread(target=watch)
         watcher.start()

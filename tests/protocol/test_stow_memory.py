@@ -12,20 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.support.http import running
+from tests.support.processes import memory_of
 from tests.support.stow import JSON_TYPE, metadata, mp4, part
 
 _MIB = 1024 * 1024
 _RISE_MIB = 48
-
-
-def memory(pid: int) -> float:
-    """Proportional set size of a process and its children, in MiB."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    total = 0
-    for process in (pid, *children):
-        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-        total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
-    return total / 1024
 
 
 def body(data_set: dict[str, object], size: int) -> Iterator[bytes]:
@@ -44,11 +35,11 @@ def test_a_large_video_is_taken_in_bounded_memory(tmp_path: Path, size_mib: int)
     with running(tmp_path / "data") as server:
         small = metadata("1.2.840.10008.5.1.4.1.1.77.1.1.1", uri="v")
         assert server.request("POST", "/studies", body(small, 0), {"Content-Type": JSON_TYPE}).status == 200
-        before, most, done = memory(server.process.pid), [0.0], threading.Event()
+        before, most, done = memory_of(server.process.pid), [0.0], threading.Event()
 
         def watch() -> None:
             while not done.wait(0.05):
-                most[0] = max(most[0], memory(server.process.pid))
+                most[0] = max(most[0], memory_of(server.process.pid))
 
         watcher = threading.Thread(target=watch)
         watcher.start()
