@@ -98,7 +98,7 @@ class VersionForm:
 def description_of(form: UploadForm) -> Description:
     """What the form says of a file; raises InvalidForm when it does not say what kind it is."""
     if form.file_type is None:
-        raise InvalidForm("file_type: is missing", (("file_type", "is missing"),))
+        raise InvalidForm.at("file_type", "is missing")
     category = MedicalCategory(form.medical_category) if form.medical_category is not None else None
     check_described(form.study_date, form.study_instance_uid)
     return Description(
@@ -124,12 +124,12 @@ def check_described(study_date: str | None, study_uid: str | None) -> None:
         try:
             date.fromisoformat(study_date)
         except ValueError:
-            raise InvalidForm("study_date: is no day", (("study_date", "is no day"),)) from None
+            raise InvalidForm.at("study_date", "is no day") from None
     if study_uid is not None:
         try:
             clean_uid(study_uid)
         except InvalidUid as error:
-            raise InvalidForm(f"study_instance_uid: {error}", (("study_instance_uid", str(error)),)) from None
+            raise InvalidForm.at("study_instance_uid", str(error)) from None
 
 
 def version_type_of(form: VersionForm) -> FileVersionType:
@@ -161,9 +161,9 @@ def receive(pacs: Pacs, request: Request, form: type[T]) -> tuple[T, list[Arrive
                 kept.callback(file.discard)
                 arrived.append(Arrived(file, filename or ""))
             elif filename is not None:
-                raise InvalidForm(f"{name[:100]}: is no field for a file", ((name[:100], "is no field for a file"),))
+                raise InvalidForm.at(name[:100], "is no field for a file")
             elif name in fields:
-                raise InvalidForm(f"{name[:100]}: is given twice", ((name[:100], "is given twice"),))
+                raise InvalidForm.at(name[:100], "is given twice")
             else:
                 fields[name] = _text(part, name)
         found = typed(form, fields)
@@ -228,11 +228,11 @@ def _text(part: Part, name: str) -> str:
     for piece in part.data():
         data += piece
         if len(data) > _MOST_FIELD_BYTES:
-            raise InvalidForm(f"{name[:100]}: is too long", ((name[:100], "is too long"),))
+            raise InvalidForm.at(name[:100], "is too long")
     try:
         text = data.decode()
     except UnicodeDecodeError:
-        raise InvalidForm(f"{name[:100]}: is not UTF-8", ((name[:100], "is not UTF-8"),)) from None
+        raise InvalidForm.at(name[:100], "is not UTF-8") from None
     if "\0" in text:
         raise BadRequest("A field holds a NUL.")
     return text
