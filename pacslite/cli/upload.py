@@ -10,7 +10,7 @@ from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 import click
 
@@ -55,10 +55,10 @@ class Outcome:
 @click.option("--description", help="What there is to say of them.")
 @click.option("--study-instance-uid", help="Study they belong to.")
 @click.option("--server", envvar="PACSLITE_SERVER", help="URL of the server (else PACSLITE_SERVER, public_url, or what runs on --data).")
-@click.option("--token", envvar="PACSLITE_TOKEN", help="API token; better in PACSLITE_TOKEN, where no other user sees it.")
+@click.option("--token-file", type=click.File(), help="File with an API token, - for stdin; else it is taken from PACSLITE_TOKEN.")
 @settings_options
 @json_option
-def upload(paths: tuple[Path, ...], server: str | None, token: str | None, as_json: bool, **given: Any) -> int:
+def upload(paths: tuple[Path, ...], server: str | None, token_file: TextIO | None, as_json: bool, **given: Any) -> int:
     """Send files, and all files below folders, to a server, by tus 1.0.0; run again it goes on where it broke off.
 
     Exit 0 when every file is stored, 1 when some were refused, 3 when the server was lost on the way.
@@ -71,6 +71,7 @@ def upload(paths: tuple[Path, ...], server: str | None, token: str | None, as_js
     url = _url(server or settings.public_url or _local(settings))
     _check_date(given["study_date"])
     fields = {"patient_id": str(given.pop("patient")), **{name: str(value) for name, value in given.items() if value is not None}}
+    token = token_file.read().strip() if token_file else os.environ.get("PACSLITE_TOKEN", "")
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     files, outcomes = list(_files(paths)), []
     with closing(TusServer(url, headers)) as there, Bar("uploading", _mebibytes) as bar:
@@ -157,7 +158,7 @@ class _Sending:
             return Outcome(str(self._path), _STORED, self._size, self._resumed, told.file_id)
         if told.status == 401:
             known = "does not know this token, or it has ended" if self._has_token else "wants a login"
-            raise click.UsageError(f"{self._server.host} {known}: give an API token with --token or PACSLITE_TOKEN.")
+            raise click.UsageError(f"{self._server.host} {known}: give an API token with --token-file or PACSLITE_TOKEN.")
         if told.status == 404 and not self._known.url:
             raise click.UsageError(f"--server: {self._url} takes no uploads: {told.detail or 'HTTP status 404'}")
         if told.status != 507:

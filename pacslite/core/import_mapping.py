@@ -171,7 +171,8 @@ def _pattern(text: str) -> re.Pattern[str]:
         elif text.startswith("**", at):
             out, at = out + ".*", at + 2
         elif text[at] == "[" and (end := text.find("]", at + 2)) > 0:
-            inner = text[at + 1 : end].replace("\\", "\\\\").replace("[", "\\[")
+            # Doubled, these will mean something within brackets in a later Python.
+            inner = re.sub(r"-(?=-)|[\\\[&~|]", lambda sign: "\\" + sign[0], text[at + 1 : end])
             out, at = out + f"[{'^' + inner[1:] if inner[0] == '!' else inner}]", end + 1
         else:
             out, at = out + {"*": "[^/]*", "?": "[^/]"}.get(text[at], re.escape(text[at])), at + 1

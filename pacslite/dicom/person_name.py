@@ -18,6 +18,8 @@ _ACCENTS = re.compile(
 )
 # Letters with a stroke and ligatures have no decomposition in Unicode, but people type them without.
 _STROKES = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "ħ": "h", "ı": "i", "æ": "ae", "œ": "oe", "þ": "th", "ð": "d"})
+# Wide and struck-through forms become these by folding, and are no delimiters for it.
+_NO_DELIMITERS = str.maketrans("=\\", "  ")
 _SPACES = re.compile(r"\s+")
 # What stands between the words of a name: components, groups, values, double names, initials.
 _BETWEEN_WORDS = re.compile(r"[\s^=\\,.~'\u2019\-]+")
@@ -34,7 +36,7 @@ def fold(text: str) -> str:
 
 
 def _normal_group(group: str) -> str:
-    folded = fold(group).strip(" \0")
+    folded = fold(group).translate(_NO_DELIMITERS).strip(" \0")
     if "^" not in folded:
         return _SPACES.sub(" ", folded).strip(" ")
     return "^".join(_SPACES.sub(" ", component).strip(" ") for component in folded.split("^")).rstrip("^")

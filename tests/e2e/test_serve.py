@@ -271,14 +271,14 @@ def test_gunicorn_alone_serves_everything_that_is_http(tmp_path: Path) -> None:
 
         def answer() -> requests.Response | None:
             try:
-                return requests.get(f"http://{address}/health/ready", timeout=5)
+                return requests.get(f"http://{address}/health/ready", timeout=30)
             except requests.ConnectionError:
                 return None
 
         assert until(answer).json()["status"] == "ready"
-        assert requests.get(f"http://{address}/dicom-web/studies", timeout=5).status_code == 204
-        assert requests.get(f"http://{address}/api/v1/openapi.json", timeout=5).status_code == 200
-        assert requests.get(f"http://{address}/viewer/", timeout=5).status_code in (200, 503)
+        assert requests.get(f"http://{address}/dicom-web/studies", timeout=30).status_code == 204
+        assert requests.get(f"http://{address}/api/v1/openapi.json", timeout=30).status_code == 200
+        assert requests.get(f"http://{address}/viewer/", timeout=30).status_code in (200, 503)
     finally:
         process.terminate()
         process.wait(20)

@@ -379,8 +379,11 @@ def test_the_command_says_what_stands_in_its_way(tus: Tus, model: Path, tmp_path
     assert (lost.returncode, "run the same command again" in lost.stdout) == (3, True), lost.stdout
     with guarded(tmp_path / "data") as site:
         refused = command(None, tmp_path, model, "--patient", "1", url=f"http://127.0.0.1:{site.server.port}")
-        unknown = command(None, tmp_path, model, "--patient", "1", "--token", "made-up", url=f"http://127.0.0.1:{site.server.port}")
-    assert (refused.returncode, "wants a login: give an API token with --token or PACSLITE_TOKEN" in refused.stderr) == (2, True)
+        (tmp_path / "token").write_text("made-up\n")
+        unknown = command(
+            None, tmp_path, model, "--patient", "1", "--token-file", tmp_path / "token", url=f"http://127.0.0.1:{site.server.port}"
+        )
+    assert (refused.returncode, "wants a login: give an API token with --token-file or PACSLITE_TOKEN" in refused.stderr) == (2, True)
     assert (unknown.returncode, "does not know this token" in unknown.stderr) == (2, True)
 
 

@@ -78,9 +78,10 @@ class Site:
         return received
 
     def state(self) -> tuple[dict[str, int], list[Path]]:
-        """Rows of every table but the audit log, which tells of refusals, and all files of storage and spool but the journal."""
+        """Rows of every table but the audit log, which tells of refusals, and bytes not settled yet; all files but the journal."""
         with closing(sqlite3.connect(f"file:{self.server.data / 'catalog.db'}?mode=ro", uri=True)) as db:
-            names = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'") if not name.startswith("audit_")]
+            names = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+            names = [name for name in names if not name.startswith(("audit_", "written_ahead"))]
             rows = {name: db.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in names}
         files = [path for folder in ("storage/radiology", "spool") for path in (self.server.data / folder).rglob("*") if path.is_file()]
         return rows, sorted(path for path in files if path.suffix != ".journal")
