@@ -138,6 +138,19 @@ _RECOUNT = Prepared(
     .where(file.c.pk == bindparam("file_pk"))
     .values(size_bytes=select(func.coalesce(func.sum(_once.c.size_bytes), 0)).scalar_subquery())
 )
+_ADVANCE = Prepared(
+    update(file).where(file.c.pk == bindparam("file_pk")).values(version_number=bindparam("number"), updated_at=bindparam("now"))
+)
+_NEWEST = Prepared(
+    select(*_VERSION, *_PART)
+    .join(file, and_(file.c.pk == file_version.c.file_pk, file.c.version_number == file_version.c.number))
+    .join(file_part, file_part.c.version_pk == file_version.c.pk)
+    .where(file_version.c.file_pk == bindparam("file_pk"))
+    .order_by(file_part.c.position)
+)
+_MADE_OF_ONE = Prepared(
+    select(*_MADE).outerjoin(blob, blob.c.pk == rendition.c.result_blob).where(rendition.c.blob_pk == bindparam("blob_pk"))
+)
 _IDENTITY = Prepared(
     select(patient.c.identity_id, patient.c.identity_issuer, patient.c.identity_study, patient.c.merged_into).where(
         patient.c.pk == bindparam("patient")
@@ -169,7 +182,9 @@ def identity(conn: Connection, patient_id: int) -> Identity | None:
 
 def sees_patient(conn: Connection, patient_id: int, sight: Sight | None) -> bool:
     """Whether there is such a patient in sight."""
-    clauses = sight.clauses(Level.PATIENT) if sight is not None else ()
+    if sight is None:
+        return _IDENTITY.first(conn, {"patient": patient_id}) is not None
+    clauses = sight.clauses(Level.PATIENT)
     return conn.execute(select(patient.c.pk).where(patient.c.pk == patient_id, *clauses)).first() is not None
 
 
@@ -240,6 +255,20 @@ def _dicom_blobs(conn: Connection, version_pks: Sequence[int]) -> dict[int, int]
     return {row.pk: row.blob_pk for row in conn.execute(statement)}
 
 
+def newest_of(conn: Connection, file_pk: int) -> tuple[VersionRow, list[PartRow]] | None:
+    """The newest version of one file with its parts, as the table has them; quicker than what asks for many."""
+    found = _NEWEST.all(conn, {"file_pk": file_pk})
+    if not found:
+        return None
+    width = len(_VERSION)
+    return VersionRow(*found[0][:width]), [PartRow(*row[width:]) for row in found]
+
+
+def made_of_one(conn: Connection, blob_pk: int) -> dict[str, MadeRow]:
+    """What is made of one blob, by name."""
+    return {row[1]: MadeRow(*row) for row in _MADE_OF_ONE.all(conn, {"blob_pk": blob_pk})}
+
+
 def made_of(conn: Connection, blob_pks: Iterable[int]) -> dict[int, dict[str, MadeRow]]:
     """What is made of blobs, by blob and name."""
     found: dict[int, dict[str, MadeRow]] = {}
@@ -298,6 +327,11 @@ def recount(conn: Connection, file_pk: int) -> None:
 def change(conn: Connection, file_pk: int, values: Mapping[str, Any]) -> None:
     """Change columns of a record."""
     conn.execute(update(file).where(file.c.pk == file_pk).values(dict(values)))
+
+
+def advance(conn: Connection, file_pk: int, number: int, now: str) -> None:
+    """Its newest version has this number from now on."""
+    _ADVANCE.do(conn, {"file_pk": file_pk, "number": number, "now": now})
 
 
 def all_parts(conn: Connection, file_pk: int) -> list[tuple[VersionRow, PartRow]]:

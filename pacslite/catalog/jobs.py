@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, func, insert, literal_column, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from pacslite.catalog import changes
 from pacslite.catalog.changes import Kind, Origin
 from pacslite.catalog.models import job, job_item
-from pacslite.catalog.statements import time_text
+from pacslite.catalog.statements import Prepared, time_text
 
 QUEUED, RUNNING, SUCCEEDED, FAILED, CANCELLED = "queued", "running", "succeeded", "failed", "cancelled"
 STATES = (QUEUED, RUNNING, SUCCEEDED, FAILED, CANCELLED)
@@ -86,6 +86,13 @@ _COLUMNS = (
     job.c.ended_at,
 )
 
+_WRITTEN = ("uid", "kind", "payload", "actor", "dedupe_key", "max_attempts", "progress_unit", "run_after_at", "created_at", "updated_at")
+# Each upload queues a job, so these are compiled once. The states are spelled as in the index of those that are not done.
+_IS_OPEN = job.c.state.in_([literal_column(f"'{state}'") for state in (QUEUED, RUNNING)])
+_SAME = Prepared(select(job.c.id).where(job.c.dedupe_key == bindparam("dedupe"), _IS_OPEN))
+_INSERT = Prepared(insert(job).values({name: bindparam(name) for name in _WRITTEN}).returning(job.c.id))
+_TOLD = Prepared(select(job.c.uid, job.c.kind, job.c.state, job.c.actor).where(job.c.id == bindparam("job")))
+
 
 def add(
     conn: Connection,
@@ -104,10 +111,10 @@ def add(
     `uid` is its id where the caller has one that no other job has or had.
     """
     if dedupe_key is not None:
-        same = select(job.c.id).where(job.c.dedupe_key == dedupe_key, job.c.state.in_((QUEUED, RUNNING)))
-        known: int | None = conn.execute(same).scalar()
+        known = _SAME.first(conn, {"dedupe": dedupe_key})
         if known is not None:
-            return known
+            same: int = known[0]
+            return same
     now = datetime.now(UTC)
     row = {
         "uid": uid or str(uuid.uuid4()),
@@ -121,7 +128,7 @@ def add(
         "created_at": time_text(now),
         "updated_at": time_text(now),
     }
-    made: int = conn.execute(insert(job).values(row).returning(job.c.id)).scalar_one()
+    made: int = _INSERT.only(conn, row)
     _tell(conn, made)
     return made
 
@@ -360,11 +367,9 @@ def _set(conn: Connection, job_id: int, owner: str | None = None, **columns: Any
 
 def _tell(conn: Connection, job_id: int) -> bool:
     """The state of a job goes into the feed of changes."""
-    row = conn.execute(select(job.c.uid, job.c.kind, job.c.state, job.c.actor).where(job.c.id == job_id)).one()
+    uid, kind, state, actor = _TOLD.all(conn, {"job": job_id})[0]
     at = time_text(datetime.now(UTC))
-    changes.add(
-        conn, Kind.JOB_CHANGED, at, Origin("job", actor=row.actor or ""), detail={"job": row.uid, "kind": row.kind, "state": row.state}
-    )
+    changes.add(conn, Kind.JOB_CHANGED, at, Origin("job", actor=actor or ""), detail={"job": uid, "kind": kind, "state": state})
     return True
 
 

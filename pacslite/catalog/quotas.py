@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, case, func, literal, select, update
+from sqlalchemy import Connection, bindparam, case, func, literal_column, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from pacslite.catalog.file_models import quota as table
 from pacslite.catalog.file_models import upload
+from pacslite.catalog.statements import Prepared
 
 NOBODY = 0
+
+
+def _charge(dialect: Any) -> Prepared:
+    added = table.c.used_bytes + bindparam("delta")
+    row = dialect.insert(table).values(account_id=bindparam("account"), used_bytes=bindparam("first"))
+    changed = {"used_bytes": case((added < literal_column("0"), literal_column("0")), else_=added)}
+    return Prepared(row.on_conflict_do_update(index_elements=["account_id"], set_=changed).returning(table.c.used_bytes))
+
+
+_CHARGE = {"sqlite": _charge(sqlite), "postgresql": _charge(postgresql)}
+_KEPT = Prepared(select(table.c.used_bytes, table.c.quota_bytes).where(table.c.account_id == bindparam("account")))
+# Bytes of uploads that are no files yet; of one without a length what has come of it. A final one is made of what is counted.
+_ANNOUNCED = select(func.coalesce(func.sum(func.coalesce(upload.c.length, upload.c.offset)), literal_column("0"))).where(
+    upload.c.state == "open", upload.c.kind != "final"
+)
+_ANNOUNCED_BY = Prepared(_ANNOUNCED.where(upload.c.owner_id == bindparam("account")))
+_ANNOUNCED_BY_NOBODY = Prepared(_ANNOUNCED.where(upload.c.owner_id.is_(None)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +48,8 @@ class Usage:
 
 def charge(conn: Connection, account_id: int | None, delta_bytes: int) -> int:
     """Note that an account keeps so many bytes more, or less; what it keeps now. Others who charge it wait for this transaction."""
-    insert = postgresql.insert if conn.dialect.name == "postgresql" else sqlite.insert
     number = NOBODY if account_id is None else account_id
-    added = table.c.used_bytes + delta_bytes
-    row = insert(table).values(account_id=number, used_bytes=max(0, delta_bytes))
-    changed = {"used_bytes": case((added < 0, literal(0)), else_=added)}
-    statement = row.on_conflict_do_update(index_elements=["account_id"], set_=changed).returning(table.c.used_bytes)
-    return int(conn.execute(statement).scalar_one())
+    return int(_CHARGE[conn.dialect.name].only(conn, {"account": number, "first": max(0, delta_bytes), "delta": delta_bytes}))
 
 
 def set_quota(conn: Connection, account_id: int, quota_bytes: int | None) -> None:
@@ -46,26 +60,18 @@ def set_quota(conn: Connection, account_id: int, quota_bytes: int | None) -> Non
 
 def usage(conn: Connection, account_id: int | None) -> Usage:
     """What one account uses."""
-    number = NOBODY if account_id is None else account_id
-    row = conn.execute(select(table.c.used_bytes, table.c.quota_bytes).where(table.c.account_id == number)).one_or_none()
-    mine = upload.c.owner_id.is_(None) if account_id is None else upload.c.owner_id == account_id
-    return Usage(row.used_bytes if row else 0, _announced(conn, mine), row.quota_bytes if row else None)
+    kept, quota = _KEPT.first(conn, {"account": NOBODY if account_id is None else account_id}) or (0, None)
+    announced = _ANNOUNCED_BY_NOBODY.only(conn, {}) if account_id is None else _ANNOUNCED_BY.only(conn, {"account": account_id})
+    return Usage(kept, int(announced), quota)
 
 
 def total(conn: Connection) -> Usage:
     """What all accounts use together."""
     kept = conn.execute(select(func.coalesce(func.sum(table.c.used_bytes), 0))).scalar_one()
-    return Usage(int(kept), _announced(conn))
+    return Usage(int(kept), int(conn.execute(_ANNOUNCED).scalar_one()))
 
 
 def quotas(conn: Connection) -> list[tuple[int, int, int | None]]:
     """Account, bytes it keeps, and its own limit, of all who keep something or have a limit."""
     rows = conn.execute(select(table.c.account_id, table.c.used_bytes, table.c.quota_bytes).order_by(table.c.account_id))
     return [(row.account_id, row.used_bytes, row.quota_bytes) for row in rows]
-
-
-def _announced(conn: Connection, *whose: ColumnElement[bool]) -> int:
-    """Bytes of uploads that are no files yet; of one without a length what has come of it. A final one is made of what is counted."""
-    size = func.coalesce(upload.c.length, upload.c.offset)
-    counted = upload.c.state == "open", upload.c.kind != "final"
-    return int(conn.execute(select(func.coalesce(func.sum(size), 0)).where(*counted, *whose)).scalar_one())

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Select, and_, bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from pacslite.catalog import blobs
@@ -19,7 +19,7 @@ from pacslite.catalog.arrival import NewBlob
 from pacslite.catalog.blobs import StoredBlob
 from pacslite.catalog.file_models import blob_info, file, file_part, file_version, rendition
 from pacslite.catalog.models import blob, instance, series, study, version
-from pacslite.catalog.statements import now_text
+from pacslite.catalog.statements import Prepared, now_text
 
 PENDING, READY, FAILED, NONE = "pending", "ready", "failed", "none"
 DICOM = "application/dicom"
@@ -57,6 +57,21 @@ class DicomPlace:
     patient_pk: int
 
 
+def _unless_there(dialect: Any) -> Prepared:
+    """Two files with the same bytes may come at the same time."""
+    names = {"blob_pk": "source", "name": "called", "state": "is", "updated_at": "at"}
+    row: dict[str, Any] = {column: bindparam(name) for column, name in names.items()}
+    return Prepared(dialect.insert(rendition).values(row).on_conflict_do_nothing())
+
+
+_ADD = {"sqlite": _unless_there(sqlite), "postgresql": _unless_there(postgresql)}
+_ROWS = Prepared(
+    select(rendition.c.name, rendition.c.state, rendition.c.result_blob, rendition.c.problem, rendition.c.updated_at).where(
+        rendition.c.blob_pk == bindparam("source")
+    )
+)
+_INFO = Prepared(select(blob_info.c.info).where(blob_info.c.blob_pk == bindparam("source")))
+_INFOS = select(blob_info.c.blob_pk, blob_info.c.info).where(blob_info.c.blob_pk.in_(bindparam("sources", expanding=True)))
 _BLOB = tuple(blob.c[name] for name in StoredBlob._fields)
 # Versions of instances with all that is above them, and the condition that a file points at the instance.
 _INSTANCES = (
@@ -83,15 +98,9 @@ def ensure(conn: Connection, blob_pk: int, names: Iterable[str]) -> bool:
     now = now_text()
     missing = [name for name in names if name not in known]
     if missing:
-        new = [{"blob_pk": blob_pk, "name": name, "state": PENDING, "updated_at": now} for name in missing]
-        conn.execute(_insert_unless_there(conn), new)
+        for name in missing:
+            _ADD[conn.dialect.name].do(conn, {"source": blob_pk, "called": name, "is": PENDING, "at": now})
     return bool(missing) or any(row.state == PENDING for row in known.values())
-
-
-def _insert_unless_there(conn: Connection) -> Any:
-    """Two files with the same bytes may come at the same time."""
-    dialect = postgresql if conn.dialect.name == "postgresql" else sqlite
-    return dialect.insert(rendition).on_conflict_do_nothing()
 
 
 def begin_again(conn: Connection, blob_pk: int) -> None:
@@ -117,8 +126,7 @@ def lose(conn: Connection, blob_pk: int, name: str) -> None:
 
 def rows_of(conn: Connection, blob_pk: int) -> dict[str, Row]:
     """What there is of a blob, by name."""
-    statement = select(rendition.c.name, rendition.c.state, rendition.c.result_blob, rendition.c.problem, rendition.c.updated_at)
-    return {row.name: Row(*row) for row in conn.execute(statement.where(rendition.c.blob_pk == blob_pk))}
+    return {row[0]: Row(*row) for row in _ROWS.all(conn, {"source": blob_pk})}
 
 
 def states(conn: Connection, blob_pks: Iterable[int]) -> dict[int, dict[str, str]]:
@@ -154,9 +162,15 @@ def infos(conn: Connection, blob_pks: Iterable[int]) -> dict[int, dict[str, Any]
     """What was found out about bytes, by blob."""
     found: dict[int, dict[str, Any]] = {}
     for some in _pieces(blob_pks):
-        for pk, info in conn.execute(select(blob_info.c.blob_pk, blob_info.c.info).where(blob_info.c.blob_pk.in_(some))):
-            found[pk] = json.loads(info)
+        for pk, told in conn.execute(_INFOS, {"sources": some}):
+            found[pk] = json.loads(told)
     return found
+
+
+def info(conn: Connection, blob_pk: int) -> dict[str, Any] | None:
+    """What was found out about one blob."""
+    row = _INFO.first(conn, {"source": blob_pk})
+    return None if row is None else json.loads(row[0])
 
 
 def _pieces(pks: Iterable[int]) -> Iterable[Sequence[int]]:

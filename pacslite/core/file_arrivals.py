@@ -321,7 +321,7 @@ def _put_version(
         "created_at": now,
     }
     rows.insert_version(conn, version, listed)
-    rows.change(conn, row.pk, {"version_number": number, "updated_at": now})
+    rows.advance(conn, row.pk, number, now)
     quotas.charge(conn, new.owner.account_id, sum(added.values()), parts.settings)
     row = row._replace(version_number=number, updated_at=now)
     _note_version(conn, row, new, version, listed, linked)

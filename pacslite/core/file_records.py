@@ -93,8 +93,13 @@ class FileRecord:
 
 
 def record_of(conn: Connection, row: FileRow) -> FileRecord:
-    """The record of a row."""
-    return records_of(conn, [row])[0]
+    """The record of a row; one of few bytes that are no instance, as most are, by statements that are compiled once."""
+    found = rows.newest_of(conn, row.pk)
+    if found is None or len(found[1]) > 1 or found[1][0].blob_pk is None:
+        return records_of(conn, [row])[0]
+    newest, (part,) = found
+    pk = found[1][0].blob_pk
+    return _record(row, _version(newest, (_part(part, rows.made_of_one(conn, pk), renditions.info(conn, pk)),)))
 
 
 def records_of(conn: Connection, found: Sequence[FileRow]) -> list[FileRecord]:
@@ -122,18 +127,17 @@ def _versions(conn: Connection, found: Sequence[VersionRow]) -> list[_Numbered]:
     return [
         _Numbered(
             row.pk,
-            FileVersion(
-                row.number,
-                row.type,
-                row.description,
-                row.created_by,
-                row.owner_id,
-                row.created_at,
+            _version(
+                row,
                 tuple(_part(part, made.get(part.blob_pk or 0, {}), media.get(part.blob_pk or 0)) for part in parts.get(row.pk, ())),
             ),
         )
         for row in found
     ]
+
+
+def _version(row: VersionRow, parts: tuple[FilePart, ...]) -> FileVersion:
+    return FileVersion(row.number, row.type, row.description, row.created_by, row.owner_id, row.created_at, parts)
 
 
 def _part(row: PartRow, made: Mapping[str, MadeRow], media: dict[str, Any] | None) -> FilePart:

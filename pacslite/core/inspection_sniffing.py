@@ -9,27 +9,6 @@ from pacslite.core.file_kinds import Kind
 from pacslite.core.inspection_source import Source
 from pacslite.errors import RefusedContent
 
-# What puremagic calls the kinds that have signatures. What it finds is confirmed by `_begins_as`: many of its 1,437
-# signatures are two or three bytes long.
-_NAMED: dict[str, Kind] = {
-    ".jpg": kinds.JPEG,
-    ".jpeg": kinds.JPEG,
-    ".jfif": kinds.JPEG,
-    ".png": kinds.PNG,
-    ".webp": kinds.WEBP,
-    ".tif": kinds.TIFF,
-    ".tiff": kinds.TIFF,
-    ".gif": kinds.GIF,
-    ".bmp": kinds.BMP,
-    ".avi": kinds.AVI,
-    ".mpg": kinds.MPEG,
-    ".mpeg": kinds.MPEG,
-    ".pdf": kinds.PDF,
-    ".rtf": kinds.RTF,
-    ".dcm": kinds.DICOM,
-    ".ply": kinds.PLY,
-}
-
 
 def sniffed(source: Source, extension: str) -> Kind:
     """The kind of a file; raises RefusedContent that says what else it is."""
@@ -76,10 +55,6 @@ def _by_signature(source: Source) -> Kind | None:
         raise RefusedContent(f"the file is {box}, which is not taken")
     if head.startswith(b"\x1a\x45\xdf\xa3"):
         return _matroska(head)
-    for name in _names(source):
-        kind = _NAMED.get(name)
-        if kind is not None and _begins_as(kind, head):
-            return kind
     return next((kind for kind in _MARKS if _begins_as(kind, head)), None)
 
 
@@ -127,23 +102,16 @@ def _matroska(head: bytes) -> Kind:
     raise RefusedContent("the file is EBML, but neither Matroska nor WebM")
 
 
-def _names(source: Source) -> list[str]:
-    """What extensions the table has for such a beginning and end, the surest first."""
-    return [extension for extension, _ in _matches(source)]
-
-
 def _foreign_name(source: Source) -> str:
     """How the table calls a file of a kind that is not taken."""
     archive = foreign.archive_in(source.head)
-    return archive or next((name for _, name in _matches(source, surest=True) if name), "")
-
-
-def _matches(source: Source, *, surest: bool = False) -> list[tuple[str, str]]:
+    if archive:
+        return archive
     from puremagic import magic_string  # reads its table
 
     data = source.head if source.size <= len(source.head) else source.head + source.tail[-1024:]
     try:
         found = magic_string(data)
     except LookupError:
-        return []
-    return [(match.extension, match.name) for match in found if not surest or len(match.byte_match.strip(b"\0")) >= 3]
+        return ""
+    return next((match.name for match in found if match.name and len(match.byte_match.strip(b"\0")) >= 3), "")
