@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, delete, func, insert, literal_column, select, update
 
-from pacslite.catalog import changes, placement, search_values
+from pacslite.catalog import changes, patient_numbers, placement, search_values
 from pacslite.catalog.arrival import PatientIdentity, row_of
 from pacslite.catalog.changes import Kind, Origin
 from pacslite.catalog.file_models import file
@@ -210,7 +210,8 @@ def _drop_patient(conn: Connection, patient_pk: int) -> None:
         select(merged.c.pk).where(merged.c.merged_into == patient_pk),
     )
     of_nobody = patient.c.created_by.is_(None), patient.c.merged_into.is_(None)
-    conn.execute(delete(patient).where(patient.c.pk == patient_pk, *of_nobody, *(~one.exists() for one in left)))
+    if conn.execute(delete(patient).where(patient.c.pk == patient_pk, *of_nobody, *(~one.exists() for one in left))).rowcount:
+        patient_numbers.retire(conn, patient_pk)
 
 
 def _recount_series(conn: Connection, series_pk: int, seq: int, now: str) -> None:

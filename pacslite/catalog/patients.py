@@ -17,6 +17,7 @@ from pacslite.catalog import search_values
 from pacslite.catalog.arrival import PatientIdentity, Values, columns_of
 from pacslite.catalog.file_models import file, patient_merge
 from pacslite.catalog.models import VALUES_OF_LEVEL, patient, study
+from pacslite.catalog.patient_numbers import NEXT_OF_SQLITE
 from pacslite.catalog.search_conditions import word_key
 from pacslite.catalog.search_values import words_in
 from pacslite.catalog.visibility import Sight
@@ -131,11 +132,14 @@ def add(
     shown = {"patient_id": identity.patient_id or None, "issuer_of_patient_id": identity.issuer or None}
     empty = columns_of(Level.PATIENT, {})
     row = {**empty, **names, **shown, **_given(about), "created_by": created_by, "created_at": at, "updated_at": at}
-    if pk is not None:
-        row["pk"] = pk
-    made = int(conn.execute(insert(patient).values(row).returning(patient.c.pk)).scalar_one())
+    number: Any = pk
+    if pk is None and conn.dialect.name == "sqlite":
+        number = NEXT_OF_SQLITE
+    numbered = {} if number is None else {"pk": number}
+    made = int(conn.execute(insert(patient).values({**row, **numbered}).returning(patient.c.pk)).scalar_one())
     if pk is not None and conn.dialect.name == "postgresql":  # where numbers come from does not see that one is taken
-        conn.execute(text("SELECT setval(pg_get_serial_sequence('patient', 'pk'), (SELECT max(pk) FROM patient))"))
+        sequence = "pg_get_serial_sequence('patient', 'pk')"
+        conn.execute(text(f"SELECT setval({sequence}, greatest((SELECT max(pk) FROM patient), nextval({sequence})))"))
     _replace_words(conn, made, about)
     return made
 

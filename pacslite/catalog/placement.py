@@ -10,6 +10,7 @@ from sqlalchemy import Connection, bindparam, delete, func, insert, select, upda
 from pacslite.catalog import changes, patients, search_values
 from pacslite.catalog.arrival import COLUMNS, Arrival
 from pacslite.catalog.models import instance, patient, request_attribute, series, study, version
+from pacslite.catalog.patient_numbers import NEXT_OF_SQLITE
 from pacslite.catalog.statements import Prepared
 from pacslite.dicom.attributes import Level
 
@@ -82,6 +83,9 @@ _FIND_PATIENT = Prepared(
     )
 )
 _INSERT_PATIENT = Prepared(insert(patient).values(_bound(*_IDENTITY, *_PATIENT, "created_at")).returning(patient.c.pk))
+_INSERT_PATIENT_IN_SQLITE = Prepared(
+    insert(patient).values({"pk": NEXT_OF_SQLITE, **_bound(*_IDENTITY, *_PATIENT, "created_at")}).returning(patient.c.pk)
+)
 _INSERT_PATIENT_AS = Prepared(insert(patient).values(_bound("pk", *_IDENTITY, *_PATIENT, "created_at")).returning(patient.c.pk))
 _UPDATE_PATIENT = Prepared(update(patient).where(patient.c.pk == bindparam("patient_key")).values(_bound(*_PATIENT)))
 _OLD_PATIENT_COLUMNS = ("patient_name", "patient_birth_date", "patient_sex")
@@ -226,15 +230,23 @@ def _patient_of_new_study(conn: Connection, arrival: Arrival, now: str, patient_
     row = _FIND_PATIENT.first(conn, names)
     if row is None:
         columns = {**arrival.patient.columns, **names, "attributes_digest": arrival.patient.digest, "created_at": now, "updated_at": now}
-        made: int = (
-            _INSERT_PATIENT.only(conn, columns) if patient_pk is None else _INSERT_PATIENT_AS.only(conn, {**columns, "pk": patient_pk})
-        )
+        made = _insert_patient(conn, columns, patient_pk)
         search_values.insert(conn, Level.PATIENT, made, arrival.patient.values)
         return made, made
     if row[1] != arrival.patient.digest:
         _update_patient(conn, arrival, row[0], now)
     found: int = row[0]
     return found, patients.survivor(conn, row[2]) if row[2] is not None else found
+
+
+def _insert_patient(conn: Connection, columns: dict[str, Any], pk: int | None) -> int:
+    if pk is not None:
+        columns = {**columns, "pk": pk}
+        statement = _INSERT_PATIENT_AS
+    else:
+        statement = _INSERT_PATIENT_IN_SQLITE if conn.dialect.name == "sqlite" else _INSERT_PATIENT
+    made: int = statement.only(conn, columns)
+    return made
 
 
 def _update_patient(conn: Connection, arrival: Arrival, patient_pk: int, now: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Column, Connection, LargeBinary, Table, column, func, insert, inspect, select, table, text
 
 from pacslite.catalog.jobs import HOLD
-from pacslite.catalog.models import REVISION, Base, blob, change, job, written_ahead
+from pacslite.catalog.models import REVISION, Base, blob, change, job, patient, written_ahead
 from pacslite.errors import StorageError
 
 FORM = 1
@@ -140,7 +140,7 @@ def _go_on_from(conn: Connection, last: dict[str, int]) -> None:
             sequence = conn.execute(text("SELECT pg_get_serial_sequence(:of, :name)"), {"of": of.name, "name": key}).scalar()
             if sequence is not None:
                 conn.execute(select(func.setval(sequence, max(1, given), given > 0)))
-        elif of.dialect_options["sqlite"]["autoincrement"] and given:
+        elif given and (of.dialect_options["sqlite"]["autoincrement"] or of is patient):
             conn.execute(text("DELETE FROM sqlite_sequence WHERE name = :name"), {"name": of.name})
             conn.execute(text("INSERT INTO sqlite_sequence (name, seq) VALUES (:name, :seq)"), {"name": of.name, "seq": given})
 

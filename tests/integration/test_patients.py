@@ -145,6 +145,18 @@ def test_who_was_made_by_hand_or_has_files_outlives_the_last_study(parts: Any) -
         assert set(conn.execute(select(patient.c.pk)).scalars()) == {made.id, with_file}
 
 
+def test_the_number_of_a_patient_who_is_gone_is_given_to_nobody_else(parts: Any) -> None:
+    """Storage keys, links and the audit log name patients by their numbers."""
+    _arrives(parts, "1.2.1", "GONE")
+    gone = _id(parts, "GONE")
+    parts.catalog.write(lambda conn: deletions.delete_target(conn, Target("1.2.1"), CAUSE.origin))
+    _arrives(parts, "1.2.2", "NEXT")
+    later = _id(parts, "NEXT")
+    assert later > gone
+    parts.catalog.write(lambda conn: deletions.delete_target(conn, Target("1.2.2"), CAUSE.origin))
+    assert _made(parts, "HAND").id > later
+
+
 def test_a_merge_moves_all_and_later_arrivals_follow(parts: Any) -> None:
     _arrives(parts, "1.1", "A")
     _arrives(parts, "1.2", "B", PatientName="Be^Careful")
