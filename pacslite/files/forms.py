@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import date
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin
 from urllib.parse import unquote_to_bytes
 
 from pacslite.core import quotas
@@ -20,7 +20,7 @@ from pacslite.core.file_types import FileVersionType, MedicalCategory, MedicalFi
 from pacslite.core.files import Arrived, Description, owner_of
 from pacslite.dicom.uids import clean_uid
 from pacslite.errors import BadRequest, InvalidForm, InvalidMultipart, InvalidUid, TooLarge, UnsupportedContent
-from pacslite.web.forms import parse_value, rule
+from pacslite.web.forms import hints_of, parse_value, rule
 from pacslite.web.incoming import arriving_body
 from pacslite.web.multipart import Limits, MultipartReader, Part, checked_boundary
 
@@ -247,7 +247,7 @@ def _spooled(pacs: Pacs, part: Part, most: int) -> SpoolFile:
 
 def typed(form: type[T], fields: dict[str, str]) -> T:
     """Texts as values of the form; what is empty and may be left out is left out."""
-    hints = get_type_hints(form)
+    hints = hints_of(form)
     known = {f.name: f for f in dataclasses.fields(form) if f.name != "file"}  # type: ignore[arg-type]
     values: dict[str, Any] = {}
     for name, text in fields.items():

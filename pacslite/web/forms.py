@@ -19,6 +19,7 @@ from pacslite.web.messages import Request
 T = TypeVar("T")
 
 MAX_BODY_BYTES = 1024 * 1024
+_HINTS: dict[type, dict[str, Any]] = {}
 _JSON_NAMES: dict[type, str] = {str: "string", int: "integer", float: "number", bool: "boolean"}
 
 
@@ -43,13 +44,21 @@ def parse(form: type[T], request: Request) -> T:
     return parse_value(form, given)
 
 
+def hints_of(form: type[Any]) -> dict[str, Any]:
+    """The kinds of the fields of a form, by name; read once, as reading them costs more than a form does."""
+    found = _HINTS.get(form)
+    if found is None:
+        found = _HINTS[form] = get_type_hints(form)
+    return found
+
+
 def parse_value(form: type[T], given: Any) -> T:
     """A JSON value as a value of `form`; raises InvalidForm."""
     if not isinstance(given, dict):
         raise InvalidForm("The body is not a JSON object.")
     faults: list[tuple[str, str]] = []
     values: dict[str, Any] = {}
-    hints = get_type_hints(form)
+    hints = hints_of(form)
     fields = {f.name: f for f in dataclasses.fields(form)}  # type: ignore[arg-type]
     faults += [(name, "is not a field of this form") for name in given if name not in fields]
     for name, f in fields.items():
