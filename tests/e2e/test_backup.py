@@ -17,8 +17,9 @@ from typing import Any
 
 import requests
 
-from tests.e2e.test_kill import Instances, Sender, Sent, assert_whole, by_c_store, by_stow, sending
+from tests.e2e.test_kill import Instances, Sender, Sent, assert_whole, by_c_store, by_stow
 from tests.support.files import any_photo
+from tests.support.kills import sending
 from tests.support.processes import ROOT, Server, environment, pacslite, serving, until
 
 ENOUGH = 10  # instances of each sender before the backup begins, and while it runs
