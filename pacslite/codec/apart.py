@@ -131,7 +131,10 @@ def die_with_parent() -> None:
 def main() -> int:
     """Does the task that stands in the standard input; answers at the descriptor that is the argument."""
     answers = Connection(int(sys.argv[1]), readable=False)
-    task, arguments, seconds, memory_bytes, file_bytes, parent = json.loads(sys.stdin.buffer.read())
+    try:
+        task, arguments, seconds, memory_bytes, file_bytes, parent = json.loads(sys.stdin.buffer.read())
+    except ValueError:
+        return 1  # whoever asked was killed before it had said for what
     die_with_parent()
     if os.getppid() != parent:
         return 1
