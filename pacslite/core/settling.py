@@ -12,7 +12,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from pacslite.catalog import written_ahead
-from pacslite.errors import BlobMissing
+from pacslite.errors import BlobMissing, StorageError
 
 if TYPE_CHECKING:
     from pacslite.catalog.database import Catalog
@@ -35,6 +35,7 @@ class Settling:
         self._max_bytes = max_bytes if catalog.is_sqlite and store.settles_at_once else -1
         self._lock = threading.Lock()
         self._written = 0
+        self._has_failed = False
 
     def takes(self, content: bytes | None) -> bool:
         """Whether a file of these bytes is to be written ahead."""
@@ -66,13 +67,22 @@ class Settling:
                 with self._catalog.read() as conn:
                     page = written_ahead.after(conn, last, _PAGE)
                 if not page:
+                    self._has_failed = False
                     return settled
                 for file in page:
-                    if not self._is_there(file, compare=compare):
+                    if self._has_failed or not self._is_there(file, compare=compare):
                         self._write_again(file)
-                self._store.settle_all([file.storage_key for file in page])
+                self._settle(page)
                 self._catalog.write(lambda conn, pks=[file.pk for file in page]: written_ahead.drop(conn, pks))  # type: ignore[misc]
                 settled, last = settled + len(page), page[-1].pk
+
+    def _settle(self, page: list[Unsettled]) -> None:
+        try:
+            self._store.settle_all([file.storage_key for file in page])
+        except StorageError:
+            # A system tells of a failed write once and may then hold the bytes for written: the next round writes them again.
+            self._has_failed = True
+            raise
 
     def _is_there(self, file: Unsettled, *, compare: bool) -> bool:
         try:

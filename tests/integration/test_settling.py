@@ -16,6 +16,7 @@ from pacslite.catalog.models import blob, written_ahead
 from pacslite.core import removal, settling
 from pacslite.core.erasure import erase_doomed
 from pacslite.core.ingest import Accepted
+from pacslite.errors import StorageError
 from pacslite.settings import load
 from tests.support import data_sets
 
@@ -98,6 +99,26 @@ def test_bytes_are_let_go_of_only_once_the_storage_has_synced(pacs: Pacs, small:
     monkeypatch.setattr(type(pacs.store), "settle_all", settle_all)
     pacs.ingest.settling.settle()
     assert seen == [1]
+    assert waiting(pacs) == 0
+
+
+def test_after_a_failed_sync_the_bytes_are_written_again(pacs: Pacs, small: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is in the page cache proves nothing then: the system may have dropped what it could not write."""
+    store(pacs, small)
+    path = stored_file(pacs)
+    before = path.stat().st_ino
+
+    def fail(self: object, keys: list[str]) -> None:
+        raise StorageError("the disk is ill")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(pacs.store), "settle_all", fail)
+        with pytest.raises(StorageError):
+            pacs.ingest.settling.settle()
+    assert waiting(pacs) == 1
+    assert pacs.ingest.settling.settle() == 1
+    assert path.stat().st_ino != before
+    assert path.read_bytes() == small
     assert waiting(pacs) == 0
 
 

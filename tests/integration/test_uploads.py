@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from io import BytesIO
@@ -23,6 +22,7 @@ from pacslite.core.upload_writing import Receiving
 from pacslite.core.uploads import Expected, Upload
 from pacslite.errors import BadRequest, Busy, Conflict, Gone, Locked, OutOfSpace, UnsupportedContent
 from pacslite.settings import load
+from tests.support.processes import until
 from tests.support.tus import stl
 
 ANN = Owner(7, "ann")
@@ -70,14 +70,15 @@ def kept(parts: Any, upload: Upload) -> tuple[str, int]:
 def test_an_upload_that_expired_is_gone_at_once_and_its_bytes_with_the_next_round(parts: Any) -> None:
     parts.settings = replace(parts.settings, upload_expiry_s=1)
     upload = sent(parts, begun(parts), FILE[:1000])
-    deadline = time.monotonic() + 10
-    while True:
+
+    def is_gone() -> bool:
         try:
             uploads.get(parts, ANN, upload.uid)
         except Gone:
-            break
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+            return True
+        return False
+
+    until(is_gone)
     assert uploads.expire(parts) == (1, 1000)
     assert not list(bytes_of(parts, upload).parent.iterdir())
     with pytest.raises(Gone, match="expired"):
