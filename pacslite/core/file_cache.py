@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,7 +19,6 @@ from pacslite.storage.spool import storage_error
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _RENEWED_AFTER_S = 60
-_STRIPES = 32
 
 
 def boot_mark() -> str:
@@ -27,6 +27,14 @@ def boot_mark() -> str:
         return _BOOT_ID.read_text().replace("-", "")[:12] + "-"
     except OSError:
         return ""
+
+
+class _Turn:
+    """Whose turn it is to make a file, and how many threads want it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.wanted = 0
 
 
 class FileCache:
@@ -38,18 +46,18 @@ class FileCache:
         self._boot = boot_mark()
         # Made since the directory was last looked through; the first file looks through it.
         self._made_bytes = max_bytes
-        # One thread makes a file, the others who want it wait; other files are not held up.
-        self._locks = tuple(threading.Lock() for _ in range(_STRIPES))
+        self._turns: dict[str, _Turn] = {}
+        self._turns_lock = threading.Lock()
         self._sweeping = threading.Lock()
         directory.mkdir(mode=0o750, parents=True, exist_ok=True)
 
     def open(self, name: str, make: Callable[[BinaryIO], None]) -> tuple[BinaryIO, int]:
-        """The open file and its size; `make` writes it when it is not there."""
+        """The open file and its size; `make` writes it when it is not there, and may open another name for that."""
         path = self.directory / (self._boot + name)
         found = _opened(path)
         self._count(found)
         if found is None:
-            with self._locks[hash(name) % _STRIPES]:
+            with self._turn(name):
                 found = _opened(path) or self._make(path, make)
         return found
 
@@ -58,6 +66,21 @@ class FileCache:
         found = _opened(self.directory / (self._boot + name))
         self._count(found)
         return found
+
+    @contextmanager
+    def _turn(self, name: str) -> Iterator[None]:
+        """One thread makes a file, the others who want it wait; nobody waits for the maker of another."""
+        with self._turns_lock:
+            turn = self._turns.setdefault(name, _Turn())
+            turn.wanted += 1
+        try:
+            with turn.lock:
+                yield
+        finally:
+            with self._turns_lock:
+                turn.wanted -= 1
+                if not turn.wanted:
+                    del self._turns[name]
 
     def _count(self, found: object) -> None:
         metrics.CACHE_REQUESTS.add(self.directory.name, "miss" if found is None else "hit")

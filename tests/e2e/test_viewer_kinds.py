@@ -54,15 +54,12 @@ def opened(viewer_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 @pytest.mark.parametrize("kind", [kind if kind in _QUICK else pytest.param(kind, marks=pytest.mark.full) for kind in KINDS])
 def test_a_study_of_this_kind_is_seen(opened: tuple[Browser, str], tmp_path: Path, kind: str) -> None:
     page, root = opened
-    try:
-        _look_at(page, root, kind, tmp_path, 60)
-    except AssertionError:  # a viewer that starved while it started may never draw (ViewerPage.open_study)
-        _look_at(page, root, kind, tmp_path, 120)
+    _look_at(page, root, kind, tmp_path)
     assert "went wrong" not in page.script("return document.body.innerText;")
     assert page.console_errors() == []
 
 
-def _look_at(page: Browser, root: str, kind: str, tmp_path: Path, deadline_s: float) -> None:
+def _look_at(page: Browser, root: str, kind: str, tmp_path: Path) -> None:
     """Opens the study and returns when its picture is on the screen."""
     page.open(f"{root}/viewer/{'microscopy' if kind == 'slide' else 'viewer'}?StudyInstanceUIDs={study_uid(kind)}")
     if kind in _REFERRING:
@@ -75,7 +72,10 @@ def _look_at(page: Browser, root: str, kind: str, tmp_path: Path, deadline_s: fl
         return _is_seen(seen[_MIDDLE], kind)
 
     try:
-        until(shown, deadline_s, f"the picture of {kind}")
+        until(shown, browser.DEADLINE_S, f"the picture of {kind}")
+    except AssertionError as error:
+        error.add_note(page.told())
+        raise
     finally:
         Image.fromarray(seen).save(tmp_path / f"{kind}.png")
 

@@ -94,15 +94,14 @@ class Browser:
         try:
             return wait.until(lambda driver: driver.execute_script(f"return {condition};", *arguments))
         except TimeoutException:
-            shown = self.script("return document.body.innerText;")
-            told = f"console: {self.console_errors()}\nanswered: {self._answered()}\npage: {shown[:2000]}"
-            raise AssertionError(f"never true: {condition}\n{told}") from None
+            raise AssertionError(f"never true: {condition}\n{self.told()}") from None
 
-    def _answered(self) -> list[str]:
-        """The last requests of the page that came to an end, with the milliseconds they took."""
+    def told(self) -> str:
+        """What helps to see why a page is not as expected: its errors, its last answered requests in ms, its text."""
         entries = "performance.getEntriesByType('resource').slice(-30)"
-        found: list[str] = self.script(f"return {entries}.map(e => `${{e.name}} ${{e.responseStatus}} ${{Math.round(e.duration)}} ms`);")
-        return found
+        answered = self.script(f"return {entries}.map(e => `${{e.name}} ${{e.responseStatus}} ${{Math.round(e.duration)}} ms`);")
+        shown = self.script("return document.body.innerText;")
+        return f"console: {self.console_errors()}\nanswered: {answered}\npage: {shown[:2000]}"
 
     def shows(self, text: str, timeout_s: float = DEADLINE_S) -> None:
         """Waits until the page shows a text."""

@@ -83,3 +83,45 @@ def test_many_who_want_it_at_once_have_it_made_once(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert (len(made), found) == (1, [b"data"] * 6)
+
+
+def test_making_a_file_may_open_others_whatever_their_names(tmp_path: Path) -> None:
+    """The compressed form of a document is made from its plain one; with locks shared by names, one in 32 waited for itself."""
+    cache = FileCache(tmp_path / "c", 100_000)
+
+    def compressed(name: str) -> bytes:
+        def make(file: BinaryIO) -> None:
+            file.write(b"<" + content(cache, name, name.encode()) + b">")
+
+        opened, _ = cache.open(f"{name}.gz", make)
+        with opened:
+            opened.seek(0)
+            return opened.read()
+
+    found: list[bytes] = []
+    thread = threading.Thread(target=lambda: found.extend(compressed(f"n{number}") for number in range(500)), daemon=True)
+    thread.start()
+    thread.join(30)
+    assert found == [f"<n{number}>".encode() for number in range(500)]
+
+
+def test_the_maker_of_one_file_does_not_hold_up_another(tmp_path: Path) -> None:
+    cache, inside, go_on = FileCache(tmp_path / "c", 100_000), threading.Event(), threading.Event()
+
+    def slow(file: BinaryIO) -> None:
+        inside.set()
+        assert go_on.wait(30)
+        file.write(b"slow")
+
+    maker = threading.Thread(target=lambda: cache.open("slow", slow)[0].close(), daemon=True)
+    maker.start()
+    assert inside.wait(30)
+    found: list[bytes] = []
+    other = threading.Thread(target=lambda: found.extend(content(cache, f"n{number}", b"x") for number in range(200)), daemon=True)
+    other.start()
+    other.join(30)
+    go_on.set()
+    maker.join(30)
+    assert found == [b"x"] * 200
+    assert content(cache, "slow", b"again") == b"slow"
+    assert cache._turns == {}  # bounded: nobody wants anything
