@@ -12,6 +12,7 @@ import fcntl
 import os
 import re
 import threading
+from abc import ABC, abstractmethod
 from collections import Counter as Tally
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -40,18 +41,26 @@ TABLE: dict[str, Metric] = {}
 
 
 class Metric:
-    """A name with its labels; what it is made of in prometheus_client comes with the first observation."""
+    """A name with its labels, and whether its values count up or are as they are."""
 
     kind = "gauge"
 
     def __init__(self, name: str, help: str, labels: tuple[str, ...] = ()) -> None:
         self.name, self.help, self.labels = name, help, labels
-        self._children: dict[tuple[str, ...], Any] = {}
-        self._parent: Any = None
         TABLE[name] = self
 
+
+class Counted(Metric, ABC):
+    """A metric that the processes count; what it is made of in prometheus_client comes with the first observation."""
+
+    def __init__(self, name: str, help: str, labels: tuple[str, ...] = ()) -> None:
+        super().__init__(name, help, labels)
+        self._children: dict[tuple[str, ...], Any] = {}
+        self._parent: Any = None
+
+    @abstractmethod
     def _made(self) -> Any:
-        raise NotImplementedError
+        """The metric of prometheus_client."""
 
     def _child(self, values: tuple[str, ...]) -> Any:
         with _make_lock:
@@ -64,7 +73,7 @@ class Metric:
             return self._children[values]
 
 
-class Counter(Metric):
+class Counter(Counted):
     """Only grows."""
 
     kind = "counter"
@@ -80,7 +89,7 @@ class Counter(Metric):
             (self._children.get(values) or self._child(values)).inc(amount)
 
 
-class Gauge(Metric):
+class Gauge(Counted):
     """Goes up and down; of several processes the sum."""
 
     _mode = "livesum"
@@ -107,7 +116,7 @@ class Latest(Gauge):
     _mode = "livemostrecent"
 
 
-class Histogram(Metric):
+class Histogram(Counted):
     """How often how much."""
 
     kind = "histogram"

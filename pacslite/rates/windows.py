@@ -6,6 +6,7 @@ The file is a cache: nothing is synced, and it begins anew with each start of th
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import sqlite3
 import threading
@@ -24,13 +25,14 @@ ON CONFLICT (key) DO UPDATE SET
   count = CASE span WHEN :span THEN count ELSE 0 END + :amount,
   span = :span
 WHERE CASE span WHEN :span THEN previous WHEN :span - 1 THEN count ELSE 0 END * :weight
-  + CASE span WHEN :span THEN count ELSE 0 END + :amount <= :most"""
+  + CASE span WHEN :span THEN count ELSE 0 END + :amount <= :most
+RETURNING count"""
 _BUSY_S = 1.0
 _SWEPT_EVERY = 5000
 
 
 class WindowFile(Storage, SlidingWindowCounterSupport):
-    """The storage of a sliding window counter; safe for threads and for processes, opened when first used."""
+    """The storage of sliding windows, and of fixed ones; safe for threads and for processes, opened when first used."""
 
     STORAGE_SCHEME = ["sqlite-windows"]  # noqa: RUF012 - the library wants a list
 
@@ -59,24 +61,26 @@ class WindowFile(Storage, SlidingWindowCounterSupport):
             self._connection = connection
         return self._connection
 
-    def acquire_sliding_window_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
-        """Counts a hit unless it is beyond the limit."""
+    def _hit(self, key: str, expiry: int, amount: int, most: float) -> int | None:
+        """The hits of this window with these, or None when they are too many together with those of the window before."""
         now = time.time()
         span, gone = divmod(now, expiry)
-        values = {"key": key, "span": int(span), "expiry": expiry, "amount": amount, "most": limit, "weight": 1 - gone / expiry}
-        if amount > limit:
-            return False
+        values = {"key": key, "span": int(span), "expiry": expiry, "amount": amount, "most": most, "weight": 1 - gone / expiry}
         with self._lock:
             connection = self._open()
             fcntl.flock(self._turn, fcntl.LOCK_EX)
             try:
-                taken = connection.execute(_HIT, values).rowcount == 1
+                taken = connection.execute(_HIT, values).fetchall()
                 self._hits += 1
                 if self._hits % _SWEPT_EVERY == 1:
                     connection.execute("DELETE FROM hits WHERE (span + 2) * expiry < ?", (now,))
             finally:
                 fcntl.flock(self._turn, fcntl.LOCK_UN)
-        return taken
+        return taken[0][0] if taken else None
+
+    def acquire_sliding_window_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
+        """Counts a hit unless it is beyond the limit."""
+        return amount <= limit and self._hit(key, expiry, amount, limit) is not None
 
     def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
         """Hits and remaining life of the window before and of this one."""
@@ -109,16 +113,20 @@ class WindowFile(Storage, SlidingWindowCounterSupport):
             return bool(self._open().execute("SELECT 1").fetchone() == (1,))
 
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
-        """Not there: only sliding windows are kept."""
-        raise NotImplementedError
+        """Counts a hit in any case; the hits of this window."""
+        return self._hit(key, expiry, amount, math.inf) or amount
 
     def get(self, key: str) -> int:
-        """Not there: only sliding windows are kept."""
-        raise NotImplementedError
+        """Hits of this window."""
+        with self._lock:
+            row = self._open().execute("SELECT count FROM hits WHERE key = ? AND (span + 1) * expiry > ?", (key, time.time())).fetchone()
+        return row[0] if row else 0
 
     def get_expiry(self, key: str) -> float:
-        """Not there: only sliding windows are kept."""
-        raise NotImplementedError
+        """When the window of the last hit ends; now when there is none."""
+        with self._lock:
+            row = self._open().execute("SELECT (span + 1) * expiry FROM hits WHERE key = ?", (key,)).fetchone()
+        return float(row[0]) if row else time.time()
 
     def close(self) -> None:
         """Closes the file."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,11 +12,14 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
+from limits import RateLimitItemPerYear
+from limits.strategies import FixedWindowRateLimiter
 
 from pacslite.core.access import LOCAL_ADMIN, Principal, Right, Role
 from pacslite.core.limits import API, DICOMWEB, FILES, Limits, network_of
 from pacslite.errors import TooManyRequests
 from pacslite.rates.counting import Counting
+from pacslite.rates.windows import WindowFile
 from pacslite.settings import load
 from pacslite.web.rate_limits import kind_of
 from tests.support.http import Answer, WebServer, running
@@ -187,6 +191,22 @@ def test_threads_share_one_file(tmp_path: Path) -> None:
         thread.join()
     assert 50 <= sum(taken) <= 53
     counting.close()
+
+
+def test_the_file_is_a_whole_storage_of_the_library_with_fixed_windows_too(tmp_path: Path) -> None:
+    windows, year = WindowFile(tmp_path / "rates.db"), RateLimitItemPerYear(3)
+    limiter = FixedWindowRateLimiter(windows)
+    now = time.time()
+    assert limiter.get_window_stats(year, "who").remaining == 3
+    assert [limiter.hit(year, "who") for _ in range(4)] == [True, True, True, False]
+    assert not limiter.test(year, "who")
+    assert limiter.test(year, "somebody else")
+    stats = limiter.get_window_stats(year, "who")
+    assert stats.remaining == 0
+    assert now < stats.reset_time <= now + year.get_expiry() + 60
+    limiter.clear(year, "who")
+    assert limiter.test(year, "who")
+    windows.close()
 
 
 def test_what_is_too_large_for_one_request_is_told(strict: WebServer) -> None:
