@@ -10,9 +10,7 @@ docs/python.md tells more.
 from __future__ import annotations
 
 import os
-import re
 import threading
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -21,22 +19,28 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
+from pacslite.catalog.changes import Origin
+from pacslite.core import file_content, file_inspection, files, given_paths, patients, renditions
+from pacslite.core.cleanup import unfinished
+from pacslite.core.file_chunks import Chunks
+from pacslite.core.file_content import Which
+from pacslite.core.file_lists import Filters, listed, storage_info
 from pacslite.core.file_types import KEY_NAMES, PICTURE_SIZES, FileVersionType, MedicalCategory, MedicalFileType, Variant
-from pacslite.core.given_files import Content, day_of, description_of, names_of, number_of, pieces_of, several, word
+from pacslite.core.files import Arrived, FileRecord, FileVersion, Owner
+from pacslite.core.given_files import Content, day_of, description_of, names_of, number_of, pieces_of, several, spooled, word
+from pacslite.core.given_records import shown
+from pacslite.core.patients import About, Cause
+from pacslite.core.storage_stats import has_room, stats
 from pacslite.errors import BadRequest, Conflict, Gone, NotFound
-from pacslite.storage.keys import file_key, is_version_id, new_version_id
+from pacslite.storage.keys import new_version_id
 
 if TYPE_CHECKING:
     from pacslite.app import Pacs
     from pacslite.catalog.blobs import StoredBlob
-    from pacslite.core.file_chunks import Chunks
-    from pacslite.core.files import Arrived, FilePart, FileRecord, FileVersion, Origin, Owner
 
 __all__ = ["FileStorageService", "FileVersionType", "MedicalCategory", "MedicalFileType"]
 
 _MIB = 1024 * 1024
-_KEY = re.compile(r"patients/patient_([0-9]+)/([a-z_]+)/([0-9]{8})_[a-z]+_([0-9a-f-]{36})((?:\.[a-z0-9]+)*)")
-_TYPE_OF_FOLDER = {names.folder: kind for kind, names in KEY_NAMES.items()}
 _LIST_PAGE = 1000
 
 
@@ -110,8 +114,6 @@ class FileStorageService:
 
     def get_patient_storage_info(self, patient_id: int | str) -> dict[str, Any]:
         """How much of a patient is kept: `file_count`, `total_size_bytes`, `total_size_mb`, `by_type`, `versions`, `dicom`."""
-        from pacslite.core.file_lists import storage_info
-
         number = number_of(patient_id)
         info = storage_info(self._pacs.catalog, number)
         by_type = {kind: asdict(one) for kind, one in info.by_type.items()}
@@ -122,8 +124,6 @@ class FileStorageService:
 
     def list_files(self, patient_id: int | str, file_type: MedicalFileType | str | None = None) -> Iterator[dict[str, Any]]:
         """The files of a patient, newest first."""
-        from pacslite.core.file_lists import Filters, listed
-
         filters = Filters(file_type=None if file_type is None else word(MedicalFileType, file_type).value)
         after = None
         while True:
@@ -135,10 +135,6 @@ class FileStorageService:
 
     def _patient(self, patient_id: int | str) -> int:
         """The number of a patient, who is made if there is none."""
-        from pacslite.catalog.changes import Origin
-        from pacslite.core import patients
-        from pacslite.core.patients import About, Cause
-
         number, pacs = number_of(patient_id), self._pacs
         with suppress(NotFound):
             found = patients.get(pacs, number)
@@ -163,12 +159,8 @@ class FileStorageService:
         study_date: date | str | None = None,
     ) -> tuple[Path, str]:
         """Where a new file of the patient is to lie, and its name there: to be given to `save_file`. Nothing is written."""
-        from pacslite.core.file_names import extension_of
-
-        kind, day = word(MedicalFileType, file_type), day_of(study_date) or datetime.now(UTC).date().isoformat()
-        names, extension = KEY_NAMES[kind], extension_of(original_filename)
-        key = file_key(number_of(patient_id), names.folder, day.replace("-", ""), names.prefix, new_version_id(), extension)
-        path = self.base_path / key
+        day = day_of(study_date) or datetime.now(UTC).date().isoformat()
+        path = self.base_path / given_paths.new_key(number_of(patient_id), word(MedicalFileType, file_type), day, original_filename)
         return path, path.name
 
     def save_file(
@@ -182,13 +174,14 @@ class FileStorageService:
 
         Equal bytes are kept once: then `path` of the record is where they lie.
         """
-        patient_id, kind, day, file_id, name = self._of_path(path)
-        if day != datetime.now(UTC).date().isoformat():  # else it says when the path was made
-            about.setdefault("study_date", day)
-        if self._exists(file_id):
+        told = given_paths.told_by(self.base_path, path)
+        name = original_filename or told.name
+        if told.day != datetime.now(UTC).date().isoformat():  # else it says when the path was made
+            about.setdefault("study_date", told.day)
+        if self._exists(told.file_id):
             about.pop("study_date", None)
-            return self.create_with_version(content, file_id=file_id, original_filename=original_filename or name, **about)
-        return self._added([content], patient_id, kind, [original_filename or name], {**about, "file_id": file_id})
+            return self.create_with_version(content, file_id=told.file_id, original_filename=name, **about)
+        return self._added([content], told.patient_id, told.file_type, [name], {**about, "file_id": told.file_id})
 
     def create_with_version(
         self,
@@ -213,8 +206,6 @@ class FileStorageService:
             if patient_id is None:
                 raise BadRequest("a new file needs a patient_id, a new version a file_id")
             return self._added(contents, patient_id, file_type, names, about)
-        from pacslite.core import files
-
         record = self._record(file_id)
         kind = word(FileVersionType, version_type or FileVersionType.FOLLOWUP)
         arrived = self._arrived(contents, names)
@@ -224,8 +215,6 @@ class FileStorageService:
     def _added(
         self, contents: Sequence[Content], patient_id: int | str, kind: Any, names: Sequence[str], about: Mapping[str, Any]
     ) -> dict[str, Any]:
-        from pacslite.core import file_inspection, files
-
         number, arrived = self._patient(patient_id), self._arrived(contents, names)
         try:
             if kind is None:
@@ -255,22 +244,16 @@ class FileStorageService:
 
     def get_versions(self, file: str | os.PathLike[str]) -> list[dict[str, Any]]:
         """All versions of a file, newest first."""
-        from pacslite.core import files
-
         record, versions = files.versions(self._pacs, self._id(file))
         return [self._shown(record, version) for version in versions]
 
     def restore_version(self, file: str | os.PathLike[str], version: int) -> dict[str, Any]:
         """Make an older version the newest again, as a new one."""
-        from pacslite.core import files
-
         record = files.restore(self._pacs, self._id(file), version, self._owner, self._origin)
         return self._shown(record, record.version)
 
     def delete_file(self, file: str | os.PathLike[str], *, permanently: bool = False) -> bool:
         """Put a file into the trash, or erase it for good; False when there is none."""
-        from pacslite.core import files
-
         try:
             (files.purge if permanently else files.delete)(self._pacs, self._id(file), self._owner, self._origin)
         except (NotFound, Gone):
@@ -279,8 +262,6 @@ class FileStorageService:
 
     def undelete_file(self, file: str | os.PathLike[str]) -> dict[str, Any]:
         """Bring a file back from the trash."""
-        from pacslite.core import files
-
         record = files.undelete(self._pacs, self._id(file), self._owner, self._origin)
         return self._shown(record, record.version)
 
@@ -289,7 +270,7 @@ class FileStorageService:
 
         Raises NotFound when none can be made of a file of that kind, UndecodablePixels.
         """
-        from pacslite.core import given_pictures, renditions
+        from pacslite.core import given_pictures  # the decoders of pictures
 
         source = self._blob(file, None, 0)
         if thumbnail is None:
@@ -334,8 +315,6 @@ class FileStorageService:
 
     @property
     def _chunks(self) -> Chunks:
-        from pacslite.core.file_chunks import Chunks
-
         pacs = self._pacs
         return Chunks(self.base_path / "chunks", pacs.spool, pacs.settings.max_upload_bytes)
 
@@ -343,23 +322,17 @@ class FileStorageService:
 
     def get_storage_stats(self) -> dict[str, Any]:
         """What is stored in all: `total_size_bytes`, `file_count`, `available_bytes`, `by_type`, `dedup_saved_bytes`, `backends`."""
-        from pacslite.core.storage_stats import stats
-
         found = asdict(stats(self._pacs))
         return {**found, "backends": list(found["backends"]), "total_size_mb": round(found["total_size_bytes"] / _MIB, 2)}
 
     def has_enough_space(self, required_bytes: int) -> bool:
         """Whether so many bytes fit, beside what is kept free."""
-        from pacslite.core.storage_stats import has_room
-
         if required_bytes < 0:
             raise BadRequest("required_bytes is below 0")
         return has_room(self._pacs, required_bytes)
 
     def cleanup_temp_files(self, older_than_hours: float = 24) -> dict[str, int]:
         """Remove what was begun and not gone on with for that long: `deleted_count` and `freed_bytes`. No file of a patient is touched."""
-        from pacslite.core.cleanup import unfinished
-
         if older_than_hours < 0:
             raise BadRequest("older_than_hours is below 0")
         older_than_s = older_than_hours * 3600
@@ -371,58 +344,17 @@ class FileStorageService:
 
     @property
     def _owner(self) -> Owner:
-        from pacslite.core.files import Owner
-
         return Owner(None, self.created_by)
 
     @property
     def _origin(self) -> Origin:
-        from pacslite.catalog.changes import Origin
-
         return Origin("import", actor=self.created_by)
 
     def _arrived(self, contents: Sequence[Content], names: Sequence[str]) -> list[Arrived]:
-        """Copies in the spool, where the core takes them from."""
-        from pacslite.core.files import Arrived
-
-        pacs, done = self._pacs, []
-        try:
-            for content, name in zip(contents, names, strict=True):
-                with pacs.spool.create("", pacs.settings.max_upload_bytes) as writer:
-                    for piece in pieces_of(content):
-                        writer.write(piece)
-                    done.append(Arrived(writer.finish(), name))
-        except BaseException:
-            for one in done:
-                one.file.discard()
-            raise
-        return done
-
-    def _of_path(self, path: str | os.PathLike[str]) -> tuple[int, MedicalFileType, str, str, str]:
-        """Patient, type, day, id and name that a path tells; raises BadRequest for one that was not made here."""
-        text = os.fspath(path)
-        if os.path.isabs(text):
-            text = os.path.relpath(text, self.base_path)
-        found = _KEY.fullmatch(Path(os.path.normpath(text)).as_posix())
-        day = None if found is None else f"{found[3][:4]}-{found[3][4:6]}-{found[3][6:]}"
-        if found is None or day is None or found[2] not in _TYPE_OF_FOLDER or not is_version_id(found[4]):
-            raise BadRequest("this is no path of a file here: generate_file_path gives them")
-        return int(found[1]), _TYPE_OF_FOLDER[found[2]], day, found[4], Path(text).name
+        return spooled(self._pacs.spool, self._pacs.settings.max_upload_bytes, contents, names)
 
     def _id(self, file: str | os.PathLike[str]) -> str:
-        from pacslite.catalog import archiving
-
-        if isinstance(file, str):
-            with suppress(ValueError):
-                return str(uuid.UUID(file))
-        file_id = self._of_path(file)[3]
-        with self._pacs.catalog.read() as conn:
-            found = archiving.files_of_blob(conn, file_id)
-        if not found or file_id in found:
-            return file_id
-        if len(found) > 1:
-            raise BadRequest("several files have these bytes: name one by its id")
-        return found[0]
+        return given_paths.file_id_of(self._pacs.catalog, self.base_path, file)
 
     def _exists(self, file_id: str) -> bool:
         try:
@@ -432,52 +364,10 @@ class FileStorageService:
         return True
 
     def _record(self, file: str | os.PathLike[str]) -> FileRecord:
-        from pacslite.core import files
-
         return files.get(self._pacs, self._id(file))
 
     def _blob(self, file: str | os.PathLike[str], version: int | None, item: int) -> StoredBlob:
-        from pacslite.core import file_content
-        from pacslite.core.file_content import Which
-
         return file_content.find(self._pacs, self._id(file), Which(version, item, Variant.ORIGINAL)).blob
 
     def _shown(self, record: FileRecord, version: FileVersion) -> dict[str, Any]:
-        """A file as a dictionary, named as over REST; sizes and hashes are of what was brought."""
-        shown: dict[str, Any] = {name: getattr(record, name) for name in _RECORD}
-        shown |= {"version_type": version.type, "version_number": version.number, "version_description": version.description}
-        shown |= {"created_by": version.created_by, "created_at": version.created_at}
-        parts = [self._part(part) for part in version.parts]
-        shown |= parts[0]
-        return {**shown, "items": parts} if record.is_series else shown
-
-    def _part(self, part: FilePart) -> dict[str, Any]:
-        from pacslite.catalog import blobs
-
-        path = None
-        if part.blob_pk is not None:
-            with self._pacs.catalog.read() as conn:
-                found = blobs.find(conn, part.blob_pk)
-            path = None if found is None else self._pacs.stores.local_path(found)
-        return {
-            "original_filename": part.original_filename,
-            "mime_type": part.original_media_type,
-            "file_size": part.original_size,
-            "file_hash": part.original_sha256,
-            "path": path,
-            "filename": None if path is None else path.name,
-        }
-
-
-_RECORD = (
-    "id",
-    "patient_id",
-    "file_type",
-    "medical_category",
-    "study_date",
-    "body_part",
-    "description",
-    "study_instance_uid",
-    "series_instance_uid",
-    "sop_instance_uid",
-)
+        return shown(self._pacs, record, version)

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pacslite.core.file_types import MedicalCategory, MedicalFileType
-from pacslite.core.files import Description
+from pacslite.core.files import Arrived, Description
 from pacslite.errors import BadRequest
+from pacslite.storage.spool import Spool
 
 Content = bytes | bytearray | memoryview | str | os.PathLike[str] | BinaryIO
 """Bytes, the path of a file, or an open binary file."""
@@ -67,6 +68,22 @@ def _name_of(content: Content) -> str:
         return Path(content).name
     name = getattr(content, "name", None) if isinstance(content, io.IOBase) else None
     return Path(name).name if isinstance(name, str) else "file"
+
+
+def spooled(spool: Spool, most_bytes: int, contents: Sequence[Content], names: Sequence[str]) -> list[Arrived]:
+    """Copies in the spool, where the core takes them from; all or none."""
+    done: list[Arrived] = []
+    try:
+        for content, name in zip(contents, names, strict=True):
+            with spool.create("", most_bytes) as writer:
+                for piece in pieces_of(content):
+                    writer.write(piece)
+                done.append(Arrived(writer.finish(), name))
+    except BaseException:
+        for one in done:
+            one.file.discard()
+        raise
+    return done
 
 
 def number_of(patient_id: int | str) -> int:
