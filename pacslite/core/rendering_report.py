@@ -20,7 +20,7 @@ from pacslite.dicom.document import Document, items_of, values_of
 from pacslite.errors import TooLarge
 
 if TYPE_CHECKING:
-    from pacslite.core.rendering import Means
+    from pacslite.core.rendering_subject import Means
     from pacslite.core.retrieve import Item
 
 _CONTENT = "0040A730"
