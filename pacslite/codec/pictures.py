@@ -21,6 +21,7 @@ Wanted = tuple[str, int, int]
 
 _FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "AVIF", "HEIF")
 _ORIENTATION = 0x0112
+_PHOTOMETRIC, _SAMPLE_FORMAT = 0x0106, 0x0153  # TIFF 6.0; 0: white is zero, 1: unsigned
 # Colour spaces of ICC profiles (ICC.1, Table 19), by the mode of the pixels that they can be for.
 _SPACES = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK", "LAB": "Lab"}
 _PERCEPTUAL = ImageCms.Intent.PERCEPTUAL
@@ -55,8 +56,8 @@ def _make(image: Image.Image, wanted: Sequence[Wanted]) -> dict[str, Any]:
     largest = max(pixels for _, pixels, _ in wanted)
     # A JPEG is decoded at 1/2, 1/4 or 1/8 of its size when that will do.
     image.draft(None, (largest, largest))
-    orientation = _orientation_of(image)
     image.load()
+    orientation = _orientation_of(image)  # what is left of it: Pillow turns TIFF and HEIC while it loads them
     profile = image.info.get("icc_profile")
     shown = upright(in_srgb(fitted(plain(image), largest), profile), orientation)
     write(shown, wanted)
@@ -104,14 +105,30 @@ def plain(image: Image.Image) -> Image.Image:
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Deep greys. Values of up to 12 bits, as radiographs have them, use the whole range of theirs; others that of 16."""
-    values = np.asarray(image)
+    values = _deep_values(image)
     if image.mode == "F":
-        finite = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-        low, high = float(finite.min()), float(finite.max())
-        return Image.fromarray(((finite - low) * (255.0 / max(high - low, 1e-30))).astype(np.uint8))
+        return _stretched(np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0))
+    if int(values.min(initial=0)) < 0:
+        return _stretched(values)
     highest = int(values.max(initial=0))
     bits = 12 if 255 < highest <= _TWELVE_BITS else max(8, 16 if highest <= 0xFFFF else highest.bit_length())
     return Image.fromarray((np.clip(values, 0, None) >> (bits - 8)).astype(np.uint8))
+
+
+def _deep_values(image: Image.Image) -> np.ndarray[Any, Any]:
+    """The numbers as a TIFF means them: Pillow takes unsigned ones of 32 bits for signed, and white that is zero for black in those of 16."""
+    values, tags = np.asarray(image), getattr(image, "tag_v2", {})
+    if image.mode == "I" and tags.get(_SAMPLE_FORMAT, (1,))[0] == 1 and tags:
+        return values.view(np.uint32)
+    if image.mode.startswith("I;16") and tags.get(_PHOTOMETRIC) == 0:
+        return (_TWELVE_BITS if int(values.max(initial=0)) <= _TWELVE_BITS else 0xFFFF) - values
+    return values
+
+
+def _stretched(values: np.ndarray[Any, Any]) -> Image.Image:
+    """The lowest value is black, the highest white."""
+    low, high = float(values.min()), float(values.max())
+    return Image.fromarray(((values - low) * (255.0 / max(high - low, 1e-30))).astype(np.uint8))
 
 
 def in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:

@@ -6,6 +6,7 @@ import io
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,13 +53,14 @@ STORED = {
 }
 
 
-@pytest.mark.parametrize("orientation", range(1, 10))
-def test_every_orientation(tmp_path: Path, orientation: int) -> None:
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF", "WEBP", "AVIF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation(tmp_path: Path, orientation: int, form: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     scene = media.photo(600, 400)
     stored = scene.transpose(STORED[orientation]) if orientation in STORED else scene
-    large, _, thumbnail = made(media.encoded(stored, "JPEG", exif=exif, quality=92), tmp_path)
+    large, _, thumbnail = made(media.encoded(stored, form, exif=exif, **({} if form in ("PNG", "TIFF") else {"quality": 92})), tmp_path)
     assert large.size == (600, 400)
     assert media.is_the_photo(thumbnail)
 
@@ -129,6 +131,46 @@ def test_deep_greys_keep_their_brightness(tmp_path: Path, factor: int, expected:
     values[0] = 255 * factor
     for form in ("PNG", "TIFF"):
         assert made(media.encoded(Image.fromarray(values), form), tmp_path)[0].getpixel((30, 30)) == pytest.approx(expected, abs=2)
+
+
+def _tiff(values: np.ndarray[Any, Any], photometric: int, sample_format: int) -> bytes:
+    """One strip of grey numbers (TIFF 6.0, 2 and 8)."""
+    height, width = values.shape
+    fields = {
+        256: width,
+        257: height,
+        258: values.itemsize * 8,
+        259: 1,
+        262: photometric,
+        273: 8,
+        277: 1,
+        278: height,
+        279: values.nbytes,
+        339: sample_format,
+    }
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in fields.items())
+    return b"II*\0" + struct.pack("<I", 8 + values.nbytes) + values.tobytes() + struct.pack("<H", len(fields)) + entries + bytes(4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "factor", "offset", "photometric", "sample_format"),
+    [
+        ("<u2", 257, 0, 1, 1),
+        ("<u2", -257, 0xFFFF, 0, 1),
+        ("<u2", -16, 0x0FFF, 0, 1),
+        ("<i2", 257, -0x8000, 1, 2),
+        ("<i4", 0x1000000, -0x80000000, 1, 2),
+        ("<u4", 0x1010101, 0, 1, 1),
+        ("|u1", -1, 0xFF, 0, 1),
+    ],
+)
+def test_numbers_of_a_tiff_are_what_they_mean(
+    tmp_path: Path, kind: str, factor: int, offset: int, photometric: int, sample_format: int
+) -> None:
+    """Scanned radiographs come with white as zero; signed and wide numbers from measuring programs."""
+    ramp = np.tile(np.arange(256, dtype=np.int64), (40, 1)) * factor + offset
+    picture = made(_tiff(ramp.astype(kind), photometric, sample_format), tmp_path)[0]
+    assert [picture.getpixel((x, 20)) for x in (20, 128, 235)] == [pytest.approx(x, abs=3) for x in (20, 128, 235)]
 
 
 def test_floats_bitmaps_and_grey_with_alpha(tmp_path: Path) -> None:
