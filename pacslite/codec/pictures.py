@@ -116,7 +116,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _deep_values(image: Image.Image) -> np.ndarray[Any, Any]:
-    """The numbers as a TIFF means them: Pillow takes unsigned ones of 32 bits for signed, and white that is zero for black in those of 16."""
+    """The numbers as a TIFF means them: Pillow takes unsigned ones of 32 bits for signed, and those of 16 with white as zero for black."""
     values, tags = np.asarray(image), getattr(image, "tag_v2", {})
     if image.mode == "I" and tags.get(_SAMPLE_FORMAT, (1,))[0] == 1 and tags:
         return values.view(np.uint32)
