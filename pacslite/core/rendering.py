@@ -20,7 +20,7 @@ from pacslite.codec.render_options import GIF, Options, Viewport
 from pacslite.codec.render_pixels import Picture
 from pacslite.core import bulk_data, rendering_report, retrieve
 from pacslite.core import rendering_source as source
-from pacslite.core.content import FileBody, StreamBody
+from pacslite.core.content import FileBody, StreamBody, pieces_of
 from pacslite.core.rendering_subject import DOCUMENT, HTML, NO_PICTURES, XML, Kind, Means, Subject, label_of, subject
 from pacslite.core.rendering_text import annotation_lines
 from pacslite.core.retrieve import Frames, Item
@@ -204,16 +204,27 @@ def _joined(stores: Stores, item: Item, segments: Sequence[tuple[int, int]]) -> 
 def _document(means: Means, wanted: Subject) -> bytes | FileBody | StreamBody:
     """The encapsulated document without the byte that pads it (PS3.3 C.24.2)."""
     found = bulk_data.find(means.catalog, means.stores, wanted.resource, DOCUMENT, means.limits)
-    (body,) = found.pieces
-    length = _whole_length(source.document(means.catalog, wanted.resource), body.length)
-    if isinstance(body, FileBody) and length is not None:
-        return replace(body, length=length)
-    return retrieve.read_small(body) if isinstance(body, StreamBody) else body
+    length = _whole_length(source.document(means.catalog, wanted.resource), found.length)
+    match found.pieces:
+        case (FileBody() as body,):
+            return replace(body, length=length)
+        case (StreamBody(part=part),) if part is not None:
+            return StreamBody(length, lambda: part(0, length), part)
+    # Inflated, or in fragments, which some write.
+    return retrieve.read_small(StreamBody(length, lambda: _first(found.pieces, length)))
 
 
-def _whole_length(document: Document, stored: int | None) -> int | None:
+def _first(bodies: Sequence[FileBody | StreamBody], length: int) -> Iterator[bytes]:
+    """So many bytes of one body after the other."""
+    for body in bodies:
+        for piece in pieces_of(body):
+            yield piece[:length]
+            length -= len(piece[:length])
+
+
+def _whole_length(document: Document, stored: int) -> int:
     """The length without padding, where Encapsulated Document Length (0042,0015) says it plausibly."""
     for text in values_of(document.get("00420015"))[:1]:
-        if stored is not None and text.isdigit() and stored - 1 <= int(text) <= stored:
+        if text.isdigit() and stored - 1 <= int(text) <= stored:
             return int(text)
     return stored

@@ -146,6 +146,8 @@ def _known(means: Means, resource: Resource, item: Item, index: FrameIndex | Non
     if index is not None:
         return _image(means, item, document)
     if DOCUMENT in document:
+        if len(document[DOCUMENT]) == 1:  # a VR and no value
+            return Known(Kind.OTHER, (), None, "The document is empty.")
         name = next(iter(values_of(document.get("00420012"))), "").strip().lower()
         safe = _MIME_TYPE.fullmatch(name) and not _ACTIVE_TYPE.fullmatch(name)
         return Known(Kind.DOCUMENT, (name if safe else "application/octet-stream",))

@@ -12,7 +12,14 @@ import pytest
 from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import MPEG4HP41, ComprehensiveSRStorage, ExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
+from pydicom.uid import (
+    MPEG4HP41,
+    ComprehensiveSRStorage,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    RLELossless,
+)
 
 from pacslite.dicomweb.media_types import parse_media_type
 from tests.support.data_sets import document, image, new_uid, part10
@@ -506,6 +513,36 @@ def test_documents_have_their_own_type_unless_a_browser_would_run_them(stored: S
     assert (answer.status, answer.headers["content-type"], answer.body) == (200, sent, b"<x/>")
     assert "sandbox" in answer.headers["content-security-policy"]
     assert "x-evil" not in answer.headers
+
+
+def test_a_document_in_fragments_is_whole(stored: Stored) -> None:
+    ds = document(b"", "application/pdf")
+    marker = b"FRAGMENTS HERE" * 2
+    ds.EncapsulatedDocument, ds.EncapsulatedDocumentLength = marker, len(PDF)
+    whole, pieces = part10(ds), (b"", PDF[:1000], PDF[1000:] + b"\0" * (len(PDF) % 2))
+    start, end = whole.index(marker) - 4, whole.index(marker) + len(marker)
+    items = b"".join(b"\xfe\xff\x00\xe0" + len(piece).to_bytes(4, "little") + piece for piece in pieces)
+    stored.archive.store(whole[:start] + b"\xff" * 4 + items + b"\xfe\xff\xdd\xe0" + bytes(4) + whole[end:])
+    answer = stored.rendered(ds, accept="*/*")
+    assert (answer.status, answer.headers["content-type"], answer.body) == (200, "application/pdf", PDF)
+    part = stored.get(f"{path_of(ds)}/rendered", Range="bytes=998-1001")
+    assert (part.status, part.body) == (206, PDF[998:1002])
+
+
+def test_a_document_in_a_deflated_data_set_ends_where_it_says(stored: Stored) -> None:
+    ds = document(PDF + bytes(len(PDF) % 2), "application/pdf")
+    ds.EncapsulatedDocumentLength = len(PDF)
+    stored.archive.store(part10(ds, DeflatedExplicitVRLittleEndian))
+    assert stored.rendered(ds, accept="*/*").body == PDF
+
+
+def test_an_empty_document_is_not_rendered(stored: Stored) -> None:
+    ds = document(b"", "model/stl")
+    stored.archive.store(part10(ds))
+    assert stored.rendered(ds, accept="*/*").status == 406
+    study = stored.get(f"{study_of(ds)}/rendered")
+    assert study.status in (404, 406)
+    assert stored.get(f"{path_of(ds)}/thumbnail").status == 200
 
 
 # Reports
