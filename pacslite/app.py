@@ -173,14 +173,16 @@ def migrate(settings: Settings) -> None:
 
 
 def recover(settings: Settings) -> None:
-    """After a failure of power: small files that had not reached the disk are written again (`core.settling`)."""
+    """After a failure of power: files that had not reached their places come there (`core.settling`, `core.lost_names`)."""
+    from pacslite.core import lost_names
     from pacslite.core.settling import Settling
     from pacslite.storage.spool import Spool
 
     catalog = build_catalog(settings)
     try:
-        spool = Spool(settings.spool_directory, settings.free_space_reserve_bytes)
-        Settling(catalog, build_store(settings), spool, settings.write_ahead_bytes).settle(compare=True)
+        store, spool = build_store(settings), Spool(settings.spool_directory, settings.free_space_reserve_bytes)
+        Settling(catalog, store, spool, settings.write_ahead_bytes).settle(compare=True)
+        lost_names.put_back(catalog, store, spool, settings.data / "run" / "boot")
     finally:
         catalog.close()
 

@@ -133,7 +133,7 @@ class Ingest:
         kept, placing = False, None
         try:
             # The store syncs a large file while its header is read.
-            placing = self._store.begin(spool_file.path, unsettled=self.settling.takes(spool_file.content))
+            placing = self._store.begin(spool_file.path, unsettled=self.settling.takes(spool_file.content), recoverable=True)
             self._under_way.add(id(placing))
             read = read_instance(spool_file.path if spool_file.content is None else spool_file.content, self._limits)
             _check_expected(read, expected)

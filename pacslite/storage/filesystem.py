@@ -2,7 +2,8 @@
 
 Order of `put`, for the whole order of durability see docs/architecture.md, "The way of an instance":
 mkdir, rename, sync of the file, sync of its directory, sync of the directories above whose new entries are not known
-to be durable. A small file may be left unsettled, for one sync of everything a moment later (decision 40). What comes
+to be durable. A small file may be left unsettled, for one sync of everything a moment later (decision 40); the names of a
+recoverable one are not synced where the file system logs changes in their order (decision 46). What comes
 before the file's sync is carried by the one commit of the journal that it causes (ext4, XFS),
 so that the later syncs find nothing left to write. A crash in between leaves a file that nothing refers to, perhaps
 one without its bytes; nothing is answered and no row is committed before the last sync.
@@ -22,7 +23,7 @@ from pacslite.storage.blob_store import BlobInfo
 from pacslite.storage.directories import Chain, Directories, Directory, exists, make
 from pacslite.storage.keys import check_key
 from pacslite.storage.spool import storage_error
-from pacslite.storage.syncing import Sync, Syncer
+from pacslite.storage.syncing import Sync, Syncer, names_follow_files
 from pacslite.storage.window import FileWindow
 
 # From this size on, writing the bytes out takes longer than reading the header: it begins before the key is known.
@@ -102,7 +103,7 @@ class _Placing:
 
 
 class _Unsettled:
-    """A small file on its way to its key whose bytes are kept elsewhere until `settle_all`: nothing is synced here."""
+    """A file on its way to its key whose bytes are kept elsewhere until `settle_all`: nothing is synced here."""
 
     __slots__ = ("_directories", "_source")
 
@@ -131,6 +132,35 @@ class _Unsettled:
 
     def settle(self) -> None:
         """Nothing to wait for."""
+
+
+class _Recoverable:
+    """A large file on its way to its key that is looked for in the spool after a failure of power: only its bytes are synced."""
+
+    __slots__ = ("_file", "_name", "_sync")
+
+    def __init__(self, directories: Directories, syncer: Syncer, source: str) -> None:
+        self._name = _Unsettled(directories, source)
+        try:
+            self._file = _File(source)
+        except OSError as error:
+            raise storage_error("the spool file cannot be read", error) from error
+        self._sync = Sync(self._file.stamp_and_sync)
+        if self._file.size >= _SYNCED_EARLY_BYTES:
+            syncer.start(self._sync)
+
+    def place(self, key: str) -> None:
+        """Rename the file, whose sync may be under way."""
+        self._name.place(key)
+        if self._file.size < _SYNCED_EARLY_BYTES:
+            self._sync.run()
+
+    def settle(self) -> None:
+        """Wait for the sync."""
+        try:
+            self._sync.wait()
+        except OSError as error:
+            raise storage_error("the bytes cannot be kept", error) from error
 
 
 class _File:
@@ -166,6 +196,7 @@ class FilesystemStore:
             root.mkdir(mode=0o750, parents=True, exist_ok=True)
             self._directories = Directories(os.fspath(root))
             self._syncer = Syncer()
+            self._names_follow = names_follow_files(os.fspath(root))
         except OSError as error:
             raise storage_error(f"the storage root {root} cannot be used", error) from error
 
@@ -179,10 +210,12 @@ class FilesystemStore:
         placing.place(key)
         placing.settle()
 
-    def begin(self, spool_file: Path, *, unsettled: bool = False) -> _Placing | _Unsettled:
+    def begin(self, spool_file: Path, *, unsettled: bool = False, recoverable: bool = False) -> _Placing | _Unsettled | _Recoverable:
         """The sync of a large file starts here, in a thread of its own."""
         if unsettled:
             return _Unsettled(self._directories, os.fspath(spool_file))
+        if recoverable and self._names_follow:
+            return _Recoverable(self._directories, self._syncer, os.fspath(spool_file))
         return _Placing(self._directories, self._syncer, os.fspath(spool_file))
 
     def settle_all(self, keys: Sequence[str]) -> None:

@@ -10,12 +10,18 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from queue import SimpleQueue
 
 _THREADS = 2
 _LIBC = ctypes.CDLL(None, use_errno=True)
+_MOUNTS = Path("/proc/self/mountinfo")
+_ESCAPED = re.compile(r"\\([0-7]{3})")
+# Their logs keep the order of changes: with a new file that is synced its name is durable, and a rename happens whole or not at all.
+_LOGGING_FILE_SYSTEMS = frozenset({"ext3", "ext4", "xfs", "btrfs"})
 
 
 def sync_file_system(descriptor: int) -> None:
@@ -26,6 +32,22 @@ def sync_file_system(descriptor: int) -> None:
     if _LIBC.syncfs(descriptor):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+def names_follow_files(directory: str) -> bool:
+    """Whether the sync of a new file makes its name durable too, and a rename is whole after any failure (Linux, proc(5))."""
+    found, longest = "", -1
+    try:
+        mounts = _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return False
+    directory = os.path.realpath(directory)
+    for mount in mounts:
+        before, _, after = mount.partition(" - ")
+        point = _ESCAPED.sub(lambda octal: chr(int(octal[1], 8)), before.split(" ")[4]).rstrip("/") + "/"
+        if len(point) >= longest and f"{directory}/".startswith(point):  # of several mounted there the last is seen
+            found, longest = after.split(" ")[0], len(point)
+    return found in _LOGGING_FILE_SYSTEMS
 
 
 class Sync:

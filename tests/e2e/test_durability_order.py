@@ -1,15 +1,17 @@
 """The order of durability, seen in the system calls of a real server.
 
-A large file: sync of the file < rename < sync of its directory < sync of the catalog < answer. A small one: rename < sync of
-the catalog, which has its bytes too, < answer; and later sync of the file system (decision 40). With `write_ahead_bytes` of 0,
-rename < sync of the file < sync of its directory < sync of the catalog < answer.
+A large file: sync of the file < sync of the catalog < answer; its name follows, and is found in the spool otherwise (decision 46).
+A small one: rename < sync of the catalog, which has its bytes too, < answer; and later sync of the file system (decision 40). With
+`write_ahead_bytes` of 0, small ones go as large ones do.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,6 +23,7 @@ from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from pacslite.settings import Address
+from pacslite.storage.syncing import names_follow_files
 from tests.support import data_sets
 from tests.support.dimse import Peer, store_rq
 from tests.support.processes import Server, serving
@@ -98,9 +101,9 @@ def traced(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[
     options = ("--dimse-processes", "1", "--web-processes", "1")
     with ExitStack() as stack:
 
-        def start(**settings: str) -> Traced:
+        def start(data: Path = tmp_path / "data", **settings: str) -> Traced:
             prefix = (*STRACE, "-o", str(trace))
-            server = stack.enter_context(serving(tmp_path / "data", *options, prefix=prefix, scope=role, **settings))
+            server = stack.enter_context(serving(data, *options, prefix=prefix, scope=role, **settings))
 
             def store(ds: Dataset) -> tuple[str, Trace]:
                 {"dimse": store_by_dimse, "web": store_by_stow}[role](server, data_sets.part10(ds), ds.SOPInstanceUID)
@@ -111,17 +114,26 @@ def traced(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[
         yield start
 
 
+@pytest.fixture
+def unordered() -> Iterator[Path]:
+    """A directory on a file system that promises nothing about the order of its changes."""
+    shared = Path("/dev/shm")
+    if not os.access(shared, os.W_OK) or names_follow_files(str(shared)):
+        pytest.skip("needs a tmpfs at /dev/shm")
+    with tempfile.TemporaryDirectory(dir=shared) as made:
+        yield Path(made)
+
+
 _RENAMES = r"^(rename|renameat|renameat2|link|linkat)\(.*/spool/.*{}.*= 0"
 _CATALOG_SYNC = r"^(fsync|fdatasync)\(\d+<[^>]*/catalog\.db-wal> ?\) += 0"
 
 
 @pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
-def test_the_answer_comes_after_all_syncs(traced: Callable[..., Traced], large: bool) -> None:
-    store = traced() if large else traced(PACSLITE_WRITE_AHEAD_BYTES="0")
-    pixels = np.zeros((1, 512, 512), np.uint16) if large else None
-    store(data_sets.image(pixels))  # the first instance makes directories that the second finds
-    ds = data_sets.image(pixels)
-    role, trace = store(ds)
+def test_the_answer_comes_after_all_syncs(traced: Callable[..., Traced], unordered: Path, large: bool) -> None:
+    """Where nothing is known of the file system, names are synced as well as bytes."""
+    data = unordered / "data"
+    store = traced(data) if large else traced(data, PACSLITE_WRITE_AHEAD_BYTES="0")
+    ds, role, trace = _second(store, large=large)
     instance = re.escape(ds.SOPInstanceUID)
     renamed, done = trace.first(_RENAMES.format(instance))
     names = re.search(r'/spool/([^"]+)".*/([^"/]+)"', next(call for call, begun, _ in trace.calls if begun == renamed))
@@ -136,6 +148,35 @@ def test_the_answer_comes_after_all_syncs(traced: Callable[..., Traced], large: 
     assert directory_synced < catalog_begun, "the row was durable before the name of the file"
     answered, _ = trace.first(ANSWERS[role], after=done)
     assert catalog_synced < answered, "answered before the row was durable"
+
+
+@pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
+def test_a_logging_file_system_needs_one_sync_for_a_file(traced: Callable[..., Traced], tmp_path: Path, large: bool) -> None:
+    """`tests/integration/test_lost_names.py` shows that bytes without their name come back."""
+    if not names_follow_files(str(tmp_path)):
+        pytest.skip("the scratch directory is not on ext4, XFS or Btrfs")
+    store = traced() if large else traced(PACSLITE_WRITE_AHEAD_BYTES="0")
+    ds, role, trace = _second(store, large=large)
+    instance = re.escape(ds.SOPInstanceUID)
+    renamed, done = trace.first(_RENAMES.format(instance))
+    names = re.search(r'/spool/([^"]+)".*/([^"/]+)"', next(call for call, begun, _ in trace.calls if begun == renamed))
+    assert names
+    place = f"(spool/{re.escape(names[1])}|{instance}/{re.escape(names[2])})"
+    _, file_synced = trace.first(rf"^(fsync|fdatasync)\(\d+<[^>]*/{place}> ?\) += 0")
+    catalog_begun, catalog_synced = trace.first(_CATALOG_SYNC, after=done)
+    answered, _ = trace.first(ANSWERS[role], after=done)
+    assert file_synced < catalog_begun, "the row was durable before the bytes"
+    assert catalog_synced < answered, "answered before the row was durable"
+    syncs = [call for call, begun, _ in trace.calls if call.startswith(("fsync", "fdatasync")) and "/storage/" in call and begun > renamed]
+    assert not [call for call in syncs if not re.search(place, call)], "more than the file was synced"
+
+
+def _second(store: Traced, *, large: bool) -> tuple[Dataset, str, Trace]:
+    """Stores two instances: the first makes directories that the second finds."""
+    pixels = np.zeros((1, 512, 512), np.uint16) if large else None
+    store(data_sets.image(pixels))
+    ds = data_sets.image(pixels)
+    return ds, *store(ds)
 
 
 def test_a_small_file_is_durable_by_the_sync_of_the_catalog(traced: Callable[..., Traced]) -> None:
