@@ -1,4 +1,4 @@
-"""One association as acceptor: reads DIMSE messages, hands each to its service, answers (PS3.7 section 9, PS3.8 section 7).
+"""One association as acceptor: hands each message of the peer to its service, and answers (PS3.7 section 9, PS3.8 section 7).
 
 Synchronous on purpose: one thread, blocking reads, one send per answer, operations one at a time (the asynchronous
 operations window is not negotiated). A service is a function `serve(association, request)`; it reads the data set
@@ -11,14 +11,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import select
 import socket
-import struct
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -29,10 +26,10 @@ from pacslite.core.callers import Caller, Callers
 from pacslite.dimse import audit, commands, observation, pdus
 from pacslite.dimse.commands import Command
 from pacslite.dimse.contexts import Context
+from pacslite.dimse.messages import MessageReader, Request
 from pacslite.dimse.pdus import (
     AssociationEnded,
     ConnectionLost,
-    PduReader,
     PeerAborted,
     ProtocolViolation,
     Released,
@@ -48,20 +45,8 @@ if TYPE_CHECKING:
     from pacslite.app import Pacs
 
 _log = logging.getLogger(__name__)
-_PDV = struct.Struct(">IBB")
-_IS_COMMAND, _IS_LAST = 1, 2
-_MAX_COMMAND_BYTES = 64 * 1024
 _MAX_IDENTIFIER_BYTES = 16 * 1024**2
-_NOTHING = memoryview(b"")
 _NO_COUNTERS: Mapping[int, int] = MappingProxyType({})
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A request of the peer: its command set and the presentation context that it came in."""
-
-    context: Context
-    command: Command
 
 
 Serve = Callable[["Association", Request], None]
@@ -83,8 +68,6 @@ class Association:
         self._caller: Caller
         self._contexts: Mapping[int, Context] = {}
         self._peer_max_pdu = 0
-        self._body, self._offset = _NOTHING, 0
-        self._context_id = 0
         self._data_left = self._cancelled = False
         self._message_id = 0
         self._final_status: int | None = None
@@ -92,7 +75,7 @@ class Association:
         self._busy = self._stopping = False
         self._idle_work: deque[Callable[[], None]] = deque()
         self._own_message_id = 0
-        self._reader: PduReader
+        self._messages: MessageReader
 
     @property
     def contexts(self) -> Iterable[Context]:
@@ -175,7 +158,7 @@ class Association:
             return result.answer, f"rejected: {result.why}"
         self._caller, agreed = result.caller, result.agreed
         self._contexts, self._peer_max_pdu = agreed.contexts, agreed.max_pdu_bytes
-        self._reader = PduReader(self._sock, settings.max_pdu_bytes, settings.network_timeout_s)
+        self._messages = MessageReader(self._sock, agreed.contexts, settings.max_pdu_bytes, settings.network_timeout_s)
         audit.opened(self)
         self.send(agreed.answer)
         metrics.ASSOCIATIONS.add("accepted")
@@ -210,31 +193,15 @@ class Association:
 
     def _read_request(self) -> Request:
         """The next command set; nothing runs while it is awaited."""
-        context_id, control, data = self._next_pdv()
+        first = self._messages.next_pdv()
         with self._lock:
             if self._stopping:
                 raise Stopping("the server is stopping")
             self._busy = True
-        request = self._read_command(context_id, control, data)
+        request = self._messages.command(first)
         self._data_left, self._cancelled = request.command.has_data_set, False
         self._message_id = request.command.message_id if request.command.field in commands.REQUESTS else 0
         return request
-
-    def _read_command(self, context_id: int, control: int, data: memoryview) -> Request:
-        """The command set that begins with this PDV."""
-        if not control & _IS_COMMAND:
-            raise ProtocolViolation("data set without a command", pdus.UNEXPECTED_PARAMETER)
-        context = self._contexts.get(context_id)
-        if context is None:
-            raise ProtocolViolation(f"presentation context {context_id} was not accepted")
-        self._context_id = context_id
-        encoded = bytes(data)
-        while not control & _IS_LAST:
-            control, data = self._next_pdv_of_message(_IS_COMMAND)
-            encoded += data
-            if len(encoded) > _MAX_COMMAND_BYTES:
-                raise ProtocolViolation("command set too long")
-        return Request(context, commands.decode_command(encoded))
 
     def _serve(self, request: Request) -> None:
         service = self._services.get(request.command.field)
@@ -277,8 +244,7 @@ class Association:
     def fragments(self) -> Iterator[memoryview]:
         """The data set of the request piece by piece; each piece is overwritten by the next."""
         while self._data_left:
-            control, data = self._next_pdv_of_message(0)
-            self._data_left = not control & _IS_LAST
+            data, self._data_left = self._messages.fragment()
             yield data
 
     def data_set(self) -> bytes:
@@ -290,32 +256,6 @@ class Association:
                 raise TooLarge(f"identifier of more than {_MAX_IDENTIFIER_BYTES} bytes")
             pieces.append(bytes(piece))
         return b"".join(pieces)
-
-    def _next_pdv_of_message(self, kind: int) -> tuple[int, memoryview]:
-        try:
-            context_id, control, data = self._next_pdv()
-        except Released:
-            raise ProtocolViolation("release inside a message", pdus.UNEXPECTED_PDU) from None
-        if context_id != self._context_id or control & _IS_COMMAND != kind:
-            raise ProtocolViolation("message interrupted by another", pdus.UNEXPECTED_PARAMETER)
-        return control, data
-
-    def _next_pdv(self) -> tuple[int, int, memoryview]:
-        """Context id, message control header and value of the next PDV (PS3.8 9.3.5.1, annex E)."""
-        while self._offset >= len(self._body):
-            kind, self._body = self._reader.next()
-            self._offset = 0
-            if kind != pdus.P_DATA:
-                self._body = _NOTHING
-                raise _end(kind)
-        begin = self._offset
-        if begin + 6 > len(self._body):
-            raise ProtocolViolation("PDV header cut off")
-        length, context_id, control = _PDV.unpack_from(self._body, begin)
-        self._offset = end = begin + 4 + length
-        if length < 2 or end > len(self._body):
-            raise ProtocolViolation("PDV beyond the end of its PDU")
-        return context_id, control, self._body[begin + 6 : end]
 
     # Answers
 
@@ -381,7 +321,7 @@ class Association:
 
     def has_input(self) -> bool:
         """Whether something of the peer waits to be read; never waits itself."""
-        return self._offset < len(self._body) or self._reader.has_input()
+        return self._messages.has_input()
 
     def check_stopping(self) -> None:
         """Raise Stopping when the server goes down."""
@@ -401,7 +341,7 @@ class Association:
         """
         self.check_stopping()
         while self.has_input():
-            command = self._read_command(*self._next_pdv()).command
+            command = self._messages.command(self._messages.next_pdv()).command
             if command.field != commands.C_CANCEL_RQ:
                 raise ProtocolViolation("message during an operation", pdus.UNEXPECTED_PARAMETER)
             self._note_cancel(command)
@@ -409,17 +349,12 @@ class Association:
 
     def await_input(self, other: int, seconds: float) -> None:
         """Wait until the peer sends something, the descriptor `other` is readable, or the time is over."""
-        if self._offset < len(self._body) or self._reader.holds_input():
-            return
-        poll = select.poll()
-        poll.register(self._sock, select.POLLIN)
-        poll.register(other, select.POLLIN)
-        poll.poll(seconds * 1000)
+        self._messages.await_input(other, seconds)
 
     def store_status(self, message_id: int) -> int:
         """The status by which the peer answers a C-STORE of ours; raises AssociationEnded."""
         while True:
-            command = self._read_command(*self._next_pdv()).command
+            command = self._messages.command(self._messages.next_pdv()).command
             if command.field != commands.C_CANCEL_RQ:
                 return commands.status_of(command, commands.C_STORE_RSP, message_id)
             self._note_cancel(command)
@@ -427,12 +362,3 @@ class Association:
     def _note_cancel(self, command: Command) -> None:
         if command.number(commands.MESSAGE_ID_RESPONDED_TO) == self._message_id:
             self._cancelled = True
-
-
-def _end(kind: int) -> AssociationEnded:
-    """What a PDU other than P-DATA-TF means to an established association (PS3.8 9.2, Sta6)."""
-    if kind == pdus.RELEASE_RQ:
-        return Released("released")
-    if kind == pdus.ABORT:
-        return PeerAborted("aborted")
-    return ProtocolViolation(f"PDU of type {kind:02X}H", pdus.UNEXPECTED_PDU)

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 from pacslite.core import commitment, peers
 from pacslite.core.commitment import Commitment, Verdict
 from pacslite.dimse import commands, pdus
-from pacslite.dimse.associations import Association, Request
+from pacslite.dimse.associations import Association
 from pacslite.dimse.commands import Command
 from pacslite.dimse.commitment_data import decode_action, encode_report
 from pacslite.dimse.contexts import COMMITMENT, COMMITMENT_INSTANCE, Context, Service
+from pacslite.dimse.messages import Request
 from pacslite.dimse.pdus import AssociationEnded, ProtocolViolation
 from pacslite.dimse.requestor import Remote, Requested, peer_errors
 from pacslite.errors import BadRequest, Busy, Conflict, PacsliteError, PeerError, TooLarge, Unavailable

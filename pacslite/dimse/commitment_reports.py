@@ -6,9 +6,10 @@ import logging
 
 from pacslite.core import remote_commit
 from pacslite.dimse import commands
-from pacslite.dimse.associations import Association, Request
+from pacslite.dimse.associations import Association
 from pacslite.dimse.commitment_data import decode_report
 from pacslite.dimse.contexts import COMMITMENT, Service
+from pacslite.dimse.messages import Request
 from pacslite.errors import BadRequest, NotFound, PacsliteError
 
 _log = logging.getLogger(__name__)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pacslite.dimse import commands
-from pacslite.dimse.associations import Association, Request
+from pacslite.dimse.associations import Association
+from pacslite.dimse.messages import Request
 
 
 def serve(association: Association, request: Request) -> None:

@@ -12,10 +12,11 @@ from pacslite.dicom.document import PrivateTag
 from pacslite.dicom.indexed_attributes import IndexedAttributes, indexed_attributes
 from pacslite.dicom.matching import Options, SequenceMatch
 from pacslite.dimse import audit, commands, pdus
-from pacslite.dimse.associations import Association, Request
+from pacslite.dimse.associations import Association
 from pacslite.dimse.contexts import PATIENT_ROOT, Context, Service
 from pacslite.dimse.find_answers import INSTANCE_AVAILABILITY, RETRIEVE_AE_TITLE, Answerer
 from pacslite.dimse.identifiers import QUERY_RETRIEVE_LEVEL, Identifier, decode_identifier
+from pacslite.dimse.messages import Request
 
 # Rows read in one transaction, and bytes of responses gathered for one send: the first, and at most.
 _PAGE_ROWS = 500

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 
-from pacslite.dimse.associations import Association, Request
+from pacslite.dimse.associations import Association
 from pacslite.dimse.contexts import Service
+from pacslite.dimse.messages import Request
 from pacslite.dimse.retrieval import PENDING_S, finish, planned
 from pacslite.dimse.sub_operations import Supply, Tally, Transmission, counters
 

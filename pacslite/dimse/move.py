@@ -15,9 +15,10 @@ from pacslite.catalog.peers import Peer
 from pacslite.core import peers
 from pacslite.core.retrieve import Item
 from pacslite.dimse import commands
-from pacslite.dimse.associations import Association, Request
+from pacslite.dimse.associations import Association
 from pacslite.dimse.contexts import Service
 from pacslite.dimse.delivery import Delivery
+from pacslite.dimse.messages import Request
 from pacslite.dimse.retrieval import PENDING_S, finish, planned
 from pacslite.dimse.sub_operations import Supply, counters
 

@@ -11,6 +11,7 @@ import socket
 import ssl
 import struct
 import time
+from collections.abc import Callable
 
 ASSOCIATE_RQ, ASSOCIATE_AC, ASSOCIATE_RJ, P_DATA, RELEASE_RQ, RELEASE_RP, ABORT = range(1, 8)
 
@@ -24,7 +25,9 @@ _SMALL_BUFFER_BYTES = 16 * 1024
 _HEADER = struct.Struct(">BxI")
 PDV_HEADER = struct.Struct(">BxIIBB")
 """A PDU with one PDV: type, length; length of the PDV, context, control."""
+_PDV = struct.Struct(">IBB")
 _TIMEVAL = struct.Struct("ll")
+_NOTHING = memoryview(b"")
 
 RELEASE_RQ_PDU = _HEADER.pack(RELEASE_RQ, 4) + bytes(4)
 RELEASE_RP_PDU = _HEADER.pack(RELEASE_RP, 4) + bytes(4)
@@ -205,3 +208,41 @@ class PduReader:
         if count == 0:
             raise ConnectionLost("the peer closed the connection")
         return count
+
+
+class PdvReader:
+    """Reads the presentation data values of an established association (PS3.8 9.3.5.1, annex E).
+
+    `ended` says what a PDU other than P-DATA-TF means there. The value is a view that the following call overwrites.
+    """
+
+    __slots__ = ("_body", "_ended", "_offset", "_pdus")
+
+    def __init__(self, reader: PduReader, ended: Callable[[int], AssociationEnded]) -> None:
+        self._pdus, self._ended = reader, ended
+        self._body, self._offset = _NOTHING, 0
+
+    def next(self) -> tuple[int, int, memoryview]:
+        """Context id, message control header and value of the next PDV; raises AssociationEnded."""
+        while self._offset >= len(self._body):
+            kind, self._body = self._pdus.next()
+            self._offset = 0
+            if kind != P_DATA:
+                self._body = _NOTHING
+                raise self._ended(kind)
+        begin = self._offset
+        if begin + 6 > len(self._body):
+            raise ProtocolViolation("PDV header cut off")
+        length, context_id, control = _PDV.unpack_from(self._body, begin)
+        self._offset = end = begin + 4 + length
+        if length < 2 or end > len(self._body):
+            raise ProtocolViolation("PDV beyond the end of its PDU")
+        return context_id, control, self._body[begin + 6 : end]
+
+    def has_input(self) -> bool:
+        """Whether something of the next PDV has come; never waits."""
+        return self._offset < len(self._body) or self._pdus.has_input()
+
+    def holds_input(self) -> bool:
+        """Whether something of the next PDV has been taken from the kernel already, where a poll does not see it."""
+        return self._offset < len(self._body) or self._pdus.holds_input()

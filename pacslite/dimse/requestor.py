@@ -13,7 +13,7 @@ from typing import Protocol, Self
 
 from pacslite.dimse import commands, pdus, tls
 from pacslite.dimse.commands import Command
-from pacslite.dimse.pdus import AssociationEnded, ConnectionLost, PduReader, PeerAborted, ProtocolViolation, TimedOut
+from pacslite.dimse.pdus import AssociationEnded, ConnectionLost, PduReader, PdvReader, PeerAborted, ProtocolViolation, TimedOut
 from pacslite.errors import ConfigurationError, PeerError
 from pacslite.settings import Settings
 
@@ -82,7 +82,7 @@ class Requested:
         self._reader = PduReader(sock, _MAX_PDU_BYTES, timeout_s)
         self.max_pdu_bytes = 0
         self.accepted: Mapping[int, str] = {}
-        self._body, self._offset, self._data_left = memoryview(b""), 0, False
+        self._pdvs, self._data_left = PdvReader(self._reader, _end), False
 
     @classmethod
     def connect(
@@ -150,7 +150,7 @@ class Requested:
             pass  # of the message before
         encoded, last = b"", False
         while not last:
-            context_id, control, data = self._next_pdv()
+            context_id, control, data = self._pdvs.next()
             if not control & 1:
                 raise ProtocolViolation("data set without a command")
             encoded, last = encoded + data, bool(control & 2)
@@ -163,7 +163,7 @@ class Requested:
     def fragments(self) -> Iterator[memoryview]:
         """The data set of the message piece by piece; each piece is overwritten by the next."""
         while self._data_left:
-            _, control, data = self._next_pdv()
+            _, control, data = self._pdvs.next()
             if control & 1:
                 raise ProtocolViolation("message interrupted by another")
             self._data_left = not control & 2
@@ -181,30 +181,11 @@ class Requested:
 
     def await_input(self, seconds: float) -> bool:
         """Wait until the peer sends something, or the time is over; whether there is something."""
-        if self._offset < len(self._body) or self._reader.has_input():
+        if self._pdvs.has_input():
             return True
         poll = select.poll()
         poll.register(self._sock, select.POLLIN)
         return bool(poll.poll(seconds * 1000))
-
-    def _next_pdv(self) -> tuple[int, int, memoryview]:
-        """Context id, message control header and value of the next PDV (PS3.8 9.3.5.1, annex E)."""
-        while self._offset >= len(self._body):
-            kind, self._body = self._reader.next()
-            self._offset = 0
-            if kind == pdus.ABORT:
-                raise PeerAborted("association aborted")
-            if kind != pdus.P_DATA:
-                self._body = memoryview(b"")
-                raise ProtocolViolation(f"answered with a PDU of type {kind:02X}H")
-        begin = self._offset
-        if begin + 6 > len(self._body):
-            raise ProtocolViolation("PDV header cut off")
-        length, context_id, control = struct.unpack_from(">IBB", self._body, begin)
-        self._offset = end = begin + 4 + length
-        if length < 2 or end > len(self._body):
-            raise ProtocolViolation("PDV beyond the end of its PDU")
-        return context_id, control, self._body[begin + 6 : end]
 
     def store_status(self, message_id: int) -> int:
         """The status by which the peer answers a C-STORE of ours; raises AssociationEnded."""
@@ -229,6 +210,13 @@ class Requested:
         """End the connection at once, whatever is going on."""
         with contextlib.suppress(OSError):  # it has ended by itself
             pdus.shut(self._sock, socket.SHUT_RDWR)
+
+
+def _end(kind: int) -> AssociationEnded:
+    """What a PDU other than P-DATA-TF means to us as requestor, who has not asked to release."""
+    if kind == pdus.ABORT:
+        return PeerAborted("association aborted")
+    return ProtocolViolation(f"answered with a PDU of type {kind:02X}H")
 
 
 @lru_cache(maxsize=64)

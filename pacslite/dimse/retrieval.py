@@ -12,11 +12,12 @@ from pacslite.dicom.attributes import LEVELS, UNIQUE_KEYS, Level
 from pacslite.dicom.uids import clean_uid
 from pacslite.dimse import audit, commands
 from pacslite.dimse.answer_text import text_encoder
-from pacslite.dimse.associations import Association, Request
+from pacslite.dimse.associations import Association
 from pacslite.dimse.contexts import PATIENT_ROOT, Context, Service
 from pacslite.dimse.find import check_level
 from pacslite.dimse.find_answers import ElementWriter
 from pacslite.dimse.identifiers import Identifier, decode_identifier, encoding_of, is_deflated
+from pacslite.dimse.messages import Request
 from pacslite.dimse.sub_operations import Tally, counters
 from pacslite.errors import InvalidQuery
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pacslite.core.ingest import Expected, Origin
 from pacslite.dicom.part10 import encode_preamble_and_meta
 from pacslite.dimse import commands
-from pacslite.dimse.associations import Association, Request
+from pacslite.dimse.associations import Association
 from pacslite.dimse.contexts import Service
+from pacslite.dimse.messages import Request
 from pacslite.errors import NotDicom
 
 

@@ -453,7 +453,7 @@ def test_a_cancel_ends_the_search_with_fe00_and_the_association_goes_on(listener
             if pages == 2:
                 peer.request(1, cancel_rq(7))
                 (association,) = listener.server._active
-                until(association._reader.has_input)
+                until(association.has_input)
             return page
 
         monkeypatch.setattr(find.query, "find", cancelling)
