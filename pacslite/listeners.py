@@ -45,7 +45,7 @@ def bind(address: Address, *, shared: bool) -> socket.socket:
             if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
                 advice = "choose another address or end what uses it"
                 raise Unavailable(f"cannot listen on {address.text}: {error.strerror}; {advice}") from None
-        time.sleep(_PAUSE_S)
+        time.sleep(_PAUSE_S)  # nothing tells when a port is free
 
 
 def _bound(address: Address, *, shared: bool) -> socket.socket:

@@ -58,6 +58,7 @@ def _acquire(descriptor: int, deadline: float) -> None:
         except BlockingIOError:
             if time.monotonic() >= deadline:
                 raise Busy("the catalog is locked by another process") from None
+            # The kernel waits for such a lock without a bound, or until a signal, which only the main thread gets.
             time.sleep(pause)
             pause = min(pause * 1.5, _LONGEST_PAUSE_S)
         else:

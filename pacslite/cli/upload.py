@@ -119,7 +119,7 @@ class _Sending:
             if pause is None:
                 problem = problem or f"{self._server.host}: HTTP status {told.status if told else 0}: {told.detail if told else ''}"
                 return Outcome(str(self._path), _BROKEN, self._sent, self._resumed, problem=problem)
-            time.sleep(pause)
+            time.sleep(pause)  # for the server's sake: nothing tells when it is back
 
     def _try(self) -> Told:
         """One attempt: the answer that ends the file, or one that may be otherwise in a while."""

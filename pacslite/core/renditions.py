@@ -102,7 +102,7 @@ def open(parts: Parts, blob_pk: int, name: str) -> StoredBlob:
         try:
             deadline = time.monotonic() + _WAIT_S
             while time.monotonic() < deadline:
-                time.sleep(_LOOK_AGAIN_S)
+                time.sleep(_LOOK_AGAIN_S)  # another process makes it, and says so in the catalog alone
                 found = _look(parts, blob_pk, name)
                 if found is not None:
                     return found

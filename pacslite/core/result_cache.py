@@ -207,7 +207,7 @@ def _grown(part: BinaryIO, making: _Making | None, at: int) -> Generator[bytes, 
             with making.grown:
                 making.grown.wait(_LOOK_AGAIN_S)
         else:
-            time.sleep(_LOOK_AGAIN_S)
+            time.sleep(_LOOK_AGAIN_S)  # another process makes it; that a file has grown, no lock tells
 
 
 def _part_of(path: Path) -> Path:

@@ -128,7 +128,7 @@ class UploadFiles:
             except Locked:
                 if time.monotonic() >= deadline:
                     raise
-                time.sleep(_PATIENCE_S / 20)
+                time.sleep(_PATIENCE_S / 20)  # the other may be another process, and the kernel's wait for its lock has no bound
 
     def _claim(self, name: str, force: bool) -> UploadWriter:
         path = os.fspath(self.path(name))
