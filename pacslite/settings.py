@@ -110,7 +110,6 @@ class Settings:
         (), "Hosts served beside loopback names and that of public_url, `*` for all; when not set, a loopback address serves no others."
     )
     metrics_public: bool = _setting(False, "Whether /metrics needs no login.")
-    analysis_services: dict[str, Any] = _setting({}, "JSON object {name: {url, timeout_s}} of analysis services.")
     max_upload_bytes: int = _setting(64 * 1024**3, "Largest body of one upload or STOW request.", minimum=1)
     upload_expiry_s: int = _setting(86400, "Time after which a resumable upload ends to which nothing has come.", minimum=1)
     max_open_uploads: int = _setting(1000, "Resumable uploads that an account may have under way at once.", minimum=1)

@@ -82,10 +82,10 @@ def test_values_are_typed() -> None:
         environment={
             "PACSLITE_AUTH": "off",
             "PACSLITE_CORS_ORIGINS": "http://a, http://b",
-            "PACSLITE_ANALYSIS_SERVICES": '{"x": {"url": "u"}}',
+            "PACSLITE_OIDC_ROLES": '{"doctors": "clinician"}',
         }
     )
-    assert (s.auth, s.cors_origins, s.analysis_services) == (False, ("http://a", "http://b"), {"x": {"url": "u"}})
+    assert (s.auth, s.cors_origins, s.oidc_roles) == (False, ("http://a", "http://b"), {"doctors": "clinician"})
 
 
 def test_what_is_shown_hides_secrets() -> None:
