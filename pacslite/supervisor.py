@@ -75,7 +75,6 @@ class Supervisor:
     """Runs `scope`: all, or one role. `on_ready(state)` is called once, when every process serves for the first time."""
 
     def __init__(self, settings: Settings, scope: str, on_ready: Callable[[RunState], None]) -> None:
-        self._scope = scope
         self._roles = ROLES if scope == "all" else (scope,)
         self._settings = settings
         self._on_ready = on_ready

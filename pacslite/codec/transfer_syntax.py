@@ -29,11 +29,6 @@ _ITEM, _ITEM_END, _SEQUENCE_END = 0xE000, 0xE00D, 0xE0DD
 _TEXT_PADDED = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UR", "UT"})
 
 
-def is_native(uid: str) -> bool:
-    """Whether pixels are stored one by one, not encapsulated (PS3.5 A.1 to A.3, A.5)."""
-    return uid in NATIVE
-
-
 def can_convert(source_uid: str, target_uid: str) -> bool:
     """Whether `convert` knows the way; the same syntax needs none and is always possible."""
     return source_uid == target_uid or (source_uid in NATIVE and target_uid in TARGETS)

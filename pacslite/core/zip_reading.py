@@ -242,8 +242,6 @@ class _Decompressor(Protocol):
     """What the decompressors of the standard library have in common."""
 
     @property
-    def needs_input(self) -> bool: ...
-    @property
     def eof(self) -> bool: ...
     def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
 
@@ -253,10 +251,6 @@ class _Inflate:
 
     def __init__(self) -> None:
         self._inner = zlib.decompressobj(-15)
-
-    @property
-    def needs_input(self) -> bool:
-        return not self._inner.unconsumed_tail
 
     @property
     def eof(self) -> bool:

@@ -12,7 +12,6 @@ from pacslite.dicom import vr as vrs
 from pacslite.dicom.data_set import DataSetFile, open_data_set
 from pacslite.dicom.header import Kind, Token, Walk, fragments
 from pacslite.dicom.limits import Limits
-from pacslite.errors import NotFound
 
 _PATH = re.compile(r"[0-9A-Fa-f]{8}(?:/[1-9][0-9]{0,8}/[0-9A-Fa-f]{8})*", re.ASCII)
 
@@ -40,18 +39,6 @@ class BulkValue:
 def is_path(text: str) -> bool:
     """Whether the text has the form of a path."""
     return _PATH.fullmatch(text) is not None
-
-
-def find_bulk(file: Path | BinaryIO, bulk_path: str, limits: Limits) -> BulkValue:
-    """The value at `TAG` or `TAG/item/TAG...` (items from 1); raises NotFound, and InstanceRefused leaves."""
-    if not _PATH.fullmatch(bulk_path):
-        raise NotFound("no such bulk data")
-    wanted = bulk_path.upper()
-    with open_data_set(file, limits, lenient=True) as data_set:
-        for path, token in _paths(data_set):
-            if path == wanted and token.kind in (Kind.VALUE, Kind.FRAGMENTS):
-                return _value(data_set, token)
-    raise NotFound("no such bulk data")
 
 
 def find_each(file: Path | BinaryIO, bulk_paths: Collection[str], limits: Limits) -> dict[str, BulkValue]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import BinaryIO
 
 from pacslite.errors import NotDicom, TruncatedDataSet
 
@@ -18,23 +17,13 @@ PREFIX_END = 132
 # Far above any real file meta; private information (0002,0102) is what could make one long.
 MAX_META_BYTES = 1024 * 1024
 
-_FIRST_READ = 4096
 _LONG_VRS = frozenset({b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"SQ", b"UC", b"UR", b"UT", b"UN", b"SV", b"UV"})
 _HEAD = struct.Struct("<HH2sH")
 _U32 = struct.Struct("<I")
 
 _SOP_CLASS_UID, _SOP_INSTANCE_UID, _TRANSFER_SYNTAX_UID = 0x0002, 0x0003, 0x0010
 _IMPLEMENTATION_CLASS_UID, _IMPLEMENTATION_VERSION_NAME, _SOURCE_AET = 0x0012, 0x0013, 0x0016
-_WANTED = frozenset(
-    {
-        _SOP_CLASS_UID,
-        _SOP_INSTANCE_UID,
-        _TRANSFER_SYNTAX_UID,
-        _IMPLEMENTATION_CLASS_UID,
-        _IMPLEMENTATION_VERSION_NAME,
-        _SOURCE_AET,
-    }
-)
+_WANTED = frozenset({_SOP_CLASS_UID, _SOP_INSTANCE_UID, _TRANSFER_SYNTAX_UID, _SOURCE_AET})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,27 +37,7 @@ class FileMeta:
     sop_class_uid: str = ""
     sop_instance_uid: str = ""
     data_set_offset: int = 0
-    implementation_class_uid: str = ""
-    implementation_version_name: str = ""
     source_aet: str = ""
-
-
-def read_file_meta(file: BinaryIO) -> FileMeta:
-    """The file meta information of a Part 10 file that stands at its beginning; raises NotDicom, TruncatedDataSet."""
-    head = file.read(_FIRST_READ)
-    meta = parse_file_meta(head, whole=len(head) < _FIRST_READ)
-    if meta is None and len(head) == _FIRST_READ:
-        head += file.read(MAX_META_BYTES - _FIRST_READ)
-        meta = parse_file_meta(head, whole=len(head) < MAX_META_BYTES)
-    if meta is None:
-        raise _unfinished(head)
-    return meta
-
-
-def _unfinished(head: bytes) -> NotDicom | TruncatedDataSet:
-    if len(head) >= MAX_META_BYTES:
-        return NotDicom(f"the file meta information is longer than {MAX_META_BYTES} bytes")
-    return TruncatedDataSet("the file ends inside its file meta information")
 
 
 def parse_file_meta(head: bytes, whole: bool = False) -> FileMeta | None:
@@ -116,8 +85,6 @@ def _meta(found: dict[int, str], data_set_offset: int) -> FileMeta:
         get(_SOP_CLASS_UID, ""),
         get(_SOP_INSTANCE_UID, ""),
         data_set_offset,
-        get(_IMPLEMENTATION_CLASS_UID, ""),
-        get(_IMPLEMENTATION_VERSION_NAME, ""),
         get(_SOURCE_AET, ""),
     )
 

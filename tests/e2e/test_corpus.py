@@ -22,12 +22,11 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian
 from pynetdicom.dsutils import decode
 
-from pacslite.dicom.part10 import read_file_meta
 from pacslite.settings import Address
 from tests.conftest import full
 from tests.support import data_sets
 from tests.support.dcm2json import dcm2json, differences
-from tests.support.dicom_files import corpus_files, element
+from tests.support.dicom_files import corpus_files, element, meta_of
 from tests.support.dimse import EXPLICIT_LE, SECONDARY_CAPTURE, STUDY_ROOT_FIND, Peer, find_rq, results, uid_value
 from tests.support.multipart import contents
 from tests.support.processes import Server, serving
@@ -68,7 +67,7 @@ class Specimen:
     def syntax(self) -> str:
         if self.file[128:132] != b"DICM":
             return ""
-        return read_file_meta(io.BytesIO(self.file)).transfer_syntax_uid  # pydicom gives that of the inner file of one wrapped twice
+        return meta_of(self.file).transfer_syntax_uid  # pydicom gives that of the inner file of one wrapped twice
 
     @cached_property
     def data_set(self) -> bytes:
@@ -102,7 +101,7 @@ class Specimen:
 
 def split(file: bytes) -> bytes:
     """The data set of a file; all of it when there is no file meta."""
-    return file[read_file_meta(io.BytesIO(file)).data_set_offset :] if file[128:132] == b"DICM" else file
+    return file[meta_of(file).data_set_offset :] if file[128:132] == b"DICM" else file
 
 
 def groups(name: str) -> list[str]:

@@ -16,7 +16,6 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -24,11 +23,11 @@ from urllib.parse import quote
 import pytest
 from pydicom.dataset import Dataset
 
-from pacslite.dicom.part10 import encode_preamble_and_meta, read_file_meta
+from pacslite.dicom.part10 import encode_preamble_and_meta
 from pacslite.dimse import commands
 from pacslite.settings import Address
 from tests.support.data_sets import CONTENT_TYPE, body, image, part10
-from tests.support.dicom_files import UNDEFINED, element
+from tests.support.dicom_files import UNDEFINED, element, meta_of
 from tests.support.dimse import CT, DEFLATED_LE, EXPLICIT_LE, SECONDARY_CAPTURE, Peer
 from tests.support.processes import Server, serving
 
@@ -109,7 +108,7 @@ def nothing_changes(site: Site) -> Iterator[None]:
 
 
 def split(file: bytes) -> bytes:
-    return file[read_file_meta(BytesIO(file)).data_set_offset :]
+    return file[meta_of(file).data_set_offset :]
 
 
 def without(keyword: str) -> Callable[[Dataset], bytes]:

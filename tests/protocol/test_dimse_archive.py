@@ -7,7 +7,6 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,11 @@ from pacslite import app
 from pacslite.core.ingest import read_limits
 from pacslite.dicom.compare import same_data_set
 from pacslite.dicom.instance import Instance, read_instance
-from pacslite.dicom.part10 import read_file_meta
 from pacslite.dimse import commands
 from pacslite.errors import InstanceRefused, InvalidUid
 from pacslite.settings import Address, Settings
 from tests.support.data_sets import image, new_uid, part10
-from tests.support.dicom_files import corpus_files, element, library_files
+from tests.support.dicom_files import corpus_files, element, library_files, meta_of
 from tests.support.dimse import EXPLICIT_LE, SECONDARY_CAPTURE, STUDY_ROOT_FIND, Listener, Peer, find_rq, listening, uid_value
 
 SUCCESS = commands.SUCCESS
@@ -58,7 +56,7 @@ def nothing_left_in_the_spool(listener: Listener) -> Iterator[None]:
 def split(file: bytes) -> tuple[str, bytes]:
     """Transfer syntax and data set of a Part 10 file."""
 
-    meta = read_file_meta(BytesIO(file))
+    meta = meta_of(file)
     return meta.transfer_syntax_uid, file[meta.data_set_offset :]
 
 

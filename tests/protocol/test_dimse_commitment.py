@@ -189,9 +189,6 @@ def test_a_request_is_queued_before_it_is_answered_and_its_response_names_the_we
     assert job.payload["references"] == [[SECONDARY_CAPTURE, FIRST], [SECONDARY_CAPTURE, SECOND]]
 
 
-REFERENCE = element(0x00081150, "UI", uid_value(CT)) + element(0x00081155, "UI", uid_value(FIRST))
-
-
 @pytest.mark.parametrize(
     ("data_set", "changed", "status", "comment"),
     [

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydicom.data import get_testdata_files
 
-from pacslite.dicom.part10 import encode_preamble_and_meta
+from pacslite.dicom.part10 import FileMeta, encode_preamble_and_meta, parse_file_meta
 
 EXPLICIT_LE, IMPLICIT_LE, EXPLICIT_BE = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
 _LONG = {"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"}
@@ -47,6 +47,13 @@ def part10(elements: Iterable[bytes], syntax: str = EXPLICIT_LE, identified: boo
         body += [element(tag, "UI", uid, encoding) for tag, uid in (*uids, *places)]
         body.sort(key=lambda raw: struct.unpack(">HH" if encoding == EXPLICIT_BE else "<HH", raw[:4]))
     return encode_preamble_and_meta("1.2.840.10008.5.1.4.1.1.7", "1.2.3.40", syntax) + b"".join(body)
+
+
+def meta_of(file: bytes) -> FileMeta:
+    """The file meta information of a whole file that has some."""
+    meta = parse_file_meta(file, whole=True)
+    assert meta is not None
+    return meta
 
 
 def corpus_files(corpus: Path, valid: bool | None = True) -> list[Path]:

@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,11 @@ from pacslite.catalog.peers import SERVICES
 from pacslite.catalog.peers import Peer as KnownPeer
 from pacslite.core import peers
 from pacslite.core.ingest import Origin
-from pacslite.dicom.part10 import read_file_meta
 from pacslite.dimse import commands, pdus
 from pacslite.dimse.commands import Command
 from pacslite.settings import Address, Settings
 from tests.support.data_sets import image, part10
-from tests.support.dicom_files import element
+from tests.support.dicom_files import element, meta_of
 from tests.support.dimse import EXPLICIT_LE, STUDY_ROOT_GET, Listener, Peer, listening, uid_value
 
 UNIQUE_KEYS = {"patient": 0x00100020, "study": 0x0020000D, "series": 0x0020000E, "instance": 0x00080018}
@@ -53,7 +51,7 @@ def keep(pacs: Any, ds: Dataset, syntax: str = EXPLICIT_LE) -> bytes:
     with pacs.spool.create(".dcm") as writer:
         writer.write(file)
         pacs.ingest.accept(writer.finish(), Origin("import"))
-    return file[read_file_meta(BytesIO(file)).data_set_offset :]
+    return file[meta_of(file).data_set_offset :]
 
 
 def keep_images(pacs: Any, count: int, study: str, **more: Any) -> dict[str, bytes]:

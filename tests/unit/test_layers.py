@@ -14,7 +14,6 @@ BASE = frozenset(
     {"durability", "settings", "errors", "error_map", "logs", "metrics", "private", "resources", "run_state", "tracing", "pacslite"}
 )
 FOUNDATIONS = frozenset({"catalog", "storage", "codec", "webclient", "rates", "oidc"})
-ADAPTERS = frozenset({"dimse", "dicomweb", "files", "admin", "ui"})
 # What each part may import, besides itself and the base. `dicom` is there for everybody.
 MAY = {
     **dict.fromkeys(BASE, frozenset()),

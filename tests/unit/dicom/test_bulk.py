@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from pacslite.dicom.bulk import find_bulk
+from pacslite.dicom.bulk import BulkValue, find_each, is_path
 from pacslite.dicom.instance import Limits, read_instance
-from pacslite.errors import NotFound
 from tests.support.dicom_files import EXPLICIT_BE, SEQUENCE_END, UNDEFINED, corpus_files, element, item, part10
 
 LIMITS = Limits(bulk_threshold_bytes=64)
+
+
+def find(file: Path, path: str) -> BulkValue:
+    return find_each(file, {path}, LIMITS)[path]
 
 
 @pytest.fixture
@@ -36,7 +39,7 @@ def test_every_reference_of_the_metadata_leads_to_its_value(file: Path) -> None:
     links = re.findall(rb'"BulkDataURI":"\0/([^"]+)"', read_instance(file, LIMITS).metadata)
     assert links == [b"00081140/2/00091010", b"00420011", b"00880200/1/7FE00010"]
     raw = file.read_bytes()
-    found = [find_bulk(file, link.decode(), LIMITS) for link in links]
+    found = [find(file, link.decode()) for link in links]
     values = [b"".join(raw[offset : offset + length] for offset, length in value.segments) for value in found]
     assert values == [b"x" * 100, b"%PDF" * 30, b"abcdef"]
     assert [value.encapsulated for value in found] == [False, False, True]
@@ -58,17 +61,21 @@ def test_every_reference_of_the_metadata_leads_to_its_value(file: Path) -> None:
     ],
 )
 def test_other_paths_lead_nowhere(file: Path, path: str) -> None:
-    with pytest.raises(NotFound):
-        find_bulk(file, path, LIMITS)
+    assert find_each(file, {path, "00420011"}, LIMITS).keys() == {"00420011"}
+
+
+def test_a_path_is_tags_with_the_numbers_of_items_between() -> None:
+    assert [is_path(text) for text in ("00420011", "00081140/2/00091010", "7fe00010")] == [True] * 3
+    assert not any(is_path(text) for text in ("", "../x", "0042001", "00081140/2", "00081140/00091010", "00420011/"))
 
 
 def test_words_of_big_endian_files_are_to_be_turned(file: Path) -> None:
     file.write_bytes(part10([element(0x00281201, "OW", b"\1\2" * 50, EXPLICIT_BE)], EXPLICIT_BE))
-    assert find_bulk(file, "00281201", LIMITS).swap_bytes == 2
+    assert find(file, "00281201").swap_bytes == 2
 
 
 def test_references_of_real_files_open(corpus: Path) -> None:
     for path in corpus_files(corpus):
         links = re.findall(rb'"BulkDataURI":"\0/([^"]+)"', read_instance(path, LIMITS).metadata)
         for link in links[-3:]:
-            assert find_bulk(path, link.decode(), LIMITS).length > 0, (path.name, link)
+            assert find(path, link.decode()).length > 0, (path.name, link)
