@@ -68,7 +68,7 @@ def test_a_secret_file_that_is_missing_is_an_error_that_names_the_variable(tmp_p
         ("PACSLITE_AET", "SEVENTEEN_LETTERS"),
         ("PACSLITE_AET", "BACK\\SLASH"),
         ("PACSLITE_AET", ""),
-        ("PACSLITE_ANALYSIS_SERVICES", "[]"),
+        ("PACSLITE_OIDC_ROLES", "[]"),
         ("PACSLITE_STORAGE", "s3"),
     ],
 )
@@ -124,6 +124,6 @@ def test_every_setting_has_a_sentence_of_help() -> None:
 
 def test_all_settings_of_the_rest_contract_exist() -> None:
     named = """DATA HTTP DICOM AET STORAGE STORAGE_ROOT DATABASE_URL S3_ENDPOINT S3_BUCKET S3_ACCESS_KEY S3_SECRET_KEY S3_REGION S3_PREFIX
-        SECRET_KEY ADMIN_USER ADMIN_PASSWORD ACCESS_TOKEN_SECONDS CORS_ORIGINS MAX_UPLOAD_BYTES FILE_RATE_PER_MINUTE ANALYSIS_SERVICES
+        SECRET_KEY ADMIN_USER ADMIN_PASSWORD ACCESS_TOKEN_SECONDS CORS_ORIGINS MAX_UPLOAD_BYTES FILE_RATE_PER_MINUTE
         PUBLIC_URL METRICS_PUBLIC AUTH MATCH_IGNORE_CASE"""
     assert {name.lower() for name in named.split()} <= settings.FIELDS.keys()
