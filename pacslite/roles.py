@@ -153,8 +153,8 @@ class Process:
         os.kill(self.pid, signal.SIGKILL)
 
 
-def load(names: Sequence[str]) -> None:
-    """Imports the code of the roles, so that the processes forked afterwards share its memory."""
+def load(names: Sequence[str], database_url: str) -> None:
+    """Imports the code of the roles and compiles its statements, so that the processes forked afterwards share both."""
     from pacslite import app
 
     if "web" in names:
@@ -167,9 +167,10 @@ def load(names: Sequence[str]) -> None:
         import pacslite.worker
     import prometheus_client.multiprocess  # noqa: F401
 
-    import pacslite.catalog.database
     import pacslite.core.ingest  # noqa: F401
+    from pacslite.catalog import engines, statements
 
+    statements.compile_all(engines.dialect_of(database_url))
     gc.collect()
     gc.freeze()  # the collector does not touch, and so not copy, what is shared
 

@@ -94,7 +94,7 @@ class Supervisor:
             try:
                 self._open_sockets()
                 self._plan()
-                roles.load(self._roles)
+                roles.load(self._roles, self._settings.resolved_database_url)
                 self._loop()
             finally:
                 self._kill_all()

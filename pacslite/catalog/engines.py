@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Dialect, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -27,6 +27,11 @@ def parse_url(url: str) -> URL:
     if backend != "sqlite" or parsed.database in (None, "", ":memory:"):
         raise ConfigurationError("database_url: the catalog is sqlite:///FILE or postgresql://HOST/DATABASE")
     return parsed
+
+
+def dialect_of(url: str) -> Dialect:
+    """What a catalog speaks; nothing is connected."""
+    return create_engine(parse_url(url)).dialect
 
 
 def database_file(url: URL) -> Path:

@@ -9,24 +9,28 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
+from weakref import WeakSet
 
-from sqlalchemy import Connection, Executable
+from sqlalchemy import Connection, Dialect, Executable
 from sqlalchemy.sql.compiler import SQLCompiler
 
 
 class Prepared:
     """A statement whose bound parameters are given by name at each run."""
 
-    __slots__ = ("_compiled", "_statement")
+    __slots__ = ("__weakref__", "_compiled", "_statement")
+
+    known: ClassVar[WeakSet[Prepared]] = WeakSet()
 
     def __init__(self, statement: Executable) -> None:
         self._statement = statement
         self._compiled: dict[str, tuple[str, tuple[str, ...] | None, dict[str, Any]]] = {}
+        self.known.add(self)
 
     def run(self, conn: Connection, parameters: Mapping[str, Any]) -> Any:
         """The driver's cursor after the statement has run."""
-        sql, order, constants = self._compiled.get(conn.dialect.name) or self._compile(conn)
+        sql, order, constants = self._compiled.get(conn.dialect.name) or self.compile(conn.dialect)
         if constants:
             parameters = {**constants, **parameters}
         cursor = conn.connection.cursor()
@@ -65,13 +69,26 @@ class Prepared:
         finally:
             cursor.close()
 
-    def _compile(self, conn: Connection) -> tuple[str, tuple[str, ...] | None, dict[str, Any]]:
-        compiled = self._statement.compile(dialect=conn.dialect)  # type: ignore[attr-defined]
+    def is_for(self, dialect: Dialect) -> bool:
+        """False for a statement that is written in another dialect (`INSERT ... ON CONFLICT`)."""
+        module = type(self._statement).__module__.split(".")
+        return module[:2] != ["sqlalchemy", "dialects"] or module[2] == dialect.name
+
+    def compile(self, dialect: Dialect) -> tuple[str, tuple[str, ...] | None, dict[str, Any]]:
+        """The text of the statement, the order of its parameters (None: by name), and its constants."""
+        compiled = self._statement.compile(dialect=dialect)  # type: ignore[attr-defined]
         assert isinstance(compiled, SQLCompiler)
         order = tuple(compiled.positiontup) if compiled.positiontup is not None else None
         constants = {name: bind.value for name, bind in compiled.binds.items() if not bind.required and bind.value is not None}
-        self._compiled[conn.dialect.name] = (compiled.string, order, constants)
-        return self._compiled[conn.dialect.name]
+        self._compiled[dialect.name] = (compiled.string, order, constants)
+        return self._compiled[dialect.name]
+
+
+def compile_all(dialect: Dialect) -> None:
+    """Compile all statements made so far, so that processes forked afterwards need not."""
+    for statement in list(Prepared.known):
+        if statement.is_for(dialect):
+            statement.compile(dialect)
 
 
 def lock_keys(conn: Connection, keys: Iterable[str]) -> None:
