@@ -46,16 +46,11 @@ def import_files(
     layout: str,
     mapping: Path | None,
     copy: bool,
-    create_patients: bool,
-    numbers: str,
-    issuer: str | None,
-    patient_id: int | None,
     report: Path | None,
-    dry_run: bool,
-    anew: bool,
     config_file: str | None,
     data: str | None,
     as_json: bool,
+    **wishes: Any,
 ) -> int:
     """Take over the photos, models, documents and DICOM files below PATH.
 
@@ -70,22 +65,11 @@ def import_files(
 
     told = read_mapping(mapping) if mapping is not None else FileMapping()
     digest = hashlib.sha256(mapping.read_bytes()).hexdigest() if mapping is not None else ""
-    wishes = Wishes(
-        Layout(layout),
-        told,
-        digest,
-        move=not copy,
-        create_patients=create_patients,
-        numbers=numbers,
-        issuer=issuer,
-        patient_id=patient_id,
-        dry_run=dry_run,
-        anew=anew,
-    )
+    wanted = Wishes(Layout(layout), told, digest, move=not copy, **wishes)
     pacs = open_pacs(load(config_file, data))
     try:
-        with _reporting(report) as note, Bar("looking" if dry_run else "importing") as bar:
-            summary = import_tree(pacs, path, wishes, Owner(None, local_user()), progress=bar.update, note=note)
+        with _reporting(report) as note, Bar("looking" if wanted.dry_run else "importing") as bar:
+            summary = import_tree(pacs, path, wanted, Owner(None, local_user()), progress=bar.update, note=note)
     finally:
         pacs.close()
     shown = dataclasses.asdict(summary) | {"refusals": [outcome.row for outcome in summary.refusals]}

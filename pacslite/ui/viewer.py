@@ -87,27 +87,7 @@ def configuration(pacs: Pacs, request: Request) -> Reply:
 
 def config(request: Request) -> dict[str, Any]:
     """The viewer's configuration for a caller."""
-    root = prefix_of(request) + "/dicom-web"
-    source = {
-        "friendlyName": "pacslite",
-        "name": "pacslite",
-        "qidoRoot": root,
-        "wadoRoot": root,
-        "wadoUriRoot": root,
-        "qidoSupportsIncludeField": True,
-        "supportsReject": False,
-        "supportsStow": True,
-        "dicomUploadEnabled": True,
-        "imageRendering": "wadors",
-        "thumbnailRendering": "wadors",
-        "enableStudyLazyLoad": True,
-        "supportsFuzzyMatching": False,
-        "supportsWildcard": True,
-        "staticWado": False,
-        "omitQuotationForMultipartRequest": True,
-        "singlepart": "bulkdata,video",
-        "bulkDataURI": {"enabled": True},
-    }
+    source = _source(prefix_of(request) + "/dicom-web")
     return {
         "name": "pacslite",
         "routerBasename": base_path(request),
@@ -126,6 +106,30 @@ def config(request: Request) -> dict[str, Any]:
         "maxNumRequests": {"interaction": 100, "thumbnail": 75, "prefetch": 25},
         "defaultDataSourceName": "dicomweb",
         "dataSources": [{"namespace": _DATA_SOURCE, "sourceName": "dicomweb", "configuration": source}],
+    }
+
+
+def _source(root: str) -> dict[str, Any]:
+    """Where the viewer gets its studies from, and what may be asked there."""
+    return {
+        "friendlyName": "pacslite",
+        "name": "pacslite",
+        "qidoRoot": root,
+        "wadoRoot": root,
+        "wadoUriRoot": root,
+        "qidoSupportsIncludeField": True,
+        "supportsReject": False,
+        "supportsStow": True,
+        "dicomUploadEnabled": True,
+        "imageRendering": "wadors",
+        "thumbnailRendering": "wadors",
+        "enableStudyLazyLoad": True,
+        "supportsFuzzyMatching": False,
+        "supportsWildcard": True,
+        "staticWado": False,
+        "omitQuotationForMultipartRequest": True,
+        "singlepart": "bulkdata,video",
+        "bulkDataURI": {"enabled": True},
     }
 
 
