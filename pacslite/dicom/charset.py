@@ -29,11 +29,12 @@ _SINGLE = {
 }
 _WITHOUT_EXTENSIONS = {"ISO_IR 192": "utf_8", "GB18030": "gb18030", "GBK": "gbk"}
 _MULTI_BYTE = {"ISO_IR 87": "jis_0208", "ISO_IR 159": "jis_0212", "ISO_IR 149": "euc_kr", "ISO_IR 58": "gb2312"}
-_CODECS = _SINGLE | _WITHOUT_EXTENSIONS | _MULTI_BYTE
+CODECS = _SINGLE | _WITHOUT_EXTENSIONS | _MULTI_BYTE
+"""Python's codec of each defined term in its form without code extensions."""
 
 # Escape sequences (PS3.3 C.12-3, C.12-4): which half of the code table, and its codec. Not bound to the declared terms:
 # what the bytes say is better evidence than a declaration that leaves a set out.
-_ESCAPES: dict[bytes, tuple[int, str]] = {
+ESCAPES: dict[bytes, tuple[int, str]] = {
     b"(B": (0, "ascii"),
     b"(J": (0, "romaji"),
     b")I": (1, "shift_jis"),
@@ -54,6 +55,7 @@ _ESCAPES: dict[bytes, tuple[int, str]] = {
     b"$)C": (1, "euc_kr"),
     b"$)A": (1, "gb2312"),
 }
+"""Escape sequences without their ESC: half of the code table, and codec."""
 _PIECES = re.compile(rb"\x1b(\$[()][A-D]|\$[@B]|[()\-][A-Za-z])|([^\x1b]+)|(\x1b)")
 # What ends a run of other sets and brings the first one back (PS3.5 6.1.2.5.3).
 _LINE_ENDS = b"\t\n\x0c\r"
@@ -61,7 +63,7 @@ _DELIMITERS, _NAME_DELIMITERS = _LINE_ENDS + b"\\", _LINE_ENDS + b"\\^="
 _TERM = re.compile(r"ISO[ _-]?(?:2022)?[ _-]?(?:IR)?[ _-]?(\d+)")
 
 
-def _normal_term(term: str) -> str:
+def normal_term(term: str) -> str:
     """The defined term meant, without code extension and common slips: `ISO 2022 IR 100`, `iso-ir 100` -> `ISO_IR 100`."""
     text = term.strip(" \0").upper()
     found = _TERM.fullmatch(text)
@@ -76,14 +78,14 @@ class Charset:
     __slots__ = ("_initial", "_multi", "declared", "known", "terms")
 
     def __init__(self, terms: tuple[str, ...]) -> None:
-        normal = [_normal_term(term) for term in terms]
+        normal = [normal_term(term) for term in terms]
         self.terms = terms
         self.declared = any(normal)
-        self.known = all(term in _CODECS for term in normal)
-        first = _CODECS.get(normal[0] if normal else "", "ascii")
+        self.known = all(term in CODECS for term in normal)
+        first = CODECS.get(normal[0] if normal else "", "ascii")
         # A multi-byte set cannot be the first one (PS3.3 C.12.1.1.2); seen all the same, it is reached by its escapes.
         self._multi = first if first in _WITHOUT_EXTENSIONS.values() else ""
-        high = [codec for codec in (_CODECS.get(term, "") for term in normal) if codec in ("euc_kr", "gb2312")]
+        high = [codec for codec in (CODECS.get(term, "") for term in normal) if codec in ("euc_kr", "gb2312")]
         self._initial = high[0] if first == "ascii" and high else "ascii" if first in ("jis_0208", "jis_0212") else first
 
     def decode(self, raw: bytes, name: bool = False) -> str:
@@ -111,9 +113,9 @@ class Charset:
         for found in _PIECES.finditer(raw):
             escape, run, stray = found.groups()
             if run is None:
-                if stray or escape not in _ESCAPES:
+                if stray or escape not in ESCAPES:
                     continue
-                half, codec = _ESCAPES[escape]
+                half, codec = ESCAPES[escape]
                 low, high = (codec, high) if half == 0 else (low, codec)
                 continue
             if low in ("jis_0208", "jis_0212"):
@@ -162,8 +164,8 @@ def term_for(texts: Iterable[str], preferred: str = "") -> str:
     whole = "".join(texts)
     if whole.isascii():
         return ""
-    wanted = _normal_term(preferred)
-    for term, codec in ((wanted, _CODECS.get(wanted, "ascii")), *_ANSWERS):
+    wanted = normal_term(preferred)
+    for term, codec in ((wanted, CODECS.get(wanted, "ascii")), *_ANSWERS):
         if codec not in _MULTI_BYTE.values() and _fits(whole, codec):
             return term
     return "ISO_IR 192"
@@ -171,13 +173,14 @@ def term_for(texts: Iterable[str], preferred: str = "") -> str:
 
 def _fits(text: str, codec: str) -> bool:
     try:
-        text.encode(codec)
+        encoded = text.encode(codec)
     except UnicodeEncodeError:
         return False
-    return True
+    # ISO_IR 13 is JIS X 0201, a byte each: the Kanji that shift_jis has beside are not in it.
+    return codec != "shift_jis" or len(encoded) == len(text)
 
 
 def encode_for(text: str, term: str) -> bytes:
     """The text in the set named by one defined term without code extensions, `?` for what the set lacks."""
-    codec = _CODECS.get(_normal_term(term), "ascii")
+    codec = CODECS.get(normal_term(term), "ascii")
     return text.encode("ascii" if codec in _MULTI_BYTE.values() else codec, "replace")
