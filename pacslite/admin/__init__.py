@@ -24,6 +24,7 @@ from pacslite.admin import (
     tokens,
     users,
 )
+from pacslite.web.exactness import check_of
 from pacslite.web.messages import Route
 from pacslite.web.operations import Operation
 from pacslite.web.operations import routes as routes_of
@@ -52,4 +53,4 @@ OPERATIONS: tuple[Operation, ...] = (
 def routes(more: Iterable[Operation] = ()) -> list[Route]:
     """The routes of all operations, of `more` of another adapter too, and of the two that describe them."""
     operations = (*OPERATIONS, *more)
-    return [*routes_of((*operations, *description.describe(operations))), *shares.ROUTES]
+    return [*routes_of((*operations, *description.describe(operations)), check_of), *shares.ROUTES]

@@ -11,6 +11,7 @@ from werkzeug.exceptions import HTTPException
 from pacslite.core import passwords
 from pacslite.logs import bound
 from pacslite.web.front import Front, WsgiApplication
+from pacslite.web.incoming import drain
 from pacslite.web.messages import Reply, Route
 from pacslite.web.replies import send
 from pacslite.web.site import Hook, Record, Site
@@ -85,6 +86,8 @@ def _response(reply: Reply) -> Response:
 
 
 def _of_http(error: HTTPException, site: Site) -> Reply:
+    if request.method not in ("GET", "HEAD"):
+        drain(request.environ)
     status = error.code or 500
     reply = site.http_problem(site.request(request.environ), status, _DETAILS.get(status, error.description or ""))
     allowed = getattr(error, "valid_methods", None)

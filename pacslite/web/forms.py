@@ -23,6 +23,11 @@ _HINTS: dict[type, dict[str, Any]] = {}
 _JSON_NAMES: dict[type, str] = {str: "string", int: "integer", float: "number", bool: "boolean"}
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Nothing:
+    """The form of a call without one."""
+
+
 def rule(help: str, **limits: Any) -> dict[str, Any]:
     """Metadata of a field: a sentence, and JSON Schema limits (minimum, maximum, minLength, maxLength, pattern, format)."""
     return {"help": help, "limits": limits}
@@ -42,6 +47,20 @@ def parse(form: type[T], request: Request) -> T:
     if "\\u0000" in text.replace("\\\\", ""):  # PostgreSQL keeps none
         raise BadRequest("The body holds a NUL.")
     return parse_value(form, given)
+
+
+def parse_empty(request: Request) -> None:
+    """Looks at the body of a request that needs none: if it is JSON, it says nothing; raises InvalidForm, BadRequest, TooLarge."""
+    content_type = (request.header("Content-Type") or "").partition(";")[0].strip().lower()
+    if content_type != "application/json":
+        return
+    body = whole_body(request.environ, MAX_BODY_BYTES).strip()
+    try:
+        given = json.loads(body) if body else None
+    except (ValueError, RecursionError):
+        raise BadRequest("The body is not JSON.") from None
+    if given is not None:
+        parse_value(_Nothing, given)
 
 
 def hints_of(form: type[Any]) -> dict[str, Any]:

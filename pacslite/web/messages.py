@@ -184,6 +184,7 @@ class Reply:
 
 
 Handler = Callable[..., Reply]
+Check = Callable[[Request], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +193,7 @@ class Route:
 
     `right` is what a caller needs. A `hot` route is also served by `web.front`, past Flask. `action` is what its events are
     called in the audit log, when that does not follow from method and rule (`web.audit`). `always` are headers of all its
-    answers, problems too.
+    answers, problems too. `check` looks at a request before the handler does.
     """
 
     method: str
@@ -202,3 +203,4 @@ class Route:
     hot: bool = False
     action: str = ""
     always: tuple[tuple[str, str], ...] = ()
+    check: Check | None = None

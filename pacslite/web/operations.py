@@ -8,13 +8,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, get_args, get_type_hints
 
 from pacslite.core.access import Right
 from pacslite.web.forms import schema_of
-from pacslite.web.messages import Handler, Reply, Route
+from pacslite.web.messages import Check, Handler, Reply, Route
 
 ROOT = "/api/v1"
 
@@ -73,10 +73,18 @@ class Operation:
     body_type: str = "application/json"
 
 
-def routes(operations: Iterable[Operation]) -> list[Route]:
-    """The routes that serve the operations."""
+def routes(operations: Iterable[Operation], check_of: Callable[[Operation], Check | None] = lambda _: None) -> list[Route]:
+    """The routes that serve the operations, and what each checks first."""
     return [
-        Route(one.method, re.sub(r"\{(\w+)\}", r"<\1>", path), one.handler, one.right, action=one.action, always=one.always)
+        Route(
+            one.method,
+            re.sub(r"\{(\w+)\}", r"<\1>", path),
+            one.handler,
+            one.right,
+            action=one.action,
+            always=one.always,
+            check=check_of(one),
+        )
         for one in operations
         for path in (ROOT + one.path, *one.also_at)
     ]

@@ -97,6 +97,8 @@ class Site:
                     hook(self.pacs, request, route)
                 if request.actor:
                     add(actor=request.actor)
+            if route.check is not None:
+                route.check(request)
             # Whatever the handler reads, it reads as the caller may see it.
             reply = route.handler(seen_by(self.pacs, visibility(request.principal)), request, **arguments)
             return self._recorded(request, route, arguments, _finished(request, reply) if request.method in ("GET", "HEAD") else reply)
