@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 from pacslite.core import retrieve
 from pacslite.core.content import StreamBody
 from pacslite.core.file_cache import FileCache
+from pacslite.core.parts import WithCatalog, WithSettings, WithStores
 from pacslite.core.retrieve import PIECE_BYTES, Item, Resource
 from pacslite.core.zip_stream import Entry, ZipStream
 from pacslite.dicom import directory
@@ -27,27 +28,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pacslite.catalog.database import Catalog
-    from pacslite.settings import Settings
     from pacslite.storage.stores import Stores
 
 _FORM = "1"  # changes whenever the same content would give other bytes
 DICOMDIR = "DICOMDIR"
 
 
-class Parts(Protocol):
+class Parts(WithSettings, WithCatalog, WithStores, Protocol):
     """What an archive needs of a process."""
-
-    @property
-    def settings(self) -> Settings:
-        """Bounds, and where the cache is."""
-
-    @property
-    def catalog(self) -> Catalog:
-        """What belongs to the archive."""
-
-    @property
-    def stores(self) -> Stores:
-        """Where the bytes are."""
 
 
 @dataclass(frozen=True, slots=True)

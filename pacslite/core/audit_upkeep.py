@@ -9,26 +9,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pacslite.core import audit, audit_chain, audit_segments, audit_syslog, audit_verify, jobs
 from pacslite.core.jobs import Handler, Job, Run
+from pacslite.core.parts import WithCatalog, WithSettings
 
 if TYPE_CHECKING:
-    from pacslite.catalog.database import Catalog
     from pacslite.core.audit_verify import AuditReport
-    from pacslite.settings import Settings
 
 KIND = "audit.verify"
 _log = logging.getLogger(__name__)
 
 
-class Parts(Protocol):
+class Parts(WithSettings, WithCatalog, Protocol):
     """What this needs of a process."""
-
-    @property
-    def settings(self) -> Settings:
-        """Where the anchor is, how long entries are kept, where they are sent."""
-
-    @property
-    def catalog(self) -> Catalog:
-        """Where the log is."""
 
 
 def send(parts: Parts) -> int:

@@ -21,6 +21,7 @@ from pacslite.catalog.models import REVISION
 from pacslite.catalog.statements import now_text
 from pacslite.core.backup_repository import CATALOG, MANIFEST, Description, File, Repository, digest_of, write_lines
 from pacslite.core.lookahead import ahead
+from pacslite.core.parts import WithCatalog, WithSettings, WithStores
 from pacslite.core.secret_keys import FILE_NAME as SECRET_KEY
 from pacslite.core.stocktaking import Place
 from pacslite.errors import BackupDamaged, BadRequest, BlobDamaged, BlobMissing, NotFound, PacsliteError, StorageError
@@ -30,7 +31,6 @@ from pacslite.storage.keys import PACKED, new_version_id
 if TYPE_CHECKING:
     from pacslite.catalog.database import Catalog
     from pacslite.settings import Settings
-    from pacslite.storage.stores import Stores
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -40,20 +40,8 @@ LISTED = 10_000
 ANCHOR, SEGMENTS = "audit.anchor", "audit"
 
 
-class Parts(Protocol):
+class Parts(WithSettings, WithCatalog, WithStores, Protocol):
     """What a backup is made of."""
-
-    @property
-    def settings(self) -> Settings:
-        """Where the data lie."""
-
-    @property
-    def catalog(self) -> Catalog:
-        """What is read in one transaction."""
-
-    @property
-    def stores(self) -> Stores:
-        """Where the bytes are."""
 
 
 @dataclass(slots=True)

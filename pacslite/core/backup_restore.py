@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from pacslite.catalog import snapshots
 from pacslite.catalog.models import REVISION
@@ -19,41 +19,20 @@ from pacslite.core.backup import LISTED, Progress, is_left_behind
 from pacslite.core.backup_repository import Description, File, Repository
 from pacslite.core.journal import Journal
 from pacslite.core.lookahead import ahead
+from pacslite.core.parts import WithCatalog, WithSettings, WithSpool, WithStore
 from pacslite.durability import sync_directory, write_durably
 from pacslite.errors import BackupDamaged, BlobMissing, Conflict, StorageError
 from pacslite.storage.digests import digests_of
 from pacslite.storage.keys import JOURNAL, PACKED, PATIENTS, QUARANTINE, RADIOLOGY
 from pacslite.storage.spool import storage_error
 
-if TYPE_CHECKING:
-    from pacslite.catalog.database import Catalog
-    from pacslite.settings import Settings
-    from pacslite.storage.blob_store import BlobStore
-    from pacslite.storage.spool import Spool
-
 _MARK = "restoring.json"
 # What may be in a new data directory: the server makes these by itself, and the key may have been put there.
 _NAMES_ALLOWED = frozenset({"storage", "spool", "cache", "run", "viewer", "secret.key", _MARK})
 
 
-class Parts(Protocol):
+class Parts(WithSettings, WithCatalog, WithStore, WithSpool, Protocol):
     """What an archive is restored to."""
-
-    @property
-    def settings(self) -> Settings:
-        """Where data lie."""
-
-    @property
-    def catalog(self) -> Catalog:
-        """An empty one, without a schema."""
-
-    @property
-    def store(self) -> BlobStore:
-        """An empty one."""
-
-    @property
-    def spool(self) -> Spool:
-        """On the way into the store."""
 
 
 @dataclass(slots=True)

@@ -11,23 +11,14 @@ from typing import TYPE_CHECKING, Protocol
 from pacslite.catalog import restrictions
 from pacslite.catalog.visibility import EVERYTHING, TOKEN, Visibility
 from pacslite.core import access
+from pacslite.core.parts import WithCatalog, WithSettings
 
 if TYPE_CHECKING:
-    from pacslite.catalog.database import Catalog
     from pacslite.core.callers import Caller
-    from pacslite.settings import Settings
 
 
-class Parts(Protocol):
+class Parts(WithSettings, WithCatalog, Protocol):
     """What is asked of a process."""
-
-    @property
-    def settings(self) -> Settings:
-        """The groups of callers nobody knows."""
-
-    @property
-    def catalog(self) -> Catalog:
-        """Where groups are kept."""
 
 
 def visibility_of(parts: Parts, caller: Caller) -> Visibility:

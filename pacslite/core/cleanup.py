@@ -6,40 +6,19 @@ import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from pacslite.core import renditions, uploads
 from pacslite.core.erasure import erase
+from pacslite.core.parts import WithCatalog, WithSettings, WithSpool, WithStores
 from pacslite.errors import StorageError
-
-if TYPE_CHECKING:
-    from pacslite.catalog.database import Catalog
-    from pacslite.settings import Settings
-    from pacslite.storage.spool import Spool
-    from pacslite.storage.stores import Stores
 
 DAILY_HOURS = 24.0
 LOOK_INTERVAL_S = 900
 
 
-class Parts(Protocol):
+class Parts(WithSettings, WithCatalog, WithStores, WithSpool, Protocol):
     """What this needs of a process."""
-
-    @property
-    def settings(self) -> Settings:
-        """The time of grace."""
-
-    @property
-    def catalog(self) -> Catalog:
-        """What is needed."""
-
-    @property
-    def stores(self) -> Stores:
-        """What bytes are erased from."""
-
-    @property
-    def spool(self) -> Spool:
-        """What broken-off uploads leave behind."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,14 +15,13 @@ from pacslite.catalog import jobs as rows
 from pacslite.core import commitment, jobs
 from pacslite.core.commitment import Reference, Verdict
 from pacslite.core.jobs import Handler, Job, Run
+from pacslite.core.parts import WithCatalog, WithSettings, WithStores
 from pacslite.errors import Conflict, NotFound, Unavailable
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from pacslite.catalog.database import Catalog
-    from pacslite.settings import Settings
-    from pacslite.storage.stores import Stores
 
 KIND = "dicomweb.commitment"
 _NAMESPACE = uuid.UUID("5f1c2b0e-7a44-4e0c-9a3b-5d6c1f0e8a21")
@@ -31,20 +30,8 @@ _INLINE_S = 2.0
 _PATIENT_ATTEMPTS = 4
 
 
-class Parts(Protocol):
+class Parts(WithSettings, WithCatalog, WithStores, Protocol):
     """What a check needs of a process."""
-
-    @property
-    def settings(self) -> Settings:
-        """For how long a job is held."""
-
-    @property
-    def catalog(self) -> Catalog:
-        """What is known, and where requests are kept."""
-
-    @property
-    def stores(self) -> Stores:
-        """Where the bytes are."""
 
 
 def request(parts: Parts, transaction_uid: str, references: Sequence[Reference], actor: str = "") -> Verdict | None:

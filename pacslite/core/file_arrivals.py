@@ -24,6 +24,7 @@ from pacslite.core.file_names import original_name
 from pacslite.core.file_notes import Owner, bytes_of, described, note_change, note_event
 from pacslite.core.file_records import FileRecord, check_match, live_row, record_of, versions_of
 from pacslite.core.file_types import KEY_NAMES, FileVersionType, MedicalCategory, MedicalFileType
+from pacslite.core.parts import WithCatalog, WithIngest, WithSettings, WithSpool, WithStore, WithStores
 from pacslite.dicom.uids import clean_uid
 from pacslite.errors import BadRequest, Busy, Gone, InvalidForm, NotFound, TooManyVersions, UnsupportedContent
 from pacslite.storage.keys import file_key, new_version_id
@@ -31,34 +32,16 @@ from pacslite.storage.keys import file_key, new_version_id
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from pacslite.catalog.database import Catalog
     from pacslite.core.file_inspection import Inspected
-    from pacslite.core.ingest import Ingest
-    from pacslite.settings import Settings
-    from pacslite.storage.blob_store import BlobStore
-    from pacslite.storage.spool import Spool, SpoolFile
-    from pacslite.storage.stores import Stores
+    from pacslite.storage.spool import SpoolFile
 
 DICOM = "application/dicom"
 MOST_PARTS = 1000
 """Pictures of one photo series."""
 
 
-class Parts(Protocol):
+class Parts(WithSettings, WithCatalog, WithStore, WithStores, WithSpool, WithIngest, Protocol):
     """What files need of a process."""
-
-    @property
-    def settings(self) -> Settings: ...
-    @property
-    def catalog(self) -> Catalog: ...
-    @property
-    def store(self) -> BlobStore: ...
-    @property
-    def stores(self) -> Stores: ...
-    @property
-    def spool(self) -> Spool: ...
-    @property
-    def ingest(self) -> Ingest: ...
 
 
 @dataclass(frozen=True, slots=True)

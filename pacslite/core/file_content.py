@@ -18,12 +18,11 @@ from pacslite.core.content import FileBody, StreamBody
 from pacslite.core.file_notes import Owner, event_of
 from pacslite.core.file_records import FAILED, PENDING, FilePart, FileRecord, FileVersion, live_row, record_of, versions_of
 from pacslite.core.file_types import Variant
+from pacslite.core.parts import WithAccounts, WithCatalog, WithStores
 from pacslite.errors import BlobMissing, Forbidden, NotFound
 
 if TYPE_CHECKING:
     from pacslite.catalog.changes import Origin
-    from pacslite.catalog.database import Catalog
-    from pacslite.core.accounts import Accounts
     from pacslite.storage.stores import Stores
 
 _LABEL = "file url"
@@ -31,20 +30,12 @@ _PIECE_BYTES = 512 * 1024
 _EXPIRES = re.compile(r"[0-9]{1,12}")
 
 
-class Parts(Protocol):
+class Parts(WithCatalog, WithStores, Protocol):
     """What this needs of a process."""
 
-    @property
-    def catalog(self) -> Catalog: ...
-    @property
-    def stores(self) -> Stores: ...
 
-
-class SigningParts(Parts, Protocol):
+class SigningParts(Parts, WithAccounts, Protocol):
     """The same, where URLs are signed."""
-
-    @property
-    def accounts(self) -> Accounts: ...
 
 
 @dataclass(frozen=True, slots=True)

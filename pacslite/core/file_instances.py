@@ -10,6 +10,7 @@ from pacslite.catalog import files as rows
 from pacslite.catalog.arrival import PatientIdentity, identity_of
 from pacslite.core.file_records import FileRecord, FileVersion
 from pacslite.core.ingest import Expected, read_limits
+from pacslite.core.parts import WithCatalog, WithIngest, WithSettings, WithSpool, WithStores
 from pacslite.dicom.instance import read_instance
 from pacslite.dicom.uids import clean_uid
 from pacslite.errors import Busy, Gone, PatientMismatch, UidMismatch
@@ -18,27 +19,12 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from pacslite.catalog.changes import Origin
-    from pacslite.catalog.database import Catalog
-    from pacslite.core.ingest import Ingest
     from pacslite.dicom.instance import Instance
-    from pacslite.settings import Settings
-    from pacslite.storage.spool import Spool, SpoolFile
-    from pacslite.storage.stores import Stores
+    from pacslite.storage.spool import SpoolFile
 
 
-class Parts(Protocol):
+class Parts(WithSettings, WithCatalog, WithStores, WithSpool, WithIngest, Protocol):
     """What this needs of a process."""
-
-    @property
-    def settings(self) -> Settings: ...
-    @property
-    def catalog(self) -> Catalog: ...
-    @property
-    def stores(self) -> Stores: ...
-    @property
-    def spool(self) -> Spool: ...
-    @property
-    def ingest(self) -> Ingest: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,15 +16,14 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from pacslite.catalog import blobs, written_ahead
 from pacslite.catalog.arrival import NewBlob
 from pacslite.catalog.blobs import LIVE, StoredBlob
+from pacslite.core.parts import WithCatalog, WithIngest, WithStore, WithStores
 from pacslite.errors import BlobMissing, Busy, OutcomeUnknown, PacsliteError, StorageError
 from pacslite.storage.keys import blob_uid
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from pacslite.catalog.database import Catalog
-    from pacslite.core.ingest import Ingest
-    from pacslite.storage.blob_store import BlobStore, Placing
+    from pacslite.storage.blob_store import Placing
     from pacslite.storage.spool import SpoolFile
     from pacslite.storage.stores import Stores
 
@@ -35,17 +34,8 @@ _MOST_AHEAD = 16
 _log = logging.getLogger(__name__)
 
 
-class Parts(Protocol):
+class Parts(WithCatalog, WithStore, WithStores, WithIngest, Protocol):
     """What this needs of a process."""
-
-    @property
-    def catalog(self) -> Catalog: ...
-    @property
-    def store(self) -> BlobStore: ...
-    @property
-    def stores(self) -> Stores: ...
-    @property
-    def ingest(self) -> Ingest: ...
 
 
 class _Overtaken(PacsliteError):

@@ -9,13 +9,13 @@ from pacslite.catalog import files as rows
 from pacslite.catalog.file_lists import DicomSum, Filters, StorageInfo, TypeSum
 from pacslite.core import uploads
 from pacslite.core.file_records import FileRecord, records_of
+from pacslite.core.parts import WithCatalog, WithSpool
 from pacslite.errors import NotFound
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from pacslite.catalog.database import Catalog
-    from pacslite.storage.spool import Spool
 
 __all__ = ["DicomSum", "Filters", "StorageInfo", "TypeSum", "categorized", "clean_up", "listed", "storage_info"]
 
@@ -49,13 +49,8 @@ def storage_info(catalog: Catalog, patient_id: int) -> StorageInfo:
         return lists.storage_info(conn, patient_id, catalog.sight(conn))
 
 
-class Parts(Protocol):
+class Parts(WithCatalog, WithSpool, Protocol):
     """What cleaning up needs of a process."""
-
-    @property
-    def catalog(self) -> Catalog: ...
-    @property
-    def spool(self) -> Spool: ...
 
 
 def clean_up(parts: Parts, patient_id: int, older_than_s: float) -> tuple[int, int]:

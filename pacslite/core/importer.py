@@ -17,12 +17,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self
 
-from pacslite.core.ingest import Ingest, Origin, read_limits
+from pacslite.core.ingest import Origin, read_limits
+from pacslite.core.parts import WithIngest, WithSettings, WithSpool
 from pacslite.dicom.instance import read_instance
 from pacslite.dicom.part10 import encode_preamble_and_meta, parse_file_meta
 from pacslite.errors import BadRequest, Busy, InstanceRefused, NotDicom, TooLarge, TruncatedDataSet
-from pacslite.settings import Settings
-from pacslite.storage.spool import Spool, SpoolFile
+from pacslite.storage.spool import SpoolFile
 
 _THREADS = 4
 _IN_FLIGHT = 2 * _THREADS
@@ -35,20 +35,8 @@ _DIRECTORY_SOP_CLASS_UID = "1.2.840.10008.1.3.10"
 Progress = Callable[[int, int], None]
 
 
-class Taker(Protocol):
+class Taker(WithSettings, WithSpool, WithIngest, Protocol):
     """What an import needs of a server."""
-
-    @property
-    def settings(self) -> Settings:
-        """Its settings."""
-
-    @property
-    def spool(self) -> Spool:
-        """Where copies go first."""
-
-    @property
-    def ingest(self) -> Ingest:
-        """The only way in."""
 
 
 @dataclass(frozen=True, slots=True)

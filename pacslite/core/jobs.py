@@ -23,6 +23,7 @@ from pacslite.catalog.jobs import STATES, ItemOutcome, Job
 from pacslite.catalog.statements import time_text
 from pacslite.catalog.visibility import visibility_of
 from pacslite.core.access import seen_by
+from pacslite.core.parts import WithCatalog, WithSettings
 from pacslite.errors import Busy, Conflict, NotFound, PacsliteError
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
     from pacslite.catalog.changes import Change
     from pacslite.catalog.database import Catalog
-    from pacslite.settings import Settings
 
 __all__ = ["STATES", "Failed", "Handler", "ItemOutcome", "Job", "Later", "Run", "Runner", "Stopped", "queue"]
 
@@ -62,16 +62,8 @@ class Failed(Exception):
         self.result = result
 
 
-class Parts(Protocol):
+class Parts(WithSettings, WithCatalog, Protocol):
     """What running jobs needs of a process."""
-
-    @property
-    def settings(self) -> Settings:
-        """How many at once, and for how long."""
-
-    @property
-    def catalog(self) -> Catalog:
-        """Where jobs are kept."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from pacslite.catalog.patients import Patient
 from pacslite.catalog.statements import now_text
 from pacslite.catalog.timeline import Entry, Moment
 from pacslite.core.audit import NOBODY, Event, change_of
+from pacslite.core.parts import WithCatalog, WithSettings
 from pacslite.dicom.person_name import words_of
 from pacslite.dicom.temporal import normal_date
 from pacslite.errors import Busy, Conflict, InvalidForm, NotFound
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from pacslite.catalog.database import Catalog
-    from pacslite.settings import Settings
 
 __all__ = ["Entry", "Moment", "Origin", "Patient"]
 
@@ -41,16 +41,8 @@ MAX_MERGED = 1000
 """Patients that may be part of one."""
 
 
-class Parts(Protocol):
+class Parts(WithSettings, WithCatalog, Protocol):
     """What is asked of a process."""
-
-    @property
-    def settings(self) -> Settings:
-        """The issuer of numbers that name none."""
-
-    @property
-    def catalog(self) -> Catalog:
-        """Where patients are."""
 
 
 @dataclass(frozen=True, slots=True)

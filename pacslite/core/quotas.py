@@ -15,14 +15,13 @@ from pacslite.catalog import quotas as rows
 from pacslite.catalog.quotas import Usage as Usage
 from pacslite.catalog.statements import lock_keys
 from pacslite.core.audit import NOBODY, Event, change_of, note
+from pacslite.core.parts import WithCatalog, WithSettings, WithSpool
 from pacslite.errors import NotFound, QuotaExceeded, TooLarge
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from pacslite.catalog.database import Catalog
     from pacslite.settings import Settings
-    from pacslite.storage.spool import Spool
 
 OK, WARNING, CRITICAL, EXCEEDED = "ok", "warning", "critical", "exceeded"
 _LEVELS = (OK, WARNING, CRITICAL, EXCEEDED)
@@ -30,15 +29,8 @@ _LEVELS = (OK, WARNING, CRITICAL, EXCEEDED)
 _log = logging.getLogger(__name__)
 
 
-class Parts(Protocol):
+class Parts(WithSettings, WithCatalog, WithSpool, Protocol):
     """What is needed of a process."""
-
-    @property
-    def settings(self) -> Settings: ...
-    @property
-    def catalog(self) -> Catalog: ...
-    @property
-    def spool(self) -> Spool: ...
 
 
 class Keeper(Protocol):

@@ -25,6 +25,7 @@ from pacslite.catalog.statements import now_text, time_text
 from pacslite.core import audit_chain
 from pacslite.core.journal import Entry, Journal
 from pacslite.core.lookahead import ahead, batches
+from pacslite.core.parts import WithCatalog, WithSettings, WithSpool, WithStore, WithStores
 from pacslite.core.reindex_files import KINDS as OF_FILES
 from pacslite.core.reindex_files import Bytes, FileReplay, tell
 from pacslite.core.reindex_reading import RECORDED, Read, Reading, Step, origin_of, uids_of
@@ -35,11 +36,6 @@ from pacslite.storage.keys import PATIENTS, RADIOLOGY, blob_uid, version_time_ms
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from pacslite.catalog.database import Catalog
-    from pacslite.settings import Settings
-    from pacslite.storage.blob_store import BlobStore
-    from pacslite.storage.spool import Spool
-    from pacslite.storage.stores import Stores
 
 _BATCH = 50  # entries of one transaction
 _SORTED_KEYS = 100_000  # sorted in memory at once
@@ -50,28 +46,8 @@ _DELETED = frozenset({Kind.STUDY_DELETED, Kind.SERIES_DELETED, Kind.INSTANCE_DEL
 _CONSEQUENCES = frozenset({Kind.PATIENT_UPDATED, Kind.CONFLICT_NOTED})
 
 
-class Parts(Protocol):
+class Parts(WithSettings, WithCatalog, WithStore, WithStores, WithSpool, Protocol):
     """What reindexing needs of a process."""
-
-    @property
-    def settings(self) -> Settings:
-        """How instances are read."""
-
-    @property
-    def catalog(self) -> Catalog:
-        """What is made anew."""
-
-    @property
-    def store(self) -> BlobStore:
-        """Where new bytes go, and the journal is."""
-
-    @property
-    def stores(self) -> Stores:
-        """What it is made from."""
-
-    @property
-    def spool(self) -> Spool:
-        """Room for what is being read."""
 
 
 @dataclass(slots=True)

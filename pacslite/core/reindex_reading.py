@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from pacslite.catalog.arrival import NewBlob
 from pacslite.catalog.changes import Kind, Origin
 from pacslite.core.ingest import arrival_of, read_limits
+from pacslite.core.parts import WithSettings, WithSpool, WithStore, WithStores
 from pacslite.core.reindex_files import Bytes, FileReplay, locate
 from pacslite.core.stocktaking import Place, as_file
 from pacslite.dicom.instance import read_instance
@@ -20,27 +21,14 @@ from pacslite.storage.keys import PACKED, instance_key, parse_instance_key
 if TYPE_CHECKING:
     from pacslite.catalog.arrival import Arrival
     from pacslite.core.journal import Entry
-    from pacslite.settings import Settings
-    from pacslite.storage.blob_store import BlobStore
-    from pacslite.storage.spool import Spool
-    from pacslite.storage.stores import Stores
 
 RECORDED = frozenset({Kind.INSTANCE_STORED, Kind.VERSION_ADDED, Kind.INSTANCE_REPAIRED})
 """Told of when bytes came, or came again."""
 _UNKNOWN_ORIGIN = Origin("job")
 
 
-class Parts(Protocol):
+class Parts(WithSettings, WithStore, WithStores, WithSpool, Protocol):
     """What reading needs of a process."""
-
-    @property
-    def settings(self) -> Settings: ...
-    @property
-    def store(self) -> BlobStore: ...
-    @property
-    def stores(self) -> Stores: ...
-    @property
-    def spool(self) -> Spool: ...
 
 
 @dataclass(frozen=True, slots=True)

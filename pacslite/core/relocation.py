@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from pacslite.catalog import relocation as rows
 from pacslite.catalog.relocation import NewPlace
 from pacslite.catalog.statements import time_text
+from pacslite.core.parts import WithCatalog, WithSettings, WithSpool, WithStores
 from pacslite.core.stocktaking import Place, is_needed, rows_at
 from pacslite.errors import BlobMissing, StorageError
 from pacslite.storage import packing
@@ -21,12 +22,9 @@ from pacslite.storage.digests import digests_of
 from pacslite.storage.keys import PACKED, moved_uid
 
 if TYPE_CHECKING:
-    from pacslite.catalog.database import Catalog
     from pacslite.catalog.inventory import BlobRow
-    from pacslite.settings import Settings
     from pacslite.storage.blob_store import BlobStore
-    from pacslite.storage.spool import Spool, SpoolFile
-    from pacslite.storage.stores import Stores
+    from pacslite.storage.spool import SpoolFile
 
 LEFT_S = 300
 """How long the source stays for those who were told of it before the switch."""
@@ -53,24 +51,8 @@ class Relocated:
     freed_bytes: int = 0
 
 
-class Parts(Protocol):
+class Parts(WithSettings, WithCatalog, WithStores, WithSpool, Protocol):
     """What this needs of a process."""
-
-    @property
-    def settings(self) -> Settings:
-        """The time of grace."""
-
-    @property
-    def catalog(self) -> Catalog:
-        """Where things are."""
-
-    @property
-    def stores(self) -> Stores:
-        """Where they may go."""
-
-    @property
-    def spool(self) -> Spool:
-        """Room for a copy on its way."""
 
 
 def relocate(parts: Parts, row: BlobRow, to: str | None) -> Relocated:

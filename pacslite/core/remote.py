@@ -13,21 +13,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 
 from pacslite.core import peers
+from pacslite.core.parts import WithCatalog, WithIngest, WithSettings, WithSpool, WithStores
 from pacslite.core.retrieve import Item, Resource
 from pacslite.dicom.attributes import Level
 from pacslite.dicom.uids import clean_uid
 from pacslite.errors import Conflict, InvalidForm, PeerError
-from pacslite.settings import Settings
 
 if TYPE_CHECKING:
-    from pacslite.catalog.database import Catalog
     from pacslite.catalog.peers import Peer
     from pacslite.core.commitment import Reference, Verdict
     from pacslite.core.conversion import Conversions
-    from pacslite.core.ingest import Ingest
     from pacslite.core.peer_counts import PeerCounts
-    from pacslite.storage.spool import Spool
-    from pacslite.storage.stores import Stores
 
 LEVELS = {"patient": Level.PATIENT, "study": Level.STUDY, "series": Level.SERIES, "instance": Level.INSTANCE}
 UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
@@ -102,32 +98,12 @@ class RemoteArchive(Protocol):
         """Request storage commitment; the report when it comes at once."""
 
 
-class Parts(Protocol):
+class Parts(WithSettings, WithCatalog, WithStores, WithSpool, WithIngest, Protocol):
     """What work with peers needs of a process."""
-
-    @property
-    def settings(self) -> Settings:
-        """Its settings."""
-
-    @property
-    def catalog(self) -> Catalog:
-        """What is known here."""
-
-    @property
-    def stores(self) -> Stores:
-        """Where the bytes are."""
 
     @property
     def conversions(self) -> Conversions:
         """How instances come into other transfer syntaxes."""
-
-    @property
-    def spool(self) -> Spool:
-        """Where bytes come in."""
-
-    @property
-    def ingest(self) -> Ingest:
-        """The only way in."""
 
     @property
     def peer_counts(self) -> PeerCounts:

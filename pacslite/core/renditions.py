@@ -18,12 +18,11 @@ from pacslite.catalog.blobs import LIVE, StoredBlob
 from pacslite.catalog.renditions import DICOM, FAILED, NONE, PENDING, READY
 from pacslite.catalog.statements import now_text, time_text
 from pacslite.core.file_types import PICTURE_SIZES
+from pacslite.core.parts import WithCatalog
 from pacslite.errors import NotFound, NotReady
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
-
-    from pacslite.catalog.database import Catalog
 
 __all__ = ["FAILED", "NONE", "PENDING", "READY", "SERVED", "facts", "names_for", "open", "processing", "queue", "served", "states", "sweep"]
 
@@ -40,12 +39,8 @@ _WAIT_S, _LOOK_AGAIN_S = 1.5, 0.05
 _waiting = threading.BoundedSemaphore(2)
 
 
-class Parts(Protocol):
+class Parts(WithCatalog, Protocol):
     """What this needs of a process."""
-
-    @property
-    def catalog(self) -> Catalog:
-        """Where results are noted."""
 
 
 def names_for(media_type: str, file_type: str = "") -> tuple[str, ...]:

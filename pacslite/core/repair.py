@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 from pacslite.catalog import inventory
+from pacslite.core.parts import WithCatalog, WithSpool, WithStores
 from pacslite.core.stocktaking import Place
 from pacslite.errors import BlobMissing, PacsliteError, StorageError
 from pacslite.storage import packing
@@ -19,7 +20,6 @@ from pacslite.storage.digests import digests_of
 from pacslite.storage.keys import PACKED, quarantine_key
 
 if TYPE_CHECKING:
-    from pacslite.catalog.database import Catalog
     from pacslite.catalog.inventory import BlobRow
     from pacslite.storage.spool import Spool, SpoolFile
     from pacslite.storage.stores import Located, Stores
@@ -35,20 +35,8 @@ class Outcome(StrEnum):
     LEFT = "left"
 
 
-class Parts(Protocol):
+class Parts(WithCatalog, WithStores, WithSpool, Protocol):
     """What this needs of a process."""
-
-    @property
-    def catalog(self) -> Catalog:
-        """What should be there."""
-
-    @property
-    def stores(self) -> Stores:
-        """What is there."""
-
-    @property
-    def spool(self) -> Spool:
-        """Room for a copy."""
 
 
 def mend(parts: Parts, row: BlobRow) -> Outcome:

@@ -18,6 +18,7 @@ from pacslite.catalog.arrival import NewBlob
 from pacslite.catalog.instances import Intent
 from pacslite.catalog.statements import time_text
 from pacslite.core.ingest import arrival_of, read_limits
+from pacslite.core.parts import WithCatalog, WithSettings, WithSpool, WithStores
 from pacslite.core.removal import Origin, Target, absent
 from pacslite.core.stocktaking import as_file
 from pacslite.dicom.instance import read_instance
@@ -28,34 +29,14 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from pacslite.catalog.arrival import Arrival
-    from pacslite.catalog.database import Catalog
     from pacslite.catalog.deletions import Kept
-    from pacslite.settings import Settings
-    from pacslite.storage.spool import Spool
-    from pacslite.storage.stores import Stores
 
 _THREADS = 4  # hide the waits of an object store
 _BATCH = 50  # instances of one transaction
 
 
-class Parts(Protocol):
+class Parts(WithSettings, WithCatalog, WithStores, WithSpool, Protocol):
     """What undeleting needs of a process."""
-
-    @property
-    def settings(self) -> Settings:
-        """The time of grace, and how instances are read."""
-
-    @property
-    def catalog(self) -> Catalog:
-        """What has forgotten the instances."""
-
-    @property
-    def stores(self) -> Stores:
-        """Where their bytes are."""
-
-    @property
-    def spool(self) -> Spool:
-        """Room for what is being read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,15 +18,13 @@ from pacslite.core import archival, files, jobs, removal
 from pacslite.core.archival import Wish
 from pacslite.core.file_notes import Owner
 from pacslite.core.jobs import Handler, Job, Run
+from pacslite.core.parts import WithCatalog, WithSettings, WithSpool, WithStores
 from pacslite.errors import Conflict, Gone, InvalidForm, NotFound
 
 if TYPE_CHECKING:
-    from pacslite.catalog.database import Catalog
     from pacslite.catalog.retention import OldFile, OldSeries
     from pacslite.core.archival import Watcher
     from pacslite.settings import Settings
-    from pacslite.storage.spool import Spool
-    from pacslite.storage.stores import Stores
 
 KIND = "storage.policies"
 ACTOR = "retention"
@@ -35,24 +33,8 @@ _OWNER = Owner(None, ACTOR)
 _ORIGIN = Origin("job", actor=ACTOR)
 
 
-class Parts(Protocol):
+class Parts(WithSettings, WithCatalog, WithStores, WithSpool, Protocol):
     """What this needs of a process."""
-
-    @property
-    def settings(self) -> Settings:
-        """The policies."""
-
-    @property
-    def catalog(self) -> Catalog:
-        """What is there."""
-
-    @property
-    def stores(self) -> Stores:
-        """Where it may go."""
-
-    @property
-    def spool(self) -> Spool:
-        """Room for copies."""
 
 
 @dataclass(frozen=True, slots=True)

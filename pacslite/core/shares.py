@@ -23,6 +23,7 @@ from pacslite.core import retrieve
 from pacslite.core.access import LOCAL_ADMIN, Principal, Right, Role, seen_by, visibility
 from pacslite.core.accounts import principal_of as principal_of_account
 from pacslite.core.file_records import live_row
+from pacslite.core.parts import WithAccounts, WithCatalog, WithSettings
 from pacslite.core.retrieve import Resource
 from pacslite.dicom.uids import clean_uid
 from pacslite.errors import Conflict, Forbidden, Gone, NotFound, Unauthenticated
@@ -30,9 +31,6 @@ from pacslite.errors import Conflict, Forbidden, Gone, NotFound, Unauthenticated
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from pacslite.catalog.database import Catalog
-    from pacslite.core.accounts import Accounts
-    from pacslite.settings import Settings
 
 __all__ = ["Share", "Shared", "make", "open_link", "page", "principal_of", "prune", "recognize", "revoke"]
 
@@ -42,20 +40,8 @@ _ID_BYTES, _SIGNATURE_BYTES = 16, 16
 _LINK, _COOKIE = "share", "share cookie"
 
 
-class Parts(Protocol):
+class Parts(WithSettings, WithCatalog, WithAccounts, Protocol):
     """What links need of a process."""
-
-    @property
-    def settings(self) -> Settings:
-        """Whether there are logins, and how long a link may last."""
-
-    @property
-    def catalog(self) -> Catalog:
-        """Where links are kept."""
-
-    @property
-    def accounts(self) -> Accounts:
-        """Keys, and whether who made a link still may see."""
 
 
 @dataclass(frozen=True, slots=True)

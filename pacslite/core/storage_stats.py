@@ -7,34 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from pacslite.catalog import statistics
+from pacslite.core.parts import WithCatalog, WithSettings, WithSpool, WithStores
 from pacslite.errors import StorageError
 
 if TYPE_CHECKING:
-    from pacslite.catalog.database import Catalog
-    from pacslite.settings import Settings
     from pacslite.storage.blob_store import BlobStore
-    from pacslite.storage.spool import Spool
-    from pacslite.storage.stores import Stores
 
 
-class Parts(Protocol):
+class Parts(WithSettings, WithCatalog, WithStores, WithSpool, Protocol):
     """What this needs of a process."""
-
-    @property
-    def settings(self) -> Settings:
-        """What is kept free."""
-
-    @property
-    def catalog(self) -> Catalog:
-        """What is counted."""
-
-    @property
-    def stores(self) -> Stores:
-        """Where it is."""
-
-    @property
-    def spool(self) -> Spool:
-        """What everything comes through."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from pacslite.catalog import inventory
 from pacslite.core import audit, jobs
 from pacslite.core.ingest import read_limits
 from pacslite.core.jobs import Handler, Job, Run
+from pacslite.core.parts import WithCatalog, WithSettings, WithSpool, WithStores
 from pacslite.core.repair import Outcome
 from pacslite.core.stocktaking import rows_of
 from pacslite.core.sweep import quarantine
@@ -27,14 +28,10 @@ from pacslite.errors import StorageError
 from pacslite.storage.keys import quarantine_key
 
 if TYPE_CHECKING:
-    from pacslite.catalog.database import Catalog
     from pacslite.catalog.inventory import BlobRow
     from pacslite.core.archival import Watcher
     from pacslite.core.verify import Damage, Orphan
-    from pacslite.settings import Settings
     from pacslite.storage.blob_store import BlobStore
-    from pacslite.storage.spool import Spool
-    from pacslite.storage.stores import Stores
 
 VERIFY, ORPHANS = "storage.verify", "storage.orphans"
 SLICE_INTERVAL_S = 600
@@ -44,24 +41,8 @@ _REMEMBER_S = 5.0
 _log = logging.getLogger(__name__)
 
 
-class Parts(Protocol):
+class Parts(WithSettings, WithCatalog, WithStores, WithSpool, Protocol):
     """What this needs of a process."""
-
-    @property
-    def settings(self) -> Settings:
-        """How instances are read."""
-
-    @property
-    def catalog(self) -> Catalog:
-        """What should be there."""
-
-    @property
-    def stores(self) -> Stores:
-        """What is there."""
-
-    @property
-    def spool(self) -> Spool:
-        """Room for what has to be fetched."""
 
 
 def verifier_of(parts: Parts) -> Verifier:
