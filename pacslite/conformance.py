@@ -115,9 +115,10 @@ frames, also rendered and as thumbnails. Delete: study, series, instance.
 - Ranges of single-part bodies (206, 416); several ranges in one request, and ranges of multipart bodies, are answered whole. 206 means
   nothing else: a retrieve of which a part cannot be given is refused.
 - JSON of some length is compressed with gzip for those who take it. A body may be chunked, so that nothing needs 411.
-- Without a transfer-syntax parameter instances are Explicit VR Little Endian; those stored with loss, as video, or in a syntax we do not
-  decode are sent as stored. Frames without one are the stored code stream if its media type is accepted, else decoded. Every other
-  syntax of the section Transcoding is made when asked for by its UID; 406 when these pixels cannot be decoded or written so.
+- Without a transfer-syntax parameter instances are Explicit VR Little Endian; those stored with loss, as video, in a syntax we do not
+  decode, or with pixels too damaged for that are sent as stored. Frames without one are the stored code stream if its media type is
+  accepted, else decoded. Every other syntax of the section Transcoding is made when asked for by its UID; 406 when these pixels cannot
+  be decoded or written so.
 - A retrieval is all or nothing: 406 when an instance cannot be given as asked, 500 naming the instances whose bytes are missing (a
   distant store is asked before the answer begins), 413 above `max_retrieve_instances`; 206 is for byte ranges only.
 - `/bulkdata` of a study, series or instance has a part for each value that metadata names by BulkDataURI; the resource itself asked for as

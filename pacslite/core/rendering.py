@@ -26,10 +26,11 @@ from pacslite.core.rendering_text import annotation_lines
 from pacslite.core.retrieve import Frames, Item
 from pacslite.dicom.data_set import NATIVE
 from pacslite.dicom.document import Document, values_of
-from pacslite.errors import Busy, FrameNotFound, NotAcceptable, TooLarge
+from pacslite.dicom.syntaxes import DECODABLE
+from pacslite.errors import Busy, FrameNotFound, NotAcceptable, TooLarge, UndecodablePixels
 from pacslite.storage.stores import Stores
 
-__all__ = ["HTML", "NO_PICTURES", "XML", "Kind", "Means", "Rendered", "Subject", "render", "subject", "thumbnail"]
+__all__ = ["HTML", "NO_PICTURES", "XML", "Kind", "Means", "Rendered", "Subject", "check", "render", "subject", "thumbnail"]
 
 _THUMBNAIL = Viewport(256, 256)
 # Above this a picture takes so much room that a process makes one at a time.
@@ -89,14 +90,29 @@ def _standing_for(wanted: Subject) -> int:
     return (wanted.number_of_frames + 1) // 2
 
 
-def _pictures(means: Means, wanted: Subject, options: Options, frames: Sequence[int] | None) -> bytes:
+def check(means: Means, wanted: Subject, options: Options) -> None:
+    """Raises what rendering an image would, for all that can be told without its pixels: FrameNotFound, NotAcceptable, TooLarge."""
+    if wanted.known.kind is Kind.IMAGE:
+        frames = _shown(wanted, options, None)
+        _refuse_large(means, wanted, options, len(frames))
+
+
+def _shown(wanted: Subject, options: Options, frames: Sequence[int] | None) -> Sequence[int]:
+    """The frames that are shown, all of which are there."""
     index = wanted.index
     assert index is not None
+    if wanted.item.transfer_syntax_uid not in DECODABLE:
+        raise UndecodablePixels(f"Frames of transfer syntax {wanted.item.transfer_syntax_uid} are not decoded here.")
     if frames is None:
         several = options.media_type == GIF and index.number_of_frames > 1
         frames = range(1, index.number_of_frames + 1) if several else (wanted.representative_frame,)
     for number in frames:
         index.segments(number)
+    return frames
+
+
+def _pictures(means: Means, wanted: Subject, options: Options, frames: Sequence[int] | None) -> bytes:
+    frames = _shown(wanted, options, frames)
     annotation: Sequence[str] = ()
     if options.annotation:
         annotation = annotation_lines(source.document(means.catalog, wanted.resource), options.annotation)
@@ -111,15 +127,7 @@ def _pictures(means: Means, wanted: Subject, options: Options, frames: Sequence[
 @contextmanager
 def _bounded(means: Means, wanted: Subject, options: Options, count: int) -> Iterator[None]:
     """Refuses pictures beyond the bound, and lets large ones be made one at a time."""
-    module = wanted.known.module
-    assert module is not None
-    pixels = module.form.rows * module.form.columns
-    if pixels > means.max_pixels:
-        raise TooLarge(f"The picture has {pixels} pixels; no more than {means.max_pixels} are rendered (max_rendered_pixels).")
-    shown = options.viewport.columns * options.viewport.rows if options.viewport is not None else pixels
-    if shown * count > means.max_pixels:
-        raise TooLarge(f"The result may have no more than {means.max_pixels} pixels (max_rendered_pixels); ask for a smaller viewport.")
-    if max(pixels, shown * count) <= _LARGE_PIXELS:
+    if _refuse_large(means, wanted, options, count) <= _LARGE_PIXELS:
         yield
         return
     if not _large.acquire(timeout=_LARGE_WAIT_S):
@@ -128,6 +136,19 @@ def _bounded(means: Means, wanted: Subject, options: Options, count: int) -> Ite
         yield
     finally:
         _large.release()
+
+
+def _refuse_large(means: Means, wanted: Subject, options: Options, count: int) -> int:
+    """How many pixels have to be in memory at once; raises TooLarge."""
+    module = wanted.known.module
+    assert module is not None
+    pixels = module.form.rows * module.form.columns
+    if pixels > means.max_pixels:
+        raise TooLarge(f"The picture has {pixels} pixels; no more than {means.max_pixels} are rendered (max_rendered_pixels).")
+    shown = options.viewport.columns * options.viewport.rows if options.viewport is not None else pixels
+    if shown * count > means.max_pixels:
+        raise TooLarge(f"The result may have no more than {means.max_pixels} pixels (max_rendered_pixels); ask for a smaller viewport.")
+    return max(pixels, shown * count)
 
 
 def _parts(means: Means, wanted: Subject, options: Options, number: int) -> tuple[bytes, Any, Any]:

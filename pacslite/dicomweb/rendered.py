@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -10,16 +11,16 @@ from typing import TYPE_CHECKING
 from pacslite import __version__
 from pacslite.codec.render_options import GIF, IMAGE_TYPES, Options
 from pacslite.core import rendering, retrieve
-from pacslite.core.content import FileBody, StreamBody, pieces_of
+from pacslite.core.content import FileBody, pieces_of
 from pacslite.core.rendering import Kind, Means, Rendered, Subject
 from pacslite.core.retrieve import Item, Resource
 from pacslite.dicom.data_set import NATIVE
 from pacslite.dicomweb import rendered_parameters as parameters
 from pacslite.dicomweb.media_types import DICOM_XML, Acceptable, Offer, acceptable, choose
-from pacslite.dicomweb.multipart_related import OutgoingPart, encode
+from pacslite.dicomweb.multipart_related import OutgoingPart, encode, stream
 from pacslite.dicomweb.resource import instance_url, requested, suffix
 from pacslite.dicomweb.wado import parse_frame_list
-from pacslite.errors import FrameNotFound, NotAcceptable
+from pacslite.errors import FrameNotFound, NotAcceptable, TooLarge
 from pacslite.web.messages import Headers, Reply, Request
 from pacslite.web.replies import names_etag
 
@@ -30,8 +31,11 @@ if TYPE_CHECKING:
 _XML = rendering.XML
 # Instances of one answer: each of them is looked at before the first byte goes out.
 _MOST_INSTANCES = 10_000
+# Of these, how many are decoded before the first byte, so that what cannot be is told of in time.
+_MOST_TRIED = 200
 # A PDF viewer of a browser draws through a plug-in of the page it makes around the file, with styles of its own.
 _PDF_POLICY = "default-src 'none'; object-src 'self'; style-src 'unsafe-inline'; frame-ancestors 'self'"
+_log = logging.getLogger(__name__)
 
 
 def render_instance(pacs: Pacs, request: Request, study: str, series: str, instance: str) -> Reply:
@@ -51,34 +55,61 @@ def render_series(pacs: Pacs, request: Request, study: str, series: str | None =
     items = retrieve.plan(pacs.catalog, wanted)
     if len(items) > _MOST_INSTANCES:
         raise NotAcceptable(f"More than {_MOST_INSTANCES} instances are not rendered in one answer; ask for the series or instances.")
-    accepted = _accepted(pacs, request)
-    chosen: list[tuple[Item, str]] = []
-    for item in items:
-        offer = choose(accepted, _offers(rendering.subject(means, resource_of(item, wanted)).media_types, single=False))
-        if offer is not None:
-            chosen.append((item, _named(offer)))
+    chosen, warnings = _renderable(pacs, request, means, wanted, items)
     if not chosen:
         raise NotAcceptable("No instance can be rendered in an acceptable media type; a study or series is multipart/related.")
-    made = [parameters.options(request, media_type) for _, media_type in chosen]
-    warnings = made[0][1]
     if len(chosen) < len(items):
         warnings = [*warnings, f"{len(items) - len(chosen)} of {len(items)} instances cannot be rendered in an acceptable media type"]
-    etag = "W/" + _etag("|".join(item.sha256 + media_type for item, media_type in chosen), request.environ.get("QUERY_STRING", ""))
+    named = "|".join(item.sha256 + options.media_type for item, options in chosen)
+    etag = "W/" + _etag(named, request.environ.get("QUERY_STRING", ""))
     headers = _headers(etag, warnings)
     if names_etag(request.header("If-None-Match"), etag):
         return Reply(200, headers)
-    types = sorted({media_type for _, media_type in chosen})
-    parts = [
-        OutgoingPart(
-            media_type,
-            (_later(means, resource_of(item, wanted), options),),
-            f"{instance_url(request.dicomweb_url, item)}/rendered{suffix(wanted, item.version_number)}",
-        )
-        for (item, media_type), (options, _) in zip(chosen, made, strict=True)
-    ]
-    reply = encode(parts, types[0] if len(types) == 1 else chosen[0][1])
+    types = {options.media_type for _, options in chosen}
+    reply = stream(_each(pacs, request, means, wanted, chosen), min(types) if len(types) == 1 else chosen[0][1].media_type)
     reply.headers += headers
     return reply
+
+
+def _renderable(
+    pacs: Pacs, request: Request, means: Means, wanted: Resource, items: Sequence[Item]
+) -> tuple[list[tuple[Item, Options]], Sequence[str]]:
+    """The instances that can be rendered acceptably, and warnings. Those with pixels to decode are tried, up to a number."""
+    accepted = _accepted(pacs, request)
+    chosen: list[tuple[Item, Options]] = []
+    warnings: Sequence[str] = []
+    left = _MOST_TRIED
+    for item in items:
+        found = rendering.subject(means, resource_of(item, wanted))
+        offer = choose(accepted, _offers(found.media_types, single=False))
+        if offer is None:
+            continue
+        options, said = parameters.options(request, _named(offer))
+        try:
+            rendering.check(means, found, options)
+            if _is_kept(found, options) and left > 0:
+                left -= 1
+                _close(_rendered(pacs, means, found, options))
+        except (NotAcceptable, FrameNotFound, TooLarge):
+            continue
+        warnings = warnings or said
+        chosen.append((item, options))
+    return chosen, warnings
+
+
+def _each(pacs: Pacs, request: Request, means: Means, wanted: Resource, chosen: Sequence[tuple[Item, Options]]) -> Iterator[OutgoingPart]:
+    """A part for each instance, rendered when its turn comes: one picture at a time is in memory."""
+    for item, options in chosen:
+        location = f"{instance_url(request.dicomweb_url, item)}/rendered{suffix(wanted, item.version_number)}"
+        try:
+            result = _rendered(pacs, means, rendering.subject(means, resource_of(item, wanted)), options)
+        except NotAcceptable:
+            # One damaged image among very many is no reason to break off.
+            _log.warning(
+                "an instance is left out of rendered ones: its pixels cannot be decoded", extra={"object_id": item.sop_instance_uid}
+            )
+            continue
+        yield OutgoingPart(result.media_type, (result.body,), location)
 
 
 def thumbnail(pacs: Pacs, request: Request, study: str, series: str | None = None, instance: str | None = None) -> Reply:
@@ -125,13 +156,12 @@ def _render(pacs: Pacs, request: Request, resource: Resource, frames: Sequence[i
     if offer is None:
         raise NotAcceptable(f"The instance is rendered as {', '.join(found.media_types)}.")
     options, warnings = parameters.options(request, _named(offer))
-    frame_text = "" if frames is None else ",".join(map(str, frames))
-    etag = _etag(found.item.sha256, f"{options}|{frame_text}|{offer.multipart}")
+    etag = _picture_tag(found, options, frames, offer.multipart)
     headers = _headers(etag if not offer.multipart else "W/" + etag, warnings)
     if names_etag(request.header("If-None-Match"), etag):
         return Reply(200, headers)  # becomes 304 without a body
     if not offer.multipart:
-        result = _kept(pacs, found, options, etag, lambda: rendering.render(means, found, options, frames))
+        result = _rendered(pacs, means, found, options, frames)
         return Reply(200, [*type_headers(found, result), *headers], result.body)
     url, after = instance_url(request.dicomweb_url, found.item), suffix(resource, found.item.version_number)
     if frames is None:
@@ -156,16 +186,6 @@ def _part(result: Rendered, location: str) -> OutgoingPart:
     return OutgoingPart(result.media_type, (result.body,), location)
 
 
-def _later(means: Means, resource: Resource, options: Options) -> StreamBody:
-    """A part that is rendered when its turn comes: one picture at a time is in memory."""
-
-    def chunks() -> Iterator[bytes]:
-        body = rendering.render(means, rendering.subject(means, resource), options).body
-        yield from pieces_of(body)
-
-    return StreamBody(None, chunks)
-
-
 def _thumbnail(pacs: Pacs, request: Request, means: Means, found: Subject, frame: int | None) -> Reply:
     offer = choose(_accepted(pacs, request), _offers(IMAGE_TYPES, single=True, multipart=False))
     if offer is None:
@@ -179,15 +199,35 @@ def _thumbnail(pacs: Pacs, request: Request, means: Means, found: Subject, frame
     return Reply(200, [("Content-Type", result.media_type), *headers], result.body)
 
 
-def _kept(pacs: Pacs, found: Subject, options: Options, etag: str, render: Callable[[], Rendered]) -> Rendered:
+def _picture_tag(found: Subject, options: Options, frames: Sequence[int] | None, multipart: bool) -> str:
+    frame_text = "" if frames is None else ",".join(map(str, frames))
+    return _etag(found.item.sha256, f"{options}|{frame_text}|{multipart}")
+
+
+def _rendered(pacs: Pacs, means: Means, found: Subject, options: Options, frames: Sequence[int] | None = None) -> Rendered:
+    name = _picture_tag(found, options, frames, False)
+    return _kept(pacs, found, options, name, lambda: rendering.render(means, found, options, frames))
+
+
+def _is_kept(found: Subject, options: Options) -> bool:
     """What has to be decoded, or is an animation, is made once and kept as a file; anything else is made sooner than found."""
-    of_image = found.known.kind is Kind.IMAGE
-    if not of_image or (found.item.transfer_syntax_uid in NATIVE and (options.media_type != GIF or found.number_of_frames == 1)):
+    if found.known.kind is not Kind.IMAGE:
+        return False
+    return found.item.transfer_syntax_uid not in NATIVE or (options.media_type == GIF and found.number_of_frames > 1)
+
+
+def _kept(pacs: Pacs, found: Subject, options: Options, etag: str, render: Callable[[], Rendered]) -> Rendered:
+    if not _is_kept(found, options):
         return render()
     results = pacs.conversions.results
     name = "rendered-" + etag.strip('"')
     file, size = results.open(name, lambda: pieces_of(render().body))
     return Rendered(options.media_type, FileBody(results.directory, 0, size, file))
+
+
+def _close(result: Rendered) -> None:
+    if isinstance(result.body, FileBody) and result.body.file is not None:
+        result.body.file.close()
 
 
 def _representative(means: Means, resource: Resource) -> Subject:

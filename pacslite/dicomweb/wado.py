@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING
@@ -27,7 +28,7 @@ from pacslite.dicomweb.media_types import (
 )
 from pacslite.dicomweb.multipart_related import OutgoingPart
 from pacslite.dicomweb.resource import instance_url, requested, suffix
-from pacslite.errors import InvalidFrameNumber, NotAcceptable
+from pacslite.errors import InvalidFrameNumber, NotAcceptable, UndecodablePixels
 from pacslite.web.messages import Body, Headers, Reply, Request, Segment, SegmentsBody
 from pacslite.web.replies import http_date, names_etag
 
@@ -50,12 +51,13 @@ def retrieve_instances(pacs: Pacs, request: Request, study: str, series: str | N
             f"{len(items) - len(chosen)} of {len(items)} instances cannot be given in an acceptable media type and "
             f"transfer syntax. {_ARCHIVE_SYNTAX}"
         )
+    if not chosen[0].multipart:
+        chosen[0], body = _instance_body(pacs, request, items[0], chosen[0])
     syntaxes = "|".join(f"{item.sha256}{offer.transfer_syntax}" for item, offer in zip(items, chosen, strict=True))
     etag = hashlib.sha256(f"{syntaxes}|{request.dicomweb_url}".encode()).hexdigest()[:32]
     if not chosen[0].multipart:
         changed = ("Last-Modified", http_date(items[0].created_at))
-        of_one = headers(f'"{etag}"', ("Content-Type", content_type(chosen[0])), changed)
-        return Reply(200, of_one, _instance_body(pacs, items[0], chosen[0]))
+        return Reply(200, headers(f'"{etag}"', ("Content-Type", content_type(chosen[0])), changed), body)
     if names_etag(request.header("If-None-Match"), f'W/"{etag}"'):
         return Reply(200, headers(f'W/"{etag}"'))
     root = request.dicomweb_url
@@ -76,7 +78,8 @@ def _made_each(pacs: Pacs, request: Request, resource: Resource, chosen: Iterabl
     def parts() -> Iterator[OutgoingPart]:
         for item, offer in chosen:
             location = instance_url(request.dicomweb_url, item) + suffix(resource, item.version_number)
-            yield OutgoingPart(content_type(offer), (_instance_body(pacs, item, offer),), location)
+            given, body = _instance_body(pacs, request, item, offer)
+            yield OutgoingPart(content_type(given), (body,), location)
 
     each = parts()
     reply = multipart_related.stream(chain((next(each),), each), DICOM)
@@ -165,10 +168,20 @@ def _negotiated(header: str | None, query: tuple[str, ...], strict: bool, stored
     return choose(acceptable(header, query, strict), (frame_offers if of_frames else instance_offers)(stored, single_part))
 
 
-def _instance_body(pacs: Pacs, item: Item, offer: Offer) -> bytes | FileBody | StreamBody:
+def _instance_body(pacs: Pacs, request: Request, item: Item, offer: Offer) -> tuple[Offer, bytes | FileBody | StreamBody]:
+    """The instance in the transfer syntax offered; one that cannot be decoded as it is stored, if the caller named no other.
+
+    One damaged image is no reason to withhold a study: of its pixels there is no other form to be had (compare 8.7.3.4).
+    """
+    stored = replace(offer, transfer_syntax=item.transfer_syntax_uid, stored=True, default=True)
     if offer.transfer_syntax == item.transfer_syntax_uid:
-        return retrieve.stored(pacs.stores, item)
-    return pacs.conversions.instance(item, offer.transfer_syntax or EXPLICIT_LE)
+        return offer, retrieve.stored(pacs.stores, item)
+    try:
+        return offer, pacs.conversions.instance(item, offer.transfer_syntax or EXPLICIT_LE)
+    except UndecodablePixels:
+        if choose(acceptable(request.header("Accept"), tuple(request.arguments("accept"))), (stored,)) is None:
+            raise
+        return stored, retrieve.stored(pacs.stores, item)
 
 
 def one_body(pieces: Sequence[Segment]) -> Body:

@@ -426,6 +426,24 @@ def test_a_study_is_rendered_as_parts(stored: Stored) -> None:
     assert answer.headers["warning"].startswith("299 ")  # the report is no picture
 
 
+def test_a_study_is_rendered_without_what_cannot_be_decoded(stored: Stored) -> None:
+    """Checklist 100: damaged pixels, a syntax nobody here decodes, frames that are missing, and pictures that are too large."""
+    study = new_uid()
+    good = [ct(number, study=study) for number in (1, 2)]
+    damaged = image(np.zeros((1, ROWS, COLUMNS), np.uint8), compressed=[b"\xff\x4f\xff\x51 no picture \0"], study=study)
+    unknown = image(np.zeros((1, ROWS, COLUMNS), np.uint8), compressed=[b"\xff\xd8 something \0"], study=study)
+    short, large = ct(3, study=study), image(np.zeros((1, 1001, 1000), np.uint8), study=study)
+    short.PixelData = short.PixelData[:100]
+    stored.archive.store(part10(damaged, JPEG2000Lossless), part10(unknown, "1.2.840.10008.1.2.4.53"), part10(short), part10(large))
+    stored.archive.store(*(part10(compressed(ds, RLELossless), RLELossless) for ds in good))
+    for accept in (None, 'multipart/related; type="image/png"', 'multipart/related; type="image/gif"'):
+        answer = stored.get(f"/studies/{study}/rendered", accept)
+        assert answer.status == 200
+        assert {headers["content-location"].split("/")[-2] for headers, _ in parts(answer)} == {ds.SOPInstanceUID for ds in good}
+        assert "4 of 6 instances" in answer.headers["warning"]
+        assert stored.get(f"/studies/{study}/rendered", accept, **{"If-None-Match": answer.headers["etag"]}).status == 304
+
+
 def test_a_study_may_mix_pictures_and_text(stored: Stored) -> None:
     for accept in ("*/*", f"{REL}image/jpeg, {REL}text/html", "multipart/related"):
         answer = stored.get(f"{study_of(stored.study[0])}/rendered", accept)

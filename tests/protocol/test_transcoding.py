@@ -239,6 +239,23 @@ def test_damaged_pixels_are_406_and_still_there_as_stored(server: WebServer, nam
     assert server.get(path_of(ds), "application/dicom; transfer-syntax=*").body == part10(ds, syntax)
 
 
+@pytest.mark.parametrize("accept", [None, "*/*", REL, f"{REL}; transfer-syntax={EXPLICIT}, {REL}"])
+def test_one_damaged_image_does_not_withhold_its_study(server: WebServer, accept: str | None) -> None:
+    """Where no other form was named, what cannot be decoded comes as it is stored, and says so."""
+    study, syntax = new_uid(), JPEG_2000_REVERSIBLE
+    good = [store(server, compressed(syntax, study=study), syntax) for _ in range(2)]
+    damaged = store(server, image(RAMP, compressed=[b"\xff\x4f\xff\x51 no picture \0"] * 3, study=study), syntax)
+    answer = server.get(f"/studies/{study}", accept)
+    assert answer.status == 200
+    got = {read(data).SOPInstanceUID: (headers["content-type"], data) for headers, data in parts(answer)}
+    assert got[damaged.SOPInstanceUID] == (f"application/dicom; transfer-syntax={syntax}", part10(damaged, syntax))
+    for one in good:
+        assert got[one.SOPInstanceUID][0] == f"application/dicom; transfer-syntax={EXPLICIT}"
+        assert np.array_equal(read(got[one.SOPInstanceUID][1]).pixel_array, RAMP)
+    alone = server.get(path_of(damaged), "application/dicom")
+    assert (alone.headers["content-type"], alone.body) == (f"application/dicom; transfer-syntax={syntax}", part10(damaged, syntax))
+
+
 def test_a_receiver_that_takes_no_compressed_instances_gets_them_decoded(tmp_path: Path) -> None:
     """C-GET: the stored transfer syntax where it was accepted, else decoded; a lossless one when only that was."""
     with retrieving(tmp_path) as listener:
