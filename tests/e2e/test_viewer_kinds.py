@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from selenium.webdriver.common.action_chains import ActionChains
 
 from tests.e2e.test_viewer import viewer_files  # noqa: F401  a fixture
 from tests.support import browser, processes
@@ -59,6 +58,24 @@ def test_a_study_of_this_kind_is_seen(opened: tuple[Browser, str], tmp_path: Pat
     assert page.console_errors() == []
 
 
+_SLOW = """data:text/html,<div id=thumbnail style='width:200px;height:100px'></div><script>
+window.seen = [];
+for (const kind of ['mousedown', 'dblclick'])
+    document.getElementById('thumbnail').addEventListener(kind, event => {
+        window.seen.push(kind);
+        const end = performance.now() + (kind === 'mousedown' ? 700 : 0);
+        while (performance.now() < end);
+    });
+</script>"""
+
+
+def test_a_double_click_is_one_on_a_page_that_is_busy(opened: tuple[Browser, str]) -> None:
+    page, _ = opened
+    page.open(_SLOW)
+    page.double_click(page.elements("#thumbnail")[0])
+    assert page.script("return window.seen;") == ["mousedown", "mousedown", "dblclick"]
+
+
 def _look_at(page: Browser, root: str, kind: str, tmp_path: Path) -> None:
     """Opens the study and returns when its picture is on the screen."""
     page.open(f"{root}/viewer/{'microscopy' if kind == 'slide' else 'viewer'}?StudyInstanceUIDs={study_uid(kind)}")
@@ -85,7 +102,7 @@ def _open_what_refers(page: Browser, kind: str) -> None:
     images, drawn = "study-browser-thumbnail", "study-browser-thumbnail-no-image"
     page.wait("[arguments[0], arguments[1]].every(name => document.querySelector(`[data-cy=${name}]`))", images, drawn)
     page.wait("window.cornerstone.getRenderingEngines().flatMap(e => e.getViewports()).some(v => v.viewportStatus === 'rendered')")
-    ActionChains(page.driver).double_click(page.elements(f"[data-cy={drawn}]")[0]).perform()
+    page.double_click(page.elements(f"[data-cy={drawn}]")[0])
     if kind != "SR":
         yes = "[...document.querySelectorAll('button')].find(button => button.innerText === 'Yes')"
         page.wait(f"!!{yes}")
