@@ -243,15 +243,13 @@ OPERATIONS = (
             {200: AccessView},
             Right.ADMIN,
             form=AccessForm,
-            problems=(404, 409, 413, 415),
+            problems=(404, 409),
             action=f"{kind}.access",
         )
         for path, kind, _, put in _OBJECTS
     ),
     Operation("GET", "/groups", list_groups, "The groups of users and peers", "access", {200: GroupList}, Right.ADMIN, parameters=PAGE),
-    Operation(
-        "POST", "/groups", make_group, "Make a group", "access", {201: GroupView}, Right.ADMIN, form=GroupForm, problems=(409, 413, 415)
-    ),
+    Operation("POST", "/groups", make_group, "Make a group", "access", {201: GroupView}, Right.ADMIN, form=GroupForm, problems=(409,)),
     Operation("GET", "/groups/{name}", get_group, "One group", "access", {200: GroupView}, Right.ADMIN, problems=(404,)),
     Operation(
         "DELETE",
@@ -272,7 +270,7 @@ OPERATIONS = (
         {200: GroupView},
         Right.ADMIN,
         form=MembersForm,
-        problems=(404, 413, 415),
+        problems=(404,),
     ),
     Operation("GET", "/labels", list_labels, "The labels that restrict", "access", {200: LabelList}, Right.ADMIN, parameters=PAGE),
     Operation(
@@ -284,7 +282,7 @@ OPERATIONS = (
         {200: LabelView},
         Right.ADMIN,
         form=LabelForm,
-        problems=(409, 413, 415),
+        problems=(409,),
     ),
     Operation(
         "DELETE", "/labels/{name}", remove_label, "Have a label restrict no more", "access", {204: None}, Right.ADMIN, problems=(404,)

@@ -152,7 +152,7 @@ def _view(login: Recognized) -> SessionView:
     return SessionView(login.principal.username, login.principal.role.value, login.csrf_token, expires_at)
 
 
-_LOGIN = (401, 409, 413, 415, 429)
+_LOGIN = (401, 409, 429)
 OPERATIONS = (
     Operation(
         "POST", "/auth/login", login, "Log in by name and password", "auth", {200: Tokens}, Right.PUBLIC, form=LoginForm, problems=_LOGIN
@@ -177,7 +177,7 @@ OPERATIONS = (
         {204: None},
         Right.PUBLIC,
         form=LogoutForm,
-        problems=(401, 409, 413, 415),
+        problems=(401, 409),
     ),
     Operation(
         "POST",

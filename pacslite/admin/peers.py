@@ -220,7 +220,6 @@ OPERATIONS = (
         {201: PeerView},
         Right.ADMIN,
         form=PeerForm,
-        problems=(413, 415),
     ),
     Operation(
         "GET",
@@ -241,7 +240,7 @@ OPERATIONS = (
         {200: PeerView},
         Right.ADMIN,
         form=PeerPatch,
-        problems=(404, 413, 415),
+        problems=(404,),
     ),
     Operation("DELETE", "/peers/{ae_title}", remove_peer, "Forget a peer", "peers", {204: None}, Right.ADMIN, problems=(404,)),
     Operation(

@@ -58,6 +58,6 @@ OPERATIONS = (
         {200: QuotaView},
         Right.ADMIN,
         form=QuotaForm,
-        problems=(404, 413, 415),
+        problems=(404,),
     ),
 )

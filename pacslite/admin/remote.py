@@ -127,7 +127,7 @@ OPERATIONS = (
         {200: Matches},
         Right.ADMIN,
         form=QueryForm,
-        problems=(404, 413, 415, 502),
+        problems=(404, 502),
     ),
     Operation(
         "POST",
@@ -138,7 +138,7 @@ OPERATIONS = (
         {202: JobView},
         Right.ADMIN,
         form=RetrieveForm,
-        problems=(404, 409, 413, 415),
+        problems=(404, 409),
     ),
     Operation(
         "POST",
@@ -149,7 +149,7 @@ OPERATIONS = (
         {202: JobView},
         Right.ADMIN,
         form=StoreForm,
-        problems=(404, 410, 413, 415),
+        problems=(404, 410),
     ),
     Operation(
         "POST",
@@ -160,6 +160,6 @@ OPERATIONS = (
         {202: JobView},
         Right.ADMIN,
         form=CommitForm,
-        problems=(404, 409, 410, 413, 415),
+        problems=(404, 409, 410),
     ),
 )

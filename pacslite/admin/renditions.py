@@ -39,6 +39,6 @@ OPERATIONS = (
         {202: JobView},
         Right.ADMIN,
         form=RegenerateForm,
-        problems=(404, 413, 415),
+        problems=(404,),
     ),
 )

@@ -148,7 +148,7 @@ OPERATIONS = (
         {201: ShareView},
         Right.DICOMWEB_READ,
         form=ShareForm,
-        problems=(404, 409, 410, 413, 415),
+        problems=(404, 409, 410),
         action="share.create",
     ),
     Operation(

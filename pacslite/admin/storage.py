@@ -215,7 +215,6 @@ def _operation(method: str, path: str, handler: Any, summary: str, answer: dict[
     return Operation(method, path, handler, summary, "storage", answer, Right.ADMIN, **more)
 
 
-_FORM_PROBLEMS = (413, 415)
 _JOB: dict[int, type | None] = {202: JobView}
 
 OPERATIONS = (
@@ -235,7 +234,6 @@ OPERATIONS = (
         "Take away what uploads and deletions have left behind",
         {200: CleanupView},
         form=CleanupForm,
-        problems=_FORM_PROBLEMS,
     ),
     _operation(
         "POST",
@@ -244,7 +242,6 @@ OPERATIONS = (
         "Verify everything stored. The result lists `checked` and `damaged: [{key, file_id or sop_instance_uid, problem}]`",
         _JOB,
         form=VerifyForm,
-        problems=_FORM_PROBLEMS,
     ),
     _operation(
         "POST",
@@ -253,7 +250,6 @@ OPERATIONS = (
         "Look for bytes without rows (`orphans`) and rows without bytes (`missing`)",
         _JOB,
         form=OrphansForm,
-        problems=_FORM_PROBLEMS,
     ),
     _operation(
         "POST",
@@ -262,7 +258,6 @@ OPERATIONS = (
         "Move old bytes to another storage, or compress them where they are. The result tells `archived` and `freed_bytes`",
         _JOB,
         form=ArchiveForm,
-        problems=_FORM_PROBLEMS,
     ),
     _operation("GET", "/storage/policies", list_policies, "The retention policies", {200: PolicyList}),
     _operation(
@@ -272,7 +267,6 @@ OPERATIONS = (
         "Do the retention policies, which is done daily anyhow",
         _JOB,
         form=PoliciesForm,
-        problems=_FORM_PROBLEMS,
     ),
     _operation("GET", "/studies/{study}/legal-hold", get_study_hold, "Whether a study must not go", {200: HoldView}, problems=(404,)),
     _operation(

@@ -120,7 +120,7 @@ OPERATIONS = (
         {201: NewTokenView},
         Right.SELF,
         form=TokenForm,
-        problems=(403, 404, 409, 413, 415),
+        problems=(403, 404, 409),
     ),
     Operation(
         "DELETE", "/tokens/{token_id}", remove_token, "End an API token, at once", "tokens", {204: None}, Right.SELF, problems=(404,)

@@ -140,7 +140,7 @@ def _caller(request: Request) -> Principal:
 
 OPERATIONS = (
     Operation("GET", "/users", list_users, "The users", "users", {200: UserList}, Right.ADMIN, parameters=PAGE),
-    Operation("POST", "/users", create_user, "Add a user", "users", {201: UserView}, Right.ADMIN, form=UserForm, problems=(409, 413, 415)),
+    Operation("POST", "/users", create_user, "Add a user", "users", {201: UserView}, Right.ADMIN, form=UserForm, problems=(409,)),
     Operation("GET", "/users/me", get_me, "Who calls, and what they may do", "users", {200: Me}, Right.SELF),
     Operation(
         "POST",
@@ -151,7 +151,7 @@ OPERATIONS = (
         {204: None},
         Right.SELF,
         form=PasswordForm,
-        problems=(409, 413, 415, 429),
+        problems=(409, 429),
     ),
     Operation("GET", "/users/{user_id}", get_user, "One user", "users", {200: UserView}, Right.ADMIN, problems=(404,)),
     Operation(
@@ -163,7 +163,7 @@ OPERATIONS = (
         {200: UserView},
         Right.ADMIN,
         form=UserPatch,
-        problems=(404, 409, 413, 415),
+        problems=(404, 409),
     ),
     Operation(
         "DELETE",

@@ -168,7 +168,7 @@ OPERATIONS = (
         {200: SignedUrlView},
         Right.FILES_READ,
         form=UrlForm,
-        problems=(404, 410, 413, 415),
+        problems=(404, 410),
         action="file.url",
     ),
     Operation(

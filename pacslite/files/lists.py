@@ -196,7 +196,7 @@ OPERATIONS = (
         {200: PatientCleanupView},
         Right.FILES_WRITE,
         form=PatientCleanupForm,
-        problems=(404, 413, 415),
+        problems=(404,),
         action="file.cleanup",
     ),
 )

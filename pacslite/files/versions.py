@@ -185,7 +185,7 @@ OPERATIONS = (
         Right.FILES_WRITE,
         form=UploadForm,
         body_type=forms.FORM_DATA,
-        problems=(409, 410, 413, 415, 507),
+        problems=(409, 410, 507),
         action="file.upload",
     ),
     Operation(
@@ -198,7 +198,7 @@ OPERATIONS = (
         Right.FILES_WRITE,
         form=VersionForm,
         body_type=forms.FORM_DATA,
-        problems=(404, 409, 410, 412, 413, 415, 507),
+        problems=(404, 409, 410, 412, 507),
         action="file.version",
     ),
     Operation(
@@ -220,7 +220,7 @@ OPERATIONS = (
         {200: FileView},
         Right.FILES_WRITE,
         form=FilePatch,
-        problems=(404, 409, 410, 413, 415),
+        problems=(404, 409, 410),
         action="file.update",
     ),
     Operation(

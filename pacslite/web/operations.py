@@ -17,6 +17,9 @@ from pacslite.web.forms import schema_of
 from pacslite.web.messages import Check, Handler, Reply, Route
 
 ROOT = "/api/v1"
+# Statuses of errors of every operation, and of those that take a form.
+_OF_ANY = frozenset({400, 500, 503})
+_OF_FORMS = frozenset({413, 415})
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +56,8 @@ class Operation:
     """One method of one resource; `path` is below `/api/v1`, with `{arguments}`.
 
     `answers` gives the type of the body for each status of success, None for no body or one that is not JSON; `right` is what a
-    caller needs; `problems` are the statuses of errors beyond 400, 500 and 503. `also_at` lists other absolute paths with the
-    same answer; `action` and `always` are those of the route. `body_type` is the media type of the form.
+    caller needs; `problems` are the statuses of errors beyond those of every operation and of every form. `also_at` lists other
+    absolute paths with the same answer; `action` and `always` are those of the route. `body_type` is the media type of the form.
     """
 
     method: str
@@ -131,7 +134,7 @@ def _described(operation: Operation) -> dict[str, Any]:
     if operation.form is not None:
         described["requestBody"] = {"required": True, "content": {operation.body_type: {"schema": _reference(operation.form)}}}
     problem = {"content": {"application/problem+json": {"schema": _reference(Problem)}}}
-    for status in sorted({400, 500, 503, *operation.problems}):
+    for status in sorted(_OF_ANY | (_OF_FORMS if operation.form is not None else set()) | set(operation.problems)):
         if str(status) not in described["responses"]:
             described["responses"][str(status)] = {"description": "Problem", **problem}
     return described
