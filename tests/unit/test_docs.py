@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,17 @@ def test_every_command_is_described_in_operations(command: str) -> None:
 def test_no_document_names_this_machine_or_a_package_registry() -> None:
     for page in PAGES:
         assert not re.search(r"/work/|/tmp/pv|pypi\.org|npmjs\.org|deb\.debian", page.read_text()), page
+
+
+@pytest.mark.parametrize("package", ["core", "dicom", "catalog", "storage", "codec", "dimse", "web", "dicomweb", "files"])
+def test_the_map_of_the_architecture_has_every_module(package: str) -> None:
+    page = (ROOT / "docs/architecture.md").read_text()
+    table = page[page.index("## Where to find what") :].partition("The other packages:")[0 if package == "core" else 2]
+    if package != "core":
+        (table,) = re.findall(rf"^\| `{package}/` .*$", table, re.MULTILINE)
+    named = re.findall(r"`([a-z0-9_]+\*?)`", table)
+    modules = {path.stem for path in (ROOT / "pacslite" / package).glob("*.py")} - {"__init__"}
+    unnamed = sorted(module for module in modules if not any(fnmatchcase(module, name) for name in named))
+    assert not unnamed, f"docs/architecture.md says nothing of {', '.join(unnamed)}"
+    gone = sorted(name for name in named if package != "core" and not any(fnmatchcase(module, name) for module in modules))
+    assert not gone, f"docs/architecture.md names {', '.join(gone)}, which there is not"
