@@ -80,6 +80,8 @@ def _response(reply: Reply) -> Response:
     body = send(reply, request.environ, lambda status, headers: started.extend((status, headers)))
     response = Response(body, status=started[0], direct_passthrough=True)
     response.headers.clear()
+    # HEAD of what has no known length has none either (RFC 9110 8.6); Werkzeug would make it 0.
+    response.automatically_set_content_length = False
     for name, value in started[1]:
         response.headers.add(name, value)
     return response
