@@ -26,6 +26,7 @@ from pacslite import metrics
 from pacslite.errors import Busy
 from pacslite.web.problems import http_problem
 from pacslite.web.replies import with_length
+from pacslite.web.sending import AnswerSocket
 from pacslite.web.threads import Patience, Threads, gave_up
 
 _log = logging.getLogger(__name__)
@@ -62,6 +63,12 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         """Threads that can wait for clients without being missed."""
         return Threads(self.cfg.threads, self.patience)
 
+    def enqueue_req(self, conn: Any) -> None:
+        """Gives a connection to a thread; in the main thread."""
+        if type(conn.sock) is socket.socket:  # just accepted
+            conn.sock = AnswerSocket.of(conn.sock, _address(conn))
+        super().enqueue_req(conn)
+
     def handle(self, conn: Any) -> Any:
         """Serves what has come on a connection, once the head of a request is there: until then it holds no thread."""
         try:
@@ -74,6 +81,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             self._linger(conn)
             return False
         _bound_waits(conn.sock, self.patience.silence_s)
+        conn.sock.begin()
         goes_on = super().handle(conn)
         if not goes_on:
             self._linger(conn)
@@ -90,11 +98,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         Gunicorn does that in its main thread, where a client that does not close keeps all others waiting for 2 s. After this it
         finds the end at once.
         """
-        address = conn.client[0] if isinstance(conn.client, tuple) else ""
         with suppress(OSError):
             conn.sock.shutdown(socket.SHUT_WR)
             try:
-                with self.tpool.waiting(address):
+                with self.tpool.waiting(_address(conn)):
                     _drain(conn.sock, _LINGER_MS)
             except Busy:
                 _drain(conn.sock, _FIRST_WAIT_MS)
@@ -191,6 +198,10 @@ def _drain(sock: socket.socket, most_ms: int) -> None:
 
 def _is_line_too_long(data: bytes) -> bool:
     return len(data) > MOST_LINE_BYTES + 2 and b"\n" not in data[: MOST_LINE_BYTES + 2]
+
+
+def _address(conn: Any) -> str:
+    return conn.client[0] if isinstance(conn.client, tuple) else ""
 
 
 def _bound_waits(sock: socket.socket, silence_s: int) -> None:

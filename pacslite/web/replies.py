@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import socket
+import ssl
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime
@@ -236,12 +237,8 @@ def _whole_file(file: BinaryIO, length: int, environ: Environ) -> Iterable[bytes
 
 def _send_file(sock: socket.socket, file: BinaryIO, offset: int, length: int) -> None:
     """Writes to the connection itself: whatever was yielded before is written by now, the server asks piece by piece."""
-    end = offset + length
-    while offset < end:
-        sent = os.sendfile(sock.fileno(), file.fileno(), offset, end - offset)
-        if not sent:
-            raise BlobMissing("The stored bytes are shorter than the catalog says.")
-        offset += sent
+    if sock.sendfile(file, offset, length) < length:
+        raise BlobMissing("The stored bytes are shorter than the catalog says.")
 
 
 def _read_pieces(file: BinaryIO, length: int) -> Iterator[bytes]:
@@ -285,7 +282,12 @@ def _one(segment: Segment, sock: socket.socket | None) -> Iterator[bytes]:
 def _raw_socket(environ: Environ) -> socket.socket | None:
     """The connection, when bytes written to it are the body as it is: gunicorn, HTTP/1.1 over TCP, no TLS, blocking."""
     sock = environ.get("gunicorn.socket")
-    if type(sock) is not socket.socket or environ.get("SERVER_PROTOCOL") != "HTTP/1.1" or not hasattr(os, "sendfile"):
+    if (
+        not isinstance(sock, socket.socket)
+        or isinstance(sock, ssl.SSLSocket)
+        or environ.get("SERVER_PROTOCOL") != "HTTP/1.1"
+        or not hasattr(os, "sendfile")
+    ):
         return None
     return sock if sock.family in (socket.AF_INET, socket.AF_INET6) and sock.gettimeout() is None else None
 

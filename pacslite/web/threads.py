@@ -1,8 +1,8 @@
 """The threads of a web process. One that waits for its client does not count, so that clients who stop end nothing.
 
-A request holds a thread until its body is there. With a fixed number of threads, that many uploads which broke off without a
-word end the service until they are given up. Here a thread that waits says so (`waiting`), and another takes its
-place. How many may wait is bounded; beyond that an upload is refused with `Busy`, and everything else is served.
+A request holds a thread until its body is there and its answer is taken. With a fixed number of threads, that many uploads which
+broke off without a word, or downloads over slow lines, end the service. Here a thread that waits says so (`waiting`, `sending`),
+and another takes its place. How many may wait is bounded; beyond that an upload is refused with `Busy`, and everything else is served.
 """
 
 from __future__ import annotations
@@ -43,6 +43,29 @@ class Patience:
         return waited_s > self.silence_s and received_bytes < waited_s * self.min_bytes_per_s
 
 
+class _Places:
+    """Waits of one kind: how many there are, and for whom."""
+
+    def __init__(self, patience: Patience) -> None:
+        self.taken = 0
+        self._patience, self._of = patience, Counter[str]()
+
+    def take(self, address: str) -> bool:
+        """Whether there was one left."""
+        if self.taken >= self._patience.most or self._of[address] >= self._patience.most_of_one:
+            return False
+        self.taken += 1
+        self._of[address] += 1
+        return True
+
+    def give_back(self, address: str) -> None:
+        """One more is left."""
+        self.taken -= 1
+        self._of[address] -= 1
+        if not self._of[address]:
+            del self._of[address]
+
+
 class Threads(Executor):
     """`size` threads that work, and more while some of them wait."""
 
@@ -51,8 +74,9 @@ class Threads(Executor):
         self._size = size
         self._queue: SimpleQueue[_Job | None] = SimpleQueue()
         self._lock = threading.Lock()
-        self._count = self._idle = self._waiting = 0
-        self._waiting_of: Counter[str] = Counter()
+        self._bodies, self._answers = _Places(patience), _Places(patience)
+        # A job is open until the thread that has it is no longer idle: the queue alone would count such a thread as free.
+        self._count = self._idle = self._open_jobs = 0
         self._ended = False
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -61,8 +85,13 @@ class Threads(Executor):
         with self._lock:
             if self._ended:
                 raise RuntimeError("the threads have ended")
+            self._open_jobs += 1
+            try:
+                self._grow()
+            except RuntimeError:
+                self._open_jobs -= 1
+                raise
             self._queue.put((future, fn, args, kwargs))
-            self._grow()
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -75,36 +104,57 @@ class Threads(Executor):
     @contextmanager
     def waiting(self, address: str) -> Iterator[None]:
         """While the calling thread, one of these, waits for its client; raises Busy when too many do."""
-        with self._lock:
-            if self._waiting >= self.patience.most or self._waiting_of[address] >= self.patience.most_of_one:
+        with self._aside(self._bodies, address) as is_aside:
+            if not is_aside:
                 raise Busy("Too many clients are waited for at once. Try again later.")
-            self._waiting += 1
-            self._waiting_of[address] += 1
-            self._grow()
-        try:
             yield
+
+    @contextmanager
+    def sending(self, address: str) -> Iterator[None]:
+        """While the calling thread, one of these, waits for its client to take more; when too many do, it counts as working."""
+        with self._aside(self._answers, address):
+            yield
+
+    @contextmanager
+    def _aside(self, places: _Places, address: str) -> Iterator[bool]:
+        """Whether another thread may take the place of this one meanwhile."""
+        with self._lock:
+            is_aside = places.take(address)
+            if is_aside:
+                self._grow()
+        try:
+            yield is_aside
         finally:
-            with self._lock:
-                self._waiting -= 1
-                self._waiting_of[address] -= 1
-                if not self._waiting_of[address]:
-                    del self._waiting_of[address]
+            if is_aside:
+                with self._lock:
+                    places.give_back(address)
+
+    @property
+    def _working(self) -> int:
+        return self._count - self._bodies.taken - self._answers.taken
 
     def _grow(self) -> None:
-        if self._idle < self._queue.qsize() and self._count - self._waiting < self._size and not self._ended:
-            self._count += 1
-            _Thread(self).start()
+        if self._idle < self._open_jobs and self._working < self._size and not self._ended:
+            try:
+                _Thread(self).start()
+            except RuntimeError:  # the system has no thread left: those that are there come to it
+                if not self._count:
+                    raise
+            else:
+                self._count += 1
 
     def _run(self) -> None:
         while True:
             with self._lock:
-                if self._count - self._waiting > self._size:
+                if self._working > self._size:
                     self._count -= 1
                     return
                 self._idle += 1
             job = self._queue.get()
             with self._lock:
                 self._idle -= 1
+                if job is not None:
+                    self._open_jobs -= 1
             if job is None:
                 return
             _do(*job)
@@ -145,6 +195,12 @@ def aside() -> AbstractContextManager[None]:
     """
     thread = threading.current_thread()
     return thread.pool.waiting("") if isinstance(thread, _Thread) else nullcontext()
+
+
+def sending(address: str) -> AbstractContextManager[None]:
+    """While the calling thread waits for its client to take more of an answer, another works in its place."""
+    thread = threading.current_thread()
+    return thread.pool.sending(address) if isinstance(thread, _Thread) else nullcontext()
 
 
 class Wait:

@@ -6,11 +6,15 @@ import contextlib
 import json
 import select
 import socket
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from pydicom.uid import ImplicitVRLittleEndian
 
+from tests.support import data_sets
 from tests.support.processes import Server, serving, until
 
 THREADS = 2
@@ -110,6 +114,59 @@ def test_heads_that_stall_hold_no_thread(patient_server: Server) -> None:
         for piece in (b"v", b"\r\n", b"Connection: close\r\n\r", b"\n"):  # the rest of a head in small pieces
             heads[0].sendall(piece)
         assert heads[0].recv(65536).startswith(b"HTTP/1.1 204 ")
+
+
+# More than the kernel holds for a client that does not read.
+_PIXELS = np.random.default_rng(1).integers(0, 4000, (20, 512, 512), dtype=np.uint16)
+_STUDY, _SERIES, _INSTANCE = "1.2.826.0.1.3680043.10.1", "1.2.826.0.1.3680043.10.1.1", "1.2.826.0.1.3680043.10.1.1.1"
+_RELATED = b'multipart/related; type="application/dicom"; transfer-syntax='
+ANSWERS = {
+    "a file": (f"/dicom-web/studies/{_STUDY}/series/{_SERIES}/instances/{_INSTANCE}", b"application/dicom; transfer-syntax=*"),
+    "a file among others": (f"/dicom-web/studies/{_STUDY}", _RELATED + b"*"),
+    "a stream": (f"/dicom-web/studies/{_STUDY}", _RELATED + b"1.2.840.10008.1.2.1"),
+    "an archive": (f"/api/v1/studies/{_STUDY}/archive", b"*/*"),
+}
+
+
+@pytest.fixture(scope="module")
+def large_study(patient_server: Server) -> None:
+    image = data_sets.image(_PIXELS, study=_STUDY, series=_SERIES, instance=_INSTANCE)
+    body, kind = data_sets.body([data_sets.part10(image, ImplicitVRLittleEndian)]), {"Content-Type": data_sets.CONTENT_TYPE}
+    with urllib.request.urlopen(urllib.request.Request(f"{patient_server.url}/dicom-web/studies", body, kind), timeout=60) as answer:
+        assert answer.status == 200
+
+
+@pytest.mark.usefixtures("large_study")
+@pytest.mark.parametrize(("path", "accept"), ANSWERS.values(), ids=ANSWERS)
+def test_answers_that_nobody_takes_hold_nobody_up(patient_server: Server, path: str, accept: bytes) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(4):
+            reader = stack.enter_context(socket.socket())
+            reader.settimeout(30)
+            reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # takes no more of the answer than this
+            host, port = patient_server.ready["http"].split(":")
+            reader.connect((host, int(port)))
+            reader.sendall(b"GET %s HTTP/1.1\r\nHost: localhost\r\nAccept: %s\r\n\r\n" % (path.encode(), accept))
+            assert reader.recv(12) == b"HTTP/1.1 200"
+        assert _health(patient_server) == "ready"
+
+
+@pytest.mark.usefixtures("large_study")
+@pytest.mark.parametrize(("path", "accept"), ANSWERS.values(), ids=ANSWERS)
+def test_an_answer_that_was_left_for_a_while_is_whole(patient_server: Server, path: str, accept: bytes) -> None:
+    with _connected(patient_server, b"GET %s HTTP/1.0\r\nHost: localhost\r\nAccept: %s\r\n\r\n" % (path.encode(), accept)) as reader:
+        assert until(lambda: _is_full(reader), 25, "the kernel was full")
+        received = b""
+        while piece := reader.recv(2**20):
+            received += piece
+    assert _PIXELS.tobytes() in received
+
+
+def _is_full(reader: socket.socket) -> bool:
+    """Whether nothing more comes to a client that does not read."""
+    before = len(reader.recv(2**26, socket.MSG_PEEK))
+    select.select([], [], [], 0.5)
+    return 0 < before == len(reader.recv(2**26, socket.MSG_PEEK))
 
 
 def test_a_head_that_never_ends_is_431(patient_server: Server) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import Future
+from queue import SimpleQueue
+from typing import Any
 
 import pytest
 
 from pacslite.errors import Busy
-from pacslite.web.threads import Patience, Threads, Wait, gave_up
+from pacslite.web.threads import Patience, Threads, Wait, gave_up, sending
 
 DEADLINE_S = 20
 
@@ -61,6 +63,78 @@ def test_those_that_wait_are_replaced_and_bounded(pool: Threads) -> None:
     assert [result(one) for one in held] == [b"x"] * 4
     assert result(pool.submit(wait, 4, "a")) == b"x"
     pool.shutdown()
+
+
+def test_those_whose_answers_are_not_taken_are_replaced_and_never_refused(pool: Threads) -> None:
+    gate, waiting = threading.Event(), [threading.Event() for _ in range(5)]
+
+    def send(number: int, address: str) -> str:
+        with sending(address):
+            waiting[number].set()
+            gate.wait(DEADLINE_S)
+        return "sent"
+
+    held = [pool.submit(send, n, address) for n, address in enumerate(("a", "a", "b", "b"))]
+    assert all(one.wait(DEADLINE_S) for one in waiting[:4])
+    assert result(pool.submit(lambda: "served")) == "served"
+    held.append(pool.submit(send, 4, "c"))  # has no place, and so counts as a thread that works
+    assert waiting[4].wait(DEADLINE_S)
+    assert result(pool.submit(lambda: "served")) == "served"
+    assert result(pool.submit(lambda: Wait("a").receive(lambda: b"x"))) == b"x"  # who brings something has places of its own
+    gate.set()
+    assert [result(one) for one in held] == ["sent"] * 5
+    pool.shutdown()
+
+
+class _Held(SimpleQueue[Any]):
+    """A queue whose takers stop for a while with what they have taken, as a thread may anywhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken, self.gate = threading.Event(), threading.Event()
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        item = super().get(block, timeout)
+        if not self.taken.is_set():
+            self.taken.set()
+            self.gate.wait(DEADLINE_S)
+        return item
+
+
+def test_a_thread_that_has_just_taken_a_job_is_not_counted_as_free(pool: Threads) -> None:
+    """The second of two requests at once waited for the first to end, with threads to spare."""
+    queue = _Held()
+    pool._queue = queue
+    first = pool.submit(lambda: "first")
+    assert queue.taken.wait(DEADLINE_S)
+    assert result(pool.submit(lambda: "second")) == "second"
+    assert not first.done()
+    queue.gate.set()
+    assert result(first) == "first"
+    pool.shutdown()
+
+
+def test_without_a_thread_to_be_had_those_that_are_there_do_the_work(pool: Threads, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, begun = threading.Event(), threading.Event()
+
+    def work() -> str:
+        begun.set()
+        gate.wait(DEADLINE_S)
+        return "first"
+
+    first = pool.submit(work)
+    assert begun.wait(DEADLINE_S)
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    later = pool.submit(lambda: "later")
+    gate.set()
+    assert (result(first), result(later)) == ("first", "later")
+    pool.shutdown()
+    with pytest.raises(RuntimeError, match="can't start"):
+        Threads(1, Patience(1, 1, 1)).submit(lambda: "never")
 
 
 def test_errors_go_to_whoever_asked_and_the_thread_goes_on(pool: Threads) -> None:
