@@ -1,4 +1,4 @@
-"""What runs on the data of this machine: the files `<data>/run/serve-*.json` that each supervisor keeps.
+"""What runs on the data of this machine: the files `<data>/run/serve*.json`, one of each supervisor.
 
 The supervisor writes, `/health/ready` and the command line read. A file counts only while its supervisor lives.
 """

@@ -54,16 +54,16 @@ class FileCache:
     def open(self, name: str, make: Callable[[BinaryIO], None]) -> tuple[BinaryIO, int]:
         """The open file and its size; `make` writes it when it is not there, and may open another name for that."""
         path = self.directory / (self._boot + name)
-        found = _opened(path)
+        found = opened(path)
         self._count(found)
         if found is None:
             with self._turn(name):
-                found = _opened(path) or self._make(path, make)
+                found = opened(path) or self._make(path, make)
         return found
 
     def find(self, name: str) -> tuple[BinaryIO, int] | None:
         """The open file and its size, when it was made before."""
-        found = _opened(self.directory / (self._boot + name))
+        found = opened(self.directory / (self._boot + name))
         self._count(found)
         return found
 
@@ -131,7 +131,8 @@ def _stat(entry: os.DirEntry[str]) -> os.stat_result | None:
         return None  # another process has removed it
 
 
-def _opened(path: Path) -> tuple[BinaryIO, int] | None:
+def opened(path: Path) -> tuple[BinaryIO, int] | None:
+    """A kept file and its size, which counts as used now; None when there is none."""
     try:
         file = open(path, "rb", buffering=0)  # noqa: SIM115 - handed to the caller
     except FileNotFoundError:

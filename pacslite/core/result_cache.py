@@ -18,13 +18,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pacslite import metrics
-from pacslite.core.file_cache import boot_mark
+from pacslite.core.file_cache import boot_mark, opened
 from pacslite.errors import Busy, PacsliteError
 from pacslite.storage.spool import storage_error
 
 Pieces = Callable[[], Iterator[bytes]]
 
-_RENEWED_AFTER_S = 60
 _PIECE_BYTES = 512 * 1024
 _LOOK_AGAIN_S = 0.02
 _ABANDONED_AFTER_S = 3600
@@ -59,7 +58,7 @@ class ResultCache:
         """The whole result as an open file, and its size; whoever comes first makes it, the others wait."""
         path, result = self._path(name), "hit"
         while True:
-            found = _opened(path)
+            found = opened(path)
             if found is not None:
                 self._count(result)
                 return found
@@ -73,7 +72,7 @@ class ResultCache:
         """The bytes of a result while it is made, by a thread that goes on at its own pace; raises what `make` raises."""
         path, at = self._path(name), 0
         while True:
-            found = _opened(path)
+            found = opened(path)
             if found is not None:
                 self._count("joined" if at else "hit")
                 with found[0] as file:
@@ -230,17 +229,6 @@ def _is_locked(file: BinaryIO) -> bool:
         return True
     fcntl.flock(file, fcntl.LOCK_UN)
     return False
-
-
-def _opened(path: Path) -> tuple[BinaryIO, int] | None:
-    try:
-        file = open(path, "rb", buffering=0)  # noqa: SIM115 - handed to the caller
-    except FileNotFoundError:
-        return None
-    stat = os.fstat(file.fileno())
-    if time.time() - stat.st_mtime > _RENEWED_AFTER_S:
-        os.utime(file.fileno())
-    return file, stat.st_size
 
 
 def _rest(file: BinaryIO, at: int) -> Iterator[bytes]:

@@ -142,14 +142,8 @@ def receive(pacs: Pacs, request: Request, form: type[T]) -> tuple[T, list[Arrive
 
     Raises UnsupportedContent, InvalidMultipart, InvalidForm, TooLarge, OutOfSpace, QuotaExceeded; nothing stays in the spool then.
     """
-    most = pacs.settings.max_upload_bytes
-    length = request.content_length
-    boundary = _boundary(request)
-    if length is not None and length > most + _FORM_BYTES:
-        raise TooLarge(f"The body is larger than {most} bytes.")
-    pacs.spool.check_space(length or 0)
-    # What is sent without a length, or is beyond by no more than a form has beside its files, is found out when it is there.
-    quotas.check(pacs, owner_of(request.principal), max(0, (length or 0) - _FORM_BYTES))
+    most, boundary = pacs.settings.max_upload_bytes, _boundary(request)
+    _check_room(pacs, request, most)
     reader = MultipartReader(arriving_body(request.environ), boundary, Limits(most + _FORM_BYTES, MOST_FILES + _MOST_FIELDS))
     fields: dict[str, str] = {}
     arrived: list[Arrived] = []
@@ -169,6 +163,18 @@ def receive(pacs: Pacs, request: Request, form: type[T]) -> tuple[T, list[Arrive
         found = typed(form, fields)
         kept.pop_all()
         return found, arrived
+
+
+def _check_room(pacs: Pacs, request: Request, most: int) -> None:
+    """Refuses what its announced length shows to be too much.
+
+    What comes without a length, or is beyond by no more than a form has beside its files, is found out when it is there.
+    """
+    length = request.content_length or 0
+    if length > most + _FORM_BYTES:
+        raise TooLarge(f"The body is larger than {most} bytes.")
+    pacs.spool.check_space(length)
+    quotas.check(pacs, owner_of(request.principal), max(0, length - _FORM_BYTES))
 
 
 def _boundary(request: Request) -> bytes:
