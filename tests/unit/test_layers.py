@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -128,3 +132,14 @@ def test_modules_stay_small(path: Path) -> None:
 def test_there_are_no_drawers() -> None:
     drawers = {"utils", "helpers", "common", "manager", "base", "misc"}
     assert not [path for path in SOURCES if path.stem in drawers]
+
+
+def test_whatever_is_imported_is_a_dependency_by_name() -> None:
+    """And does not come with another one by chance; Flask and boto3 are what they are with their own halves."""
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+    lines = [*project["dependencies"], *project["optional-dependencies"]["otel"]]
+    declared = {re.split(r"[\[<>=;]", line)[0].lower().replace("_", "-") for line in lines} | {"werkzeug", "botocore"}
+    imported = {name.split(".")[0] for path in SOURCES for name in imports_of(path)} - sys.stdlib_module_names - {"pacslite"}
+    owners = packages_distributions()
+    found = {name: {owner.lower().replace("_", "-") for owner in owners.get(name, ())} for name in imported}
+    assert not {name: its for name, its in found.items() if not its & declared}
