@@ -29,9 +29,11 @@ __all__ = [
     "DataSetFile",
     "encoding_of",
     "is_deflated",
+    "native_syntax",
     "open_data_set",
 ]
 
+_PLAIN = frozenset({IMPLICIT, EXPLICIT, BIG_ENDIAN})
 # Referenced pixels, one of them deflated (PS3.5 A.6, A.7).
 _JPIP_DEFLATED = frozenset({"1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})
 
@@ -46,6 +48,13 @@ def encoding_of(uid: str) -> Encoding:
     if uid in (IMPLICIT, GE_PRIVATE):
         return IMPLICIT_LE
     return EXPLICIT_BE if uid == BIG_ENDIAN else EXPLICIT_LE
+
+
+def native_syntax(head: bytes, said: str) -> str:
+    """The transfer syntax of a data set by its first 16 bytes, where a native one is `said` to be and another is plainly there."""
+    if said not in _PLAIN or len(head) < 8:
+        return said
+    return _uid_of(_seen(head, encoding_of(said)))
 
 
 @dataclass(slots=True)

@@ -12,12 +12,12 @@ from pacslite.core.ingest import Expected, Origin
 from pacslite.core.remote import Found, Ledger, Parts, Record, RemoteInstance, Watcher
 from pacslite.core.retrieve import Item, Resource
 from pacslite.dicom.attributes import Level
-from pacslite.dicom.part10 import encode_preamble_and_meta
 from pacslite.dimse import commands, contexts, pdus, peers
 from pacslite.dimse.commands import Command
 from pacslite.dimse.commitment_data import decode_report, encode_action
 from pacslite.dimse.delivery import Delivery
 from pacslite.dimse.pdus import ProtocolViolation
+from pacslite.dimse.receiving import receive
 from pacslite.dimse.remote_identifiers import (
     SYNTAXES,
     common_classes,
@@ -164,9 +164,7 @@ class DimseArchive:
             if not command.has_data_set:
                 raise NotDicom("C-STORE without a data set")
             with self._parts.spool.create(".dcm", self._settings.max_upload_bytes) as writer:
-                writer.write(encode_preamble_and_meta(sop_class_uid, uid, association.accepted[context_id], self._peer.ae_title))
-                for fragment in association.fragments():
-                    writer.write(fragment)
+                receive(writer, association.fragments(), sop_class_uid, uid, association.accepted[context_id], self._peer.ae_title)
                 file = writer.finish()
             expected = Expected(sop_class_uid=sop_class_uid, sop_instance_uid=uid)
             self._parts.ingest.accept(file, Origin("dimse", calling_aet=self._peer.ae_title, address=self._peer.host), expected)

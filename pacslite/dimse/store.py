@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pacslite.core.ingest import Expected, Origin
-from pacslite.dicom.part10 import encode_preamble_and_meta
 from pacslite.dimse import commands
 from pacslite.dimse.associations import Association
 from pacslite.dimse.contexts import Service
 from pacslite.dimse.messages import Request
+from pacslite.dimse.receiving import receive
 from pacslite.errors import NotDicom
 
 
@@ -23,16 +23,16 @@ def serve(association: Association, request: Request) -> None:
         raise NotDicom("C-STORE without a data set")
     pacs = association.pacs
     with pacs.spool.create(".dcm", association.settings.max_upload_bytes) as writer:
-        writer.write(encode_preamble_and_meta(sop_class_uid, sop_instance_uid, context.transfer_syntax, association.calling_aet))
-        for fragment in association.fragments():
-            writer.write(fragment)
+        aet, agreed = association.calling_aet, context.transfer_syntax
+        syntax = receive(writer, association.fragments(), sop_class_uid, sop_instance_uid, agreed, aet)
         spool_file = writer.finish()
     origin = Origin("dimse", calling_aet=association.calling_aet, address=association.address, association_id=association.id)
     accepted = pacs.ingest.accept(spool_file, origin, Expected(sop_class_uid=sop_class_uid, sop_instance_uid=sop_instance_uid))
     association.instances_received += 1
     association.bytes_received += spool_file.size_bytes
-    if accepted.warnings and _is_warned(association):
-        association.respond(request, commands.COERCED, accepted.warnings[0])
+    warnings = accepted.warnings if syntax == agreed else (f"the data set is in the transfer syntax {syntax}", *accepted.warnings)
+    if warnings and _is_warned(association):
+        association.respond(request, commands.COERCED, warnings[0])
     else:
         association.respond(request, commands.SUCCESS)
 

@@ -11,10 +11,22 @@ import pytest
 from pydicom import dcmread
 
 from pacslite import errors
+from pacslite.dicom import part10
 from pacslite.dimse import commands
 from pacslite.dimse.commands import Command
 from pacslite.storage.spool import SpoolWriter
-from tests.support.dimse import CT, EXPLICIT_LE, VERIFICATION, Listener, Peer, listening, sink_pacs, store_rq
+from tests.support.dimse import (
+    CT,
+    EXPLICIT_BE,
+    EXPLICIT_LE,
+    IMPLICIT_LE,
+    VERIFICATION,
+    Listener,
+    Peer,
+    listening,
+    sink_pacs,
+    store_rq,
+)
 
 # Patient ID in explicit VR little endian.
 DATA_SET = b"\x10\x00\x20\x00LO\x04\x00ABCD"
@@ -48,6 +60,35 @@ def test_what_reaches_ingest_is_a_part_10_file_with_the_negotiated_syntax_and_th
     meta = dcmread(BytesIO(received)).file_meta
     assert (meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID) == (EXPLICIT_LE, CT, "1.2.3.4.5.6")
     assert meta.SourceApplicationEntityTitle == "TESTER"
+
+
+@pytest.mark.parametrize("step", [1, 7, 1000])
+@pytest.mark.parametrize(
+    ("agreed", "written", "data_set"),
+    [
+        (EXPLICIT_LE, IMPLICIT_LE, b"\x08\x00\x16\x00\x04\x00\x00\x001.2\0" * 2),
+        (EXPLICIT_LE, EXPLICIT_BE, b"\x00\x08\x00\x16UI\x00\x041.2\0" * 2),
+        (IMPLICIT_LE, EXPLICIT_LE, b"\x08\x00\x16\x00UI\x04\x001.2\0" * 2),
+        (EXPLICIT_BE, EXPLICIT_LE, b"\x08\x00\x16\x00UI\x04\x001.2\0" * 2),
+        (EXPLICIT_LE, EXPLICIT_LE, b"\x08\x00\x16\x00UI\x04\x001.2\0" * 2),
+        ("1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.4.70", b"\x08\x00\x16\x00\x04\x00\x00\x001.2\0" * 2),
+        (EXPLICIT_LE, EXPLICIT_LE, b"\x08\x00"),
+        (EXPLICIT_LE, EXPLICIT_LE, b""),
+    ],
+)
+def test_a_data_set_in_another_native_syntax_than_agreed_is_kept_as_what_it_is(
+    tmp_path: Path, agreed: str, written: str, data_set: bytes, step: int
+) -> None:
+    """PS3.10 7.1: Transfer Syntax UID of the file tells how its data set is written, so that others can read it."""
+    with listening(sink_pacs(tmp_path, coercion_warnings=True)) as listener, listener.peer() as peer:
+        peer.associate([(CT, [agreed])])
+        peer.max_pdu = step + 6
+        assert status(peer.store(data_set)) == (0 if agreed == written else 0xB000)
+        (received,) = listener.pacs.ingest.received
+        assert received.endswith(data_set)
+        meta = part10.parse_file_meta(received + bytes(16))
+        assert meta is not None
+        assert meta.transfer_syntax_uid == written
 
 
 def test_ingest_is_told_who_sent_it_and_what_the_command_named(listener: Listener, peer: Peer) -> None:
