@@ -29,7 +29,7 @@ from pacslite.dicomweb.media_types import (
 from pacslite.dicomweb.multipart_related import OutgoingPart
 from pacslite.dicomweb.resource import instance_url, requested, suffix
 from pacslite.dicomweb.wado import frame_parts, frame_pieces, headers, multipart, one_body, retrieve_frames
-from pacslite.errors import FrameNotFound, NotAcceptable, NotFound
+from pacslite.errors import FrameNotFound, Gone, NotAcceptable, NotFound
 from pacslite.web.messages import Reply, Request
 from pacslite.web.replies import http_date, names_etag
 
@@ -146,13 +146,20 @@ def _several(pacs: Pacs, request: Request, resource: Resource, wanted: _Wanted) 
 
 def _parts(pacs: Pacs, request: Request, resource: Resource, items: tuple[Item, ...], wanted: _Wanted) -> Iterator[OutgoingPart]:
     for item in items:
-        for value in bulk_data.each(*_of(pacs, item), wanted.paths, _limits(pacs)):
-            if value.path == bulk_data.PIXEL_DATA and (value.encapsulated or choose(wanted.accepted, _OCTETS[1::2]) is None):
-                yield from _frames(pacs, request, resource, item, wanted.accepted)
-                continue
-            offer = choose(wanted.accepted, bulk_offers(value.media_type or OCTET_STREAM)[1::2])
-            kind = content_type(offer) if offer is not None else OCTET_STREAM
-            yield OutgoingPart(kind, value.pieces, _location(request, resource, value))
+        try:
+            yield from _parts_of(pacs, request, resource, item, wanted)
+        except (NotFound, Gone):
+            continue  # deleted since the answer began
+
+
+def _parts_of(pacs: Pacs, request: Request, resource: Resource, item: Item, wanted: _Wanted) -> Iterator[OutgoingPart]:
+    for value in bulk_data.each(*_of(pacs, item), wanted.paths, _limits(pacs)):
+        if value.path == bulk_data.PIXEL_DATA and (value.encapsulated or choose(wanted.accepted, _OCTETS[1::2]) is None):
+            yield from _frames(pacs, request, resource, item, wanted.accepted)
+            continue
+        offer = choose(wanted.accepted, bulk_offers(value.media_type or OCTET_STREAM)[1::2])
+        kind = content_type(offer) if offer is not None else OCTET_STREAM
+        yield OutgoingPart(kind, value.pieces, _location(request, resource, value))
 
 
 def _frames(pacs: Pacs, request: Request, resource: Resource, item: Item, accepted: Acceptable) -> Iterator[OutgoingPart]:

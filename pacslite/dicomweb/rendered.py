@@ -20,7 +20,7 @@ from pacslite.dicomweb.media_types import DICOM_XML, Acceptable, Offer, acceptab
 from pacslite.dicomweb.multipart_related import OutgoingPart, encode, stream
 from pacslite.dicomweb.resource import instance_url, requested, suffix
 from pacslite.dicomweb.wado import parse_frame_list
-from pacslite.errors import FrameNotFound, NotAcceptable, TooLarge
+from pacslite.errors import FrameNotFound, Gone, NotAcceptable, NotFound, TooLarge
 from pacslite.web.messages import Headers, Reply, Request
 from pacslite.web.replies import names_etag
 
@@ -80,7 +80,10 @@ def _renderable(
     warnings: Sequence[str] = []
     left = _MOST_TRIED
     for item in items:
-        found = rendering.subject(means, resource_of(item, wanted))
+        try:
+            found = rendering.subject(means, resource_of(item, wanted))
+        except (NotFound, Gone):
+            continue  # deleted since it was looked up
         offer = choose(accepted, _offers(found.media_types, single=False))
         if offer is None:
             continue
@@ -103,6 +106,8 @@ def _each(pacs: Pacs, request: Request, means: Means, wanted: Resource, chosen: 
         location = f"{instance_url(request.dicomweb_url, item)}/rendered{suffix(wanted, item.version_number)}"
         try:
             result = _rendered(pacs, means, rendering.subject(means, resource_of(item, wanted)), options)
+        except (NotFound, Gone):
+            continue  # deleted since the answer began
         except NotAcceptable:
             # One damaged image among very many is no reason to break off.
             _log.warning(

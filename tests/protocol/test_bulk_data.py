@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import socket
 from collections.abc import Iterator
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import JPEG2000, ExplicitVRBigEndian, ExplicitVRLittleEndian, RLELossless
 
 from tests.support.data_sets import NATIVE, document, image, new_uid, part10
+from tests.support.http import Answer
 from tests.support.wado import WebArchive, parts, path_of, series_of, study_of, web_archive
 
 REL = "multipart/related; type="
@@ -188,6 +192,26 @@ def test_bulk_data_whose_bytes_are_lost_is_refused_before_it_begins(archive: Web
         answer = archive.get(f"/studies/{uid}{resource}", OCTETS)
         assert (answer.status, json.loads(answer.body)["type"]) == (500, "blob-missing")
         assert made[2].SOPInstanceUID in json.loads(answer.body)["detail"]
+
+
+@pytest.mark.parametrize("resource", ["bulkdata", "pixeldata", "rendered"])
+def test_what_is_deleted_while_an_answer_is_sent_does_not_break_it_off(archive: WebArchive, resource: str) -> None:
+    """The answer is held up by a caller who does not read; what is behind is deleted, and left out."""
+    study, series = new_uid(), new_uid()
+    noise = np.random.default_rng(1).integers(0, 256, (1, 2000, 2000), np.uint8)
+    sent = [image(noise + n, study=study, series=series, number=n) for n in range(1, 5)]
+    last = image(noise[:, :8, :8], study=study, series=series, number=5)
+    archive.store(*(part10(ds) for ds in (*sent, last)))
+    accept = f'{REL}"image/png"' if resource == "rendered" else OCTETS
+    with closing(http.client.HTTPConnection("127.0.0.1", archive.server.port, timeout=60)) as connection:
+        connection.connect()
+        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        connection.request("GET", f"/dicom-web/studies/{study}/{resource}", headers={"Accept": accept})
+        answer = connection.getresponse()
+        begun = answer.read(1000)
+        assert archive.server.request("DELETE", path_of(last)).status == 204
+        whole = Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, begun + answer.read())
+    assert [headers["content-location"].split("/")[9] for headers, _ in parts(whole)] == [ds.SOPInstanceUID for ds in sent]
 
 
 def test_bulk_data_is_not_sent_again(archive: WebArchive, study: list[Dataset]) -> None:
