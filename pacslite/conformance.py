@@ -35,7 +35,7 @@ pacslite accepts associations (SCP) for:
 | Service | SOP classes | |
 |---|---|---|
 | Verification | 1.2.840.10008.1.1 | also as SCU, for known peers (`pacslite peer echo`) |
-| Storage | all of the installed pydicom's dictionary, and private ones | every transfer syntax of that dictionary; kept as received |
+| Storage | those [listed below](#storage-sop-classes), and private ones | every transfer syntax of pydicom's dictionary; kept as received |
 | Query | Patient Root and Study Root FIND, relational queries too | PATIENT, STUDY, SERIES, IMAGE |
 | Retrieve | Patient Root and Study Root MOVE and GET, relational retrieval too | PATIENT, STUDY, SERIES, IMAGE; lists of UIDs |
 | Storage Commitment | Push Model, 1.2.840.10008.1.20.1 | explicit and implicit VR little endian |
@@ -271,10 +271,13 @@ def _transfer_syntaxes() -> Iterable[str]:
 
 def _storage_classes() -> Iterable[str]:
     """Every storage SOP class of the dictionary; private ones are taken too."""
-    from pacslite.dimse.negotiation import STORAGE_CLASSES
+    from pacslite.dimse.contexts import Service
+    from pacslite.dimse.negotiation import STORAGE_CLASSES, service_of
 
-    yield "\n## Storage SOP classes\n\nSCP and, for C-MOVE, C-GET and jobs, SCU; private classes too.\n\n| UID | Name |\n|---|---|\n"
-    for uid, name in sorted(STORAGE_CLASSES.items(), key=lambda row: _numbers(row[0])):
+    taken = {uid: name for uid, name in STORAGE_CLASSES.items() if service_of(uid) is Service.STORAGE}
+    yield "\n## Storage SOP classes\n\nSCP and, for C-MOVE, C-GET and jobs, SCU; private classes too. What belongs to no study is not taken:\n"
+    yield "hanging protocols, palettes, implant templates, protocols and their approval, inventories.\n\n| UID | Name |\n|---|---|\n"
+    for uid, name in sorted(taken.items(), key=lambda row: _numbers(row[0])):
         yield f"| {uid} | {name} |\n"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -56,7 +57,7 @@ def _fits(document: Document, tag: int | PrivateTag, match: Match) -> bool:
         return True
     if isinstance(tag, PrivateTag):
         private = private_element(document, tag)
-        return matches(match, values_of(private[1] if private else None))
+        return matches(match, _private_values(private[1]) if private else ())
     element = document.get(tag_key(tag))
     if isinstance(match, SequenceMatch):
         return all(isinstance(m, Universal) for _, m in match.keys) or any(fits(item, match.keys) for item in items_of(element))
@@ -64,6 +65,14 @@ def _fits(document: Document, tag: int | PrivateTag, match: Match) -> bool:
         times = values_of(document.get(tag_key(TIME_OF_DATE[tag])))
         return any(in_date_time_range(match, date, times[0] if times else "") for date in values_of(element))
     return matches(match, values_of(element))
+
+
+def _private_values(element: dict[str, Any]) -> tuple[str, ...]:
+    """The values of a private attribute; of one that came without its VR, in Implicit VR or as UN, its text if it is such."""
+    if element.get("vr") != "UN" or "InlineBinary" not in element:
+        return values_of(element)
+    raw = b64decode(element["InlineBinary"])
+    return tuple(value.strip(" \0") for value in raw.decode().split("\\")) if raw.isascii() else ()
 
 
 def private_element(document: Document, tag: PrivateTag) -> tuple[str, dict[str, Any]] | None:

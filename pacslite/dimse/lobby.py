@@ -219,7 +219,9 @@ class Lobby:
         if len(received) < 6:
             return
         kind, length = pdus.pdu_header(received)
-        if kind != pdus.ASSOCIATE_RQ:
+        if kind == pdus.ABORT:
+            self._drop(waiting)  # is not answered (PS3.8 9.2.3, AA-2)
+        elif kind != pdus.ASSOCIATE_RQ:
             known = pdus.ASSOCIATE_RQ < kind <= pdus.ABORT
             self._turn_away(waiting, pdus.UNEXPECTED_PDU if known else pdus.UNRECOGNIZED_PDU)
         elif length > pdus.MAX_ASSOCIATE_BYTES or self._received_bytes > _MAX_WAITING_BYTES or len(received) > length + 6:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import zlib
+from base64 import b64encode
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -71,6 +72,7 @@ def fill(loader: Loader) -> None:
             document["00180050"] = {"vr": "DS", "Value": [2.5]}
             document["00090010"] = {"vr": "LO", "Value": ["PACSLITE TEST"]}
             document["00091001"] = {"vr": "SH", "Value": [f"secret{number}"]}
+            document["00091002"] = {"vr": "UN", "InlineBinary": b64encode(b"first \\second ").decode()}
             document["00081140"] = {
                 "vr": "SQ",
                 "Value": [{"00081155": {"vr": "UI", "Value": [uid]}, "00081150": {"vr": "UI"}} for uid in ("1.9", "1.10")],
@@ -253,6 +255,15 @@ def test_a_private_attribute_is_matched_and_returned_when_its_creator_is_given(l
     keys.add_new(0x00093301, "SH", "")
     (match,) = found(listener, keys)
     assert (match[0x00090033].value, match[0x00093301].value) == ("PACSLITE TEST", "secret1")
+
+
+@pytest.mark.parametrize(("wanted", "count"), [("second", 1), ("f*", 1), ("third", 0)])
+def test_a_private_attribute_that_came_without_its_vr_is_matched_by_its_text(listener: Listener, wanted: str, count: int) -> None:
+    """What comes in Implicit VR has no VR of its own where the dictionary knows none (PS3.5 6.2.2)."""
+    keys = identifier("IMAGE", StudyInstanceUID="1.2.1", SeriesInstanceUID="1.2.1.1", SOPInstanceUID="1.2.1.1.1")
+    keys.add_new(0x00090010, "LO", "PACSLITE TEST")
+    keys.add_new(0x00091002, "LO", wanted)
+    assert len(found(listener, keys)) == count
 
 
 def test_private_tags_and_unknown_charsets_never_suppress_a_match(listener: Listener) -> None:

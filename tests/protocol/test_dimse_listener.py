@@ -128,6 +128,14 @@ def test_what_is_no_association_request_is_aborted(listener: Listener, sent: byt
     assert_serves(listener)
 
 
+def test_an_abort_before_any_association_request_only_ends_the_connection(listener: Listener) -> None:
+    """PS3.8 table 9-10, Sta2: AA-2 closes and sends nothing."""
+    with listener.peer() as peer:
+        peer.send(pdus.abort_pdu(0, 0))
+        assert peer.at_end()
+    assert_serves(listener)
+
+
 @pytest.mark.parametrize(
     ("sent", "reason"),
     [

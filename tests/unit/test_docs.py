@@ -15,7 +15,8 @@ from pacslite.codec import render_options
 from pacslite.dicom.attributes import ATTRIBUTES
 from pacslite.dicomweb.capabilities import FACTS
 from pacslite.dicomweb.routes import ROUTES as DICOMWEB
-from pacslite.dimse.negotiation import STORAGE_CLASSES, TRANSFER_SYNTAXES
+from pacslite.dimse.contexts import Service
+from pacslite.dimse.negotiation import STORAGE_CLASSES, TRANSFER_SYNTAXES, service_of
 from pacslite.web.markdown_page import as_html
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,7 +35,8 @@ def test_the_conformance_statement_has_every_transaction_syntax_and_class() -> N
     page = conformance.page()
     for route in DICOMWEB:
         assert f"| {FACTS[route.handler.__name__].title} | {route.method} | " in page
-    assert all(f"| {uid} | " in page for uid in (*TRANSFER_SYNTAXES, *STORAGE_CLASSES))
+    assert all(f"| {uid} | " in page for uid in TRANSFER_SYNTAXES)
+    assert all((f"| {uid} | " in page) == (service_of(uid) is Service.STORAGE) for uid in STORAGE_CLASSES)
     assert all(f"| {attribute.keyword} | " in page for attribute in ATTRIBUTES)
     assert all(f"`{media_type}`" in page for media_type in render_options.IMAGE_TYPES)
 
