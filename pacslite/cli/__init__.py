@@ -24,7 +24,7 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {
     "import": ("intake", "import_command", "Take in files and folders of DICOM instances."),
     "import-files": ("import_files", "import_files", "Take over photos, models, documents and DICOM files of another service."),
     "upload": ("upload", "upload", "Send files of a patient to a server; what broke off goes on."),
-    "samples": ("intake", "samples", "Take in a small sample made by the program."),
+    "samples": ("intake", "samples", "Take in a small sample: drawn pictures, and test files of pydicom."),
     "peer": ("peers", "peer", "Keep the known peers; query them, retrieve from them, send to them."),
     "peers": ("peers", "peer", "The same as peer."),
     "audit": ("audit", "audit", "Look at the audit log, verify that nobody has changed it, export it."),

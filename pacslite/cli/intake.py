@@ -42,7 +42,7 @@ def import_command(paths: tuple[Path, ...], resume: bool, config_file: str | Non
 @settings_options
 @json_option
 def samples(config_file: str | None, data: str | None, as_json: bool) -> int:
-    """Take in a small sample made by the program: CT, MR, colour ultrasound, a report, and files that pydicom ships."""
+    """Take in a small sample: CT, MR, colour ultrasound and a report that the program draws, and test files that pydicom ships."""
     from pacslite.cli.progress import Bar
     from pacslite.core.importer import import_paths
     from pacslite.samples import generate

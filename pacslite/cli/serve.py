@@ -10,20 +10,26 @@ from typing import TYPE_CHECKING
 import click
 
 from pacslite.cli.options import json_option, load, settings_options
+from pacslite.settings import FIELDS, Address
 
 if TYPE_CHECKING:
     from pacslite.run_state import RunState
     from pacslite.settings import Settings
 
 
+def _default(name: str) -> str:
+    default = FIELDS[name].default
+    return default.text if isinstance(default, Address) else str(default)
+
+
 @click.command()
 @click.argument("scope", type=click.Choice(["all", "web", "dimse", "worker"]), default="all", required=False)
-@click.option("--http", metavar="HOST:PORT", help="Address of the web server (default 127.0.0.1:8080; port 0 takes a free one).")
-@click.option("--dicom", metavar="HOST:PORT", help="Address of the DICOM listener (default 127.0.0.1:11112).")
-@click.option("--aet", metavar="TITLE", help="Application entity title (default PACSLITE).")
+@click.option("--http", metavar="HOST:PORT", help=f"Address of the web server (default {_default('http')}; port 0 takes a free one).")
+@click.option("--dicom", metavar="HOST:PORT", help=f"Address of the DICOM listener (default {_default('dicom')}).")
+@click.option("--aet", metavar="TITLE", help=f"Application entity title (default {_default('aet')}).")
 @click.option("--no-auth", is_flag=True, help="Nobody logs in; every call acts as the administrator 'local'. Loopback only.")
-@click.option("--web-processes", type=int, metavar="N", help="Processes of the web role (default 2).")
-@click.option("--dimse-processes", type=int, metavar="N", help="Processes of the DICOM listener (default 2).")
+@click.option("--web-processes", type=int, metavar="N", help=f"Processes of the web role (default {_default('web_processes')}).")
+@click.option("--dimse-processes", type=int, metavar="N", help=f"Processes of the DICOM listener (default {_default('dimse_processes')}).")
 @settings_options
 @json_option
 def serve(

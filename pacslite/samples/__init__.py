@@ -1,7 +1,7 @@
-"""Sample instances made by the program, so that a fresh checkout has something to find and to look at.
+"""Sample instances, so that a fresh checkout has something to find and to look at: drawn ones, and test files that pydicom ships.
 
-Nothing here is of a person: the pictures are drawn, the names say so. All UIDs and all values are fixed: making the
-sample again gives the same data sets, and taking it in again stores nothing new.
+Nothing here is of a person who could be told: pictures are drawn, and the names say so, or pydicom's are anonymous. All UIDs and all
+values are fixed: making the sample again gives the same data sets, and taking it in again stores nothing new.
 """
 
 from __future__ import annotations

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -37,10 +36,8 @@ def folder_of(tmp_path: Path, count: int = 3) -> Path:
     return folder.parent
 
 
-def test_help_is_quick_and_lists_every_command() -> None:
-    begun = time.monotonic()
+def test_help_lists_every_command_and_loads_little() -> None:
     helped = pacslite("--help")
-    assert time.monotonic() - begun < 2
     assert helped.returncode == 0
     assert all(f"  {name} " in helped.stdout for name in cli._COMMANDS)
     code = (

@@ -74,7 +74,7 @@ def test_what_is_no_code_stream_is_an_error(syntax: str, data: bytes) -> None:
 
 def test_a_head_that_asks_for_a_huge_picture_is_not_believed() -> None:
     """Without a description that says the same no codec sees it; with one it is above the bound of a frame."""
-    began = time.monotonic()
+    began = time.process_time()
     for syntax in sorted(DECODABLE):
         with pytest.raises(UndecodablePixels, match="bytes; no more than"):
             decode_frame(b"x" * 100, PixelDescription(65535, 65535, 16, 16), syntax)
@@ -85,7 +85,7 @@ def test_a_head_that_asks_for_a_huge_picture_is_not_believed() -> None:
         assert max(read(bytes(data)).rows, read(bytes(data)).columns) > 32000
         with pytest.raises(UndecodablePixels, match="The code stream has"):
             decode_frame(bytes(data), GREY, syntax)
-    assert time.monotonic() - began < 30
+    assert time.process_time() - began < 30
 
 
 def test_an_rle_bomb_stays_within_its_frame(codecs: CodecProcesses, tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import json
 import socket
 import sqlite3
 import struct
-import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -29,7 +28,7 @@ from pacslite.settings import Address
 from tests.support.data_sets import CONTENT_TYPE, body, image, part10
 from tests.support.dicom_files import UNDEFINED, element, meta_of
 from tests.support.dimse import CT, DEFLATED_LE, EXPLICIT_LE, SECONDARY_CAPTURE, Peer
-from tests.support.processes import Server, serving
+from tests.support.processes import Server, processor_s, serving
 
 AS_STORED = "application/dicom; transfer-syntax=*"
 PROBLEM = "application/problem+json"
@@ -396,10 +395,10 @@ def test_absurd_query_parameters(site: Site, query: str) -> None:
     ],
 )
 def test_absurd_keys_match_nothing_and_soon(site: Site, query: str) -> None:
-    begin = time.monotonic()
+    begin = processor_s(site.server.pid)
     resource = "instances" if query.startswith(("TextValue", "Rows")) else "studies"
     assert site.ask("GET", f"/dicom-web/{resource}?{query}")[0] == 204
-    assert time.monotonic() - begin < 5
+    assert processor_s(site.server.pid) - begin < 5
 
 
 @pytest.mark.parametrize(
@@ -415,9 +414,9 @@ def test_absurd_keys_match_nothing_and_soon(site: Site, query: str) -> None:
     ],
 )
 def test_absurd_accept_headers(site: Site, accept: str, status: int) -> None:
-    begin = time.monotonic()
+    begin = processor_s(site.server.pid)
     assert site.ask("GET", site.instance, Accept=accept)[:2] == (status, PROBLEM)
-    assert time.monotonic() - begin < 5
+    assert processor_s(site.server.pid) - begin < 5
 
 
 @pytest.mark.parametrize(

@@ -221,9 +221,9 @@ def test_an_implicit_value_too_long_for_its_vr_stays_in_the_file(file: Path) -> 
 @pytest.mark.parametrize("text", [b"0" * 4000 + b"x ", b"+" + b"0" * 4001, b"1." + b"0" * 3999 + b"e "])
 def test_long_numbers_take_no_long_time(file: Path, text: bytes) -> None:
     file.write_bytes(part10([element(0x00180050 + i, "DS", text) for i in range(30)]))
-    begin = time.perf_counter()
+    begin = time.thread_time()
     read_instance(file, LIMITS)
-    assert time.perf_counter() - begin < 1
+    assert time.thread_time() - begin < 1
 
 
 @pytest.mark.parametrize(("rows", "frames"), [(b"-1", b"1 "), (b"99999999999999999 ", b"1 "), (b"1 ", b"99999999999999999 ")])
@@ -259,9 +259,9 @@ def test_a_usual_slice_is_read_fast(file: Path) -> None:
     file.write_bytes(part10([*layout, *extra, element(0x7FE00010, "OW", bytes(512 * 512 * 2))]))
     spans = []
     for _ in range(30):
-        begin = time.perf_counter()
+        begin = time.thread_time()
         read_instance(file, LIMITS)
-        spans.append(time.perf_counter() - begin)
+        spans.append(time.thread_time() - begin)
     assert min(spans) < 0.0015
 
 

@@ -255,6 +255,6 @@ def test_a_pattern_fits_what_its_plain_expression_fits(pattern: str, value: str)
 
 
 def test_a_pattern_of_many_asterisks_takes_no_longer_than_others() -> None:
-    begin = time.perf_counter()
+    begin = time.thread_time()
     assert not matches(parse("LT", "*a*a*a*a*b"), ("a" * 300,))
-    assert time.perf_counter() - begin < 1  # trying every way to divide it would take many seconds
+    assert time.thread_time() - begin < 1  # trying every way to divide it would take many seconds
