@@ -275,7 +275,7 @@ def _storage_classes() -> Iterable[str]:
     from pacslite.dimse.negotiation import STORAGE_CLASSES, service_of
 
     taken = {uid: name for uid, name in STORAGE_CLASSES.items() if service_of(uid) is Service.STORAGE}
-    yield "\n## Storage SOP classes\n\nSCP and, for C-MOVE, C-GET and jobs, SCU; private classes too. Not taken, for they belong to no study:\n"
+    yield "\n## Storage SOP classes\n\nSCP and, for C-MOVE, C-GET and jobs, SCU; private classes too. Not taken are those of no study:\n"
     yield "hanging protocols, palettes, implant templates, protocols and their approval, inventories.\n\n| UID | Name |\n|---|---|\n"
     for uid, name in sorted(taken.items(), key=lambda row: _numbers(row[0])):
         yield f"| {uid} | {name} |\n"
