@@ -25,8 +25,8 @@ ON CONFLICT (key) DO UPDATE SET
   count = CASE span WHEN :span THEN count ELSE 0 END + :amount,
   span = :span
 WHERE CASE span WHEN :span THEN previous WHEN :span - 1 THEN count ELSE 0 END * :weight
-  + CASE span WHEN :span THEN count ELSE 0 END + :amount <= :most
-RETURNING count"""
+  + CASE span WHEN :span THEN count ELSE 0 END + :amount <= :most"""
+_COUNTED_HIT = _HIT + " RETURNING count"  # dearer by a fifth
 _BUSY_S = 1.0
 _SWEPT_EVERY = 5000
 
@@ -61,8 +61,8 @@ class WindowFile(Storage, SlidingWindowCounterSupport):
             self._connection = connection
         return self._connection
 
-    def _hit(self, key: str, expiry: int, amount: int, most: float) -> int | None:
-        """The hits of this window with these, or None when they are too many together with those of the window before."""
+    def _hit(self, statement: str, key: str, expiry: int, amount: int, most: float) -> tuple[bool, list[tuple[int]]]:
+        """Whether hits were counted, or are too many together with those of the window before; and what the statement returns."""
         now = time.time()
         span, gone = divmod(now, expiry)
         values = {"key": key, "span": int(span), "expiry": expiry, "amount": amount, "most": most, "weight": 1 - gone / expiry}
@@ -70,17 +70,18 @@ class WindowFile(Storage, SlidingWindowCounterSupport):
             connection = self._open()
             fcntl.flock(self._turn, fcntl.LOCK_EX)
             try:
-                taken = connection.execute(_HIT, values).fetchall()
+                cursor = connection.execute(statement, values)
+                rows: list[tuple[int]] = cursor.fetchall()
                 self._hits += 1
                 if self._hits % _SWEPT_EVERY == 1:
                     connection.execute("DELETE FROM hits WHERE (span + 2) * expiry < ?", (now,))
             finally:
                 fcntl.flock(self._turn, fcntl.LOCK_UN)
-        return taken[0][0] if taken else None
+        return cursor.rowcount == 1, rows
 
     def acquire_sliding_window_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
         """Counts a hit unless it is beyond the limit."""
-        return amount <= limit and self._hit(key, expiry, amount, limit) is not None
+        return amount <= limit and self._hit(_HIT, key, expiry, amount, limit)[0]
 
     def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
         """Hits and remaining life of the window before and of this one."""
@@ -114,7 +115,8 @@ class WindowFile(Storage, SlidingWindowCounterSupport):
 
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
         """Counts a hit in any case; the hits of this window."""
-        return self._hit(key, expiry, amount, math.inf) or amount
+        ((count,),) = self._hit(_COUNTED_HIT, key, expiry, amount, math.inf)[1]
+        return count
 
     def get(self, key: str) -> int:
         """Hits of this window."""
