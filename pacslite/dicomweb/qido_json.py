@@ -163,7 +163,7 @@ def _urls(columns: Sequence[Attribute], values: Sequence[Sequence[object]], leve
 def _from_document(document: Document, key: str) -> str:
     """An element of a stored document; bulk data is not part of an answer to a search."""
     element = document.get(key)
-    return f'"{key}":{_dump(element)}' if element is not None and not _is_bulk(element) else ""
+    return f'"{key}":{_dump(_without_bulk(element))}' if element is not None and "BulkDataURI" not in element else ""
 
 
 def _with_private(cells: tuple[str, ...], document: Document, fields: Sequence[PrivateTag]) -> str:
@@ -171,10 +171,10 @@ def _with_private(cells: tuple[str, ...], document: Document, fields: Sequence[P
     found = {cell[1:9]: cell for cell in cells if cell}
     for field in fields:
         element = private_element(document, field)
-        if element is not None and not _is_bulk(element[1]):
+        if element is not None and "BulkDataURI" not in element[1]:
             key = element[0]
             creator = f"{key[:4]}00{key[4:6]}"
-            found[key] = f'"{key}":{_dump(element[1])}'
+            found[key] = f'"{key}":{_dump(_without_bulk(element[1]))}'
             found[creator] = f'"{creator}":{_dump(document[creator])}'
     return "{" + ",".join(found[key] for key in sorted(found)) + "}"
 
@@ -183,8 +183,12 @@ def _dump(element: dict[str, Any]) -> str:
     return json.dumps(element, ensure_ascii=False, separators=(",", ":"))
 
 
-def _is_bulk(element: dict[str, Any]) -> bool:
-    if "BulkDataURI" in element:
-        return True
-    items = [item for item in element.get("Value", ()) if isinstance(item, dict)]
-    return any(_is_bulk(inner) for item in items for inner in item.values() if isinstance(inner, dict))
+def _without_bulk(element: dict[str, Any]) -> dict[str, Any]:
+    """The element with the items of a sequence, on every level, less what is bulk data in them."""
+    if element.get("vr") != "SQ":
+        return element
+    items = [
+        {key: _without_bulk(inner) for key, inner in (item or {}).items() if "BulkDataURI" not in inner}
+        for item in element.get("Value", ())
+    ]
+    return {**element, "Value": items} if items else element

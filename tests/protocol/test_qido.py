@@ -74,6 +74,16 @@ def _unindexed(n: int) -> dict[str, Any]:
         "00290012": {"vr": "LO", "Value": ["ACME 1"]},
         "00291208": {"vr": "CS", "Value": [f"P{n}"]},
         "00420011": {"vr": "OB", "BulkDataURI": "\0/00420011"},
+        "54000100": {"vr": "SQ", "Value": [_waveform(2), {}, _waveform(n)]},
+    }
+
+
+def _waveform(channels: int) -> dict[str, Any]:
+    """An item with bulk data, and with a sequence that has some."""
+    return {
+        "003A0005": {"vr": "US", "Value": [channels]},
+        "003A0200": {"vr": "SQ", "Value": [{"003A0203": {"vr": "SH", "Value": ["I"]}, "003A020A": {"vr": "OW", "BulkDataURI": "\0/x"}}]},
+        "54001010": {"vr": "OW", "BulkDataURI": "\0/54000100/1/54001010"},
     }
 
 
@@ -467,6 +477,12 @@ def test_fields_repeat_and_come_from_the_instance_itself(site: Client) -> None:
     assert one["00189346"]["Value"][0]["00080100"]["Value"] == ["113691"]
     assert one["00080020"]["Value"] == ["20240101"]
     assert "00420011" not in one, "bulk data is no part of an answer to a search"
+    (waves,) = found(site, path + "&includefield=WaveformSequence.NumberOfWaveformChannels")
+    items = [
+        {"003A0005": {"vr": "US", "Value": [n]}, "003A0200": {"vr": "SQ", "Value": [{"003A0203": {"vr": "SH", "Value": ["I"]}}]}}
+        for n in (2, 1)
+    ]
+    assert waves["54000100"] == {"vr": "SQ", "Value": [items[0], {}, items[1]]}, "nor of a sequence, of which the rest is"
     (private,) = found(site, path + "&00290010=ACME%201&00291008=")
     assert private["00291208"] == {"vr": "CS", "Value": ["P1"]}
     assert private["00290012"] == {"vr": "LO", "Value": ["ACME 1"]}
