@@ -22,7 +22,7 @@ _MOST_MARKERS = 1000
 _FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_LS_FRAME = 0xF7
 _STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
-_JP2_SIGNATURE = b"\0\0\0\x0cjP  \r\n\x87\n"
+JP2_SIGNATURE = b"\0\0\0\x0cjP  \r\n\x87\n"
 _CODE_STREAM_BOX = b"jp2c"
 
 
@@ -57,8 +57,8 @@ def describe(read: Read) -> Picture | None:
         return _jpeg(read)
     if head.startswith(b"\xff\x4f\xff\x51"):
         return _jpeg_2000(read, 0, 0)
-    if head == _JP2_SIGNATURE:
-        return _jpeg_2000(read, *_code_stream_of_box(read))
+    if head == JP2_SIGNATURE:
+        return _jpeg_2000(read, *code_stream_of_box(read))
     return None
 
 
@@ -144,8 +144,8 @@ def _jpeg_photometric(marker: int, components: bytes, adobe_transform: int | Non
     return "YBR_FULL" if components[1] == components[4] else "YBR_FULL_422"
 
 
-def _code_stream_of_box(read: Read) -> tuple[int, int]:
-    """Where the code stream of a JP2 file begins, and its length, 0 to the end (ISO/IEC 15444-1 I.4)."""
+def code_stream_of_box(read: Read) -> tuple[int, int]:
+    """Where the code stream of a JP2 file begins, and its length, 0 to the end (ISO/IEC 15444-1 I.4); raises InvalidMetadata."""
     position = 0
     for _ in range(_MOST_MARKERS):
         head = read(position, 16)

@@ -12,8 +12,10 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
-from pacslite.errors import FrameNotFound, NotDicom, TruncatedDataSet
+from pacslite.dicom.code_stream import JP2_SIGNATURE, code_stream_of_box
+from pacslite.errors import FrameNotFound, InvalidMetadata, NotDicom, TruncatedDataSet
 
 Read = Callable[[int, int], bytes]
 Segment = tuple[int, int]
@@ -30,8 +32,8 @@ _UNDEFINED = 0xFFFFFFFF
 _MAX_FRAGMENTS = 1 << 21
 _MAX_FRAMES = 0xFFFFFFFF
 
-# First bytes of a codestream: JPEG and JPEG-LS (SOI), JPEG 2000 (SOC SIZ), JPEG XL (codestream, container).
-_STARTS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\xff\x0a", b"\x00\x00\x00\x0cJXL ")
+# First bytes of a codestream: JPEG and JPEG-LS (SOI), JPEG 2000 (SOC SIZ, JP2 file), JPEG XL (codestream, container).
+_STARTS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51", JP2_SIGNATURE[:8], b"\xff\x0a", b"\x00\x00\x00\x0cJXL ")
 _RLE = "1.2.840.10008.1.2.5"
 _VIDEO_PREFIXES = ("1.2.840.10008.1.2.4.10",)
 
@@ -176,6 +178,7 @@ def encapsulated(
         firsts = array("Q", (0, len(offsets)))
         return FrameIndex(uid, 1, video=True, offsets=offsets, lengths=lengths, firsts=firsts), after
     firsts = _group(uid, max(frames, 1), read, first_item, offsets, lengths, basic, table)
+    _unbox(read, offsets, lengths, firsts)
     if len(firsts) - 1 == len(offsets):
         firsts = array("Q")
     count = len(firsts) - 1 if firsts else len(offsets)
@@ -263,6 +266,33 @@ def _trim(firsts: array[int], lengths: array[int], sizes: array[int]) -> None:
     for i, size in enumerate(sizes):
         if firsts[i + 1] - firsts[i] == 1 and 0 < size <= lengths[firsts[i]]:
             lengths[firsts[i]] = size
+
+
+def _unbox(read: Read, offsets: array[int], lengths: array[int], firsts: array[int]) -> None:
+    """Leave out what stands around the code streams of JP2 files, which some writers encapsulate against PS3.5 A.4.4."""
+    if read(offsets[0], len(JP2_SIGNATURE)) != JP2_SIGNATURE:
+        return
+    for first, following in pairwise(firsts):
+        begin, length = _code_stream_of(read, offsets[first], lengths[first])
+        offsets[first] += begin
+        lengths[first] -= begin
+        if following == first + 1 and 0 < length < lengths[first]:
+            lengths[first] = length
+
+
+def _code_stream_of(read: Read, offset: int, size: int) -> tuple[int, int]:
+    """Where the code stream begins in a fragment, and its length (0: all that follows) when that is told."""
+
+    def of_fragment(position: int, length: int) -> bytes:
+        return read(offset + position, max(0, min(length, size - position)))
+
+    if of_fragment(0, len(JP2_SIGNATURE)) != JP2_SIGNATURE:
+        return 0, 0
+    try:
+        begin, length = code_stream_of_box(of_fragment)
+    except InvalidMetadata:
+        return 0, 0
+    return (begin, length) if begin < size else (0, 0)
 
 
 def _by_start(read: Read, offsets: array[int], frames: int) -> array[int]:

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.encaps import encapsulate, encapsulate_extended, generate_frames
 
+from pacslite.codec.codestreams import codestream_of
 from pacslite.codec.transfer_syntax import frame_bytes
 from pacslite.dicom.data_set import open_data_set
 from pacslite.dicom.frame_index import FrameIndex, decode
@@ -21,6 +22,7 @@ from pacslite.errors import FrameNotFound
 from tests.support.dicom_files import SEQUENCE_END, UNDEFINED, corpus_files, element, item, part10
 
 JPEG, RLE, MPEG4 = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.102"
+JPEG_2000 = "1.2.840.10008.1.2.4.90"
 LIMITS = Limits()
 
 
@@ -91,6 +93,37 @@ def test_frames_told_but_absent_are_not_counted(file: Path) -> None:
     assert index is not None
     with pytest.raises(FrameNotFound):
         index.segments(3)
+
+
+def jp2(code_stream: bytes, wide: bool = False, after: bytes = b"") -> bytes:
+    """A JP2 file: signature, file type, header, code stream (ISO/IEC 15444-1 I.4)."""
+    size = len(code_stream) + (16 if wide else 8)
+    head = b"\0\0\0\1jp2c" + size.to_bytes(8, "big") if wide else size.to_bytes(4, "big") + b"jp2c"
+    return b"\0\0\0\x0cjP  \r\n\x87\n\0\0\0\x14ftypjp2 \0\0\0\0jp2 \0\0\0\x0ajp2h\xff\x4f" + head + code_stream + after
+
+
+@pytest.mark.parametrize("table", [True, False])
+@pytest.mark.parametrize("fragments", [1, 2])
+def test_of_a_jp2_file_the_code_stream_is_the_frame(file: Path, table: bool, fragments: int) -> None:
+    """PS3.5 A.4.4, PS3.18 8.7.3.3.2."""
+    streams = [b"\xff\x4f\xff\x51" + bytes([n]) * (98 + n * 2) for n in range(3)]
+    boxed = [jp2(streams[0]), jp2(streams[1], wide=True), streams[2]]
+    value = encapsulate(boxed, fragments_per_frame=fragments, has_bot=table)
+    _, frames = read_frames(file, compressed(3, value + SEQUENCE_END, JPEG_2000))
+    assert frames == streams
+
+
+@pytest.mark.parametrize("after", [b"", b"\0\0\0\x0cuuid1234"])
+def test_what_follows_the_code_stream_of_a_jp2_file_is_left_out(file: Path, after: bytes) -> None:
+    stream = b"\xff\x4f\xff\x51" + bytes(100)
+    _, frames = read_frames(file, compressed(1, encapsulate([jp2(stream, after=after)]) + SEQUENCE_END, JPEG_2000))
+    assert frames == [stream]
+
+
+@pytest.mark.parametrize("broken", [jp2(b"")[:-8], jp2(bytes(8))[:20], jp2(b"")[:12] + b"\0\0\0\0free"])
+def test_a_jp2_file_without_code_stream_is_left_alone(file: Path, broken: bytes) -> None:
+    _, frames = read_frames(file, compressed(1, encapsulate([broken]) + SEQUENCE_END, JPEG_2000))
+    assert frames == [broken]
 
 
 def test_a_video_is_one_stream(file: Path) -> None:
@@ -199,7 +232,9 @@ def test_frames_of_real_files_are_those_of_pydicom(corpus: Path) -> None:
         with open_data_set(path, LIMITS) as opened:
             frames = [frame_bytes(opened.source.read, index, n) for n in range(1, index.number_of_frames + 1)]
         if index.encapsulated:
-            expected = list(generate_frames(ds.PixelData, number_of_frames=int(ds.get("NumberOfFrames", 1) or 1)))
+            expected = [
+                codestream_of(frame) for frame in generate_frames(ds.PixelData, number_of_frames=int(ds.get("NumberOfFrames", 1) or 1))
+            ]
             assert [frame.rstrip(b"\0") for frame in frames] == [frame.rstrip(b"\0") for frame in expected], path.name
         elif index.frame_bits % 8 == 0:
             whole = next(ds[key].value for key in ("PixelData", "FloatPixelData", "DoubleFloatPixelData") if key in ds)
