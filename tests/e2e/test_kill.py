@@ -49,14 +49,19 @@ class Sent:
 
 
 class Instances:
-    """Makes instances that differ in their UIDs and pixels, quickly: bytes of one template are replaced."""
+    """Makes instances that differ in their UIDs and pixels, quickly: bytes of one template are replaced.
 
-    def __init__(self, seed: int) -> None:
+    All are of one series, or each is of a study of its own.
+    """
+
+    def __init__(self, seed: int, pixel_bytes: int = PIXEL_BYTES, *, apart: bool = False) -> None:
         self._random = random.Random(seed)
+        self._pixel_bytes = pixel_bytes
+        self._renewed = ("study", "series", "instance") if apart else ("instance",)
         self._uids = {name: self._uid() for name in ("study", "series", "instance")}
         ds = data_sets.image(**self._uids)
-        ds.Rows, ds.Columns, ds.NumberOfFrames = 256, PIXEL_BYTES // 512, 1
-        ds.PixelData = self._random.randbytes(PIXEL_BYTES)
+        ds.Rows, ds.Columns, ds.NumberOfFrames = 256, pixel_bytes // 512, 1
+        ds.PixelData = self._random.randbytes(pixel_bytes)
         self._template = data_sets.part10(ds)
         self._lock = threading.Lock()
 
@@ -65,10 +70,11 @@ class Instances:
 
     def make(self) -> Sent:
         with self._lock:
-            file, uid = self._template, self._uid()
-            pixels = self._random.randbytes(PIXEL_BYTES)
-        file = file.replace(self._uids["instance"].encode(), uid.encode())
-        return Sent(self._uids["study"], self._uids["series"], uid, file[:-PIXEL_BYTES] + pixels)
+            file, uids = self._template, self._uids | {name: self._uid() for name in self._renewed}
+            pixels = self._random.randbytes(self._pixel_bytes)
+        for name in self._renewed:
+            file = file.replace(self._uids[name].encode(), uids[name].encode())
+        return Sent(uids["study"], uids["series"], uids["instance"], file[: -self._pixel_bytes] + pixels)
 
 
 @dataclass
