@@ -19,7 +19,7 @@ from pacslite.core import jobs
 from pacslite.core.jobs import Failed, Handler, Job, Later, Run, Runner
 from pacslite.errors import Conflict, NotFound, PeerError, StorageError
 from pacslite.settings import Settings
-from tests.support.dimse import until
+from tests.support.processes import until
 
 LONG_AGO = "2020-01-01T00:00:00.000000Z"
 

@@ -29,7 +29,7 @@ from pacslite.dicom.attributes import BY_KEYWORD, Level
 from pacslite.errors import Conflict, InvalidForm, NotFound
 from pacslite.settings import Settings
 from tests.support.arrivals import arrival, blob_of, store
-from tests.support.dimse import until
+from tests.support.processes import until
 
 CAUSE = Cause(Origin("api", actor="anna"))
 

@@ -34,10 +34,9 @@ from tests.support.dimse import (
     associate_rq,
     echo_rq,
     find_rq,
-    until,
 )
 from tests.support.http import WebServer, running
-from tests.support.processes import pacslite
+from tests.support.processes import pacslite, until
 from tests.support.retrieval import Receiver, converse, get_rq, keep, keys, known, move_rq, receives, receiving, retrieving
 
 STUDY, SERIES, INSTANCE = "1.2.840.1", "1.2.840.1.1", "1.2.840.1.1.1"

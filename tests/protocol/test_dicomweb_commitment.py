@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +15,7 @@ from pacslite import app, job_kinds
 from pacslite.settings import load
 from tests.support.data_sets import image, new_uid, part10
 from tests.support.http import Answer
+from tests.support.processes import until
 from tests.support.wado import WebArchive, path_of, web_archive
 
 DICOM_JSON, DICOM_XML = "application/dicom+json", "application/dicom+xml"
@@ -69,10 +69,7 @@ def worker(archive: WebArchive) -> Iterator[None]:
 
 
 def polled(archive: WebArchive, transaction: str) -> list[dict[str, Any]]:
-    deadline = time.monotonic() + 30
-    while (answer := archive.get(f"/commitment-requests/{transaction}", DICOM_JSON)).status == 202:
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.05)
+    answer = until(lambda: (got := archive.get(f"/commitment-requests/{transaction}", DICOM_JSON)).status != 202 and got)
     assert answer.status == 200, answer.body
     found: list[dict[str, Any]] = json.loads(answer.body)
     return found

@@ -17,7 +17,8 @@ from pydicom.uid import JPEG2000Lossless
 
 from tests.support.certificates import Authority
 from tests.support.data_sets import image, part10
-from tests.support.dimse import IMPLICIT_LE, STUDY_ROOT_MOVE, Listener, Peer, until
+from tests.support.dimse import IMPLICIT_LE, STUDY_ROOT_MOVE, Listener, Peer
+from tests.support.processes import until
 from tests.support.retrieval import converse, keep_images, keys, known, move_rq, retrieving
 
 pytestmark = pytest.mark.skipif(not shutil.which("dcmsend"), reason="dcmtk is not installed")

@@ -43,8 +43,8 @@ from tests.support.dimse import (
     accepted,
     echo_rq,
     uid_value,
-    until,
 )
+from tests.support.processes import until
 from tests.support.retrieval import keep, keep_images, known, retrieving
 
 COMMITMENT, WELL_KNOWN = "1.2.840.10008.1.20.1", "1.2.840.10008.1.20.1.1"

@@ -38,8 +38,8 @@ from tests.support.dimse import (
     find_rq,
     listening,
     sink_pacs,
-    until,
 )
+from tests.support.processes import until
 
 JAPANESE = "Yamada^Tarou=山田^太郎=やまだ^たろう"
 STUDIES = 1200  # more than two pages

@@ -27,9 +27,8 @@ from tests.support.dimse import (
     listening,
     sink_pacs,
     store_rq,
-    until,
 )
-from tests.support.processes import serving
+from tests.support.processes import serving, until
 from tests.support.retrieval import converse, get_rq, keep, keys, receives, retrieving
 
 LOCAL_LIMIT = bytes((2, 3, 2))

@@ -31,8 +31,8 @@ from tests.support.dimse import (
     listening,
     sink_pacs,
     store_rq,
-    until,
 )
+from tests.support.processes import until
 
 STORE = ((CT, (EXPLICIT_LE,)),)
 INVALID_PARAMETER = b"\x02\x06"

@@ -31,8 +31,8 @@ from tests.support.dimse import (
     VERIFICATION,
     Listener,
     cancel_rq,
-    until,
 )
+from tests.support.processes import until
 from tests.support.retrieval import (
     Outcome,
     Receiver,

@@ -18,7 +18,8 @@ from pacslite.catalog.peers import Peer
 from pacslite.dimse import pdus
 from pacslite.dimse.peers import echo
 from pacslite.errors import PeerError
-from tests.support.dimse import VERIFICATION, listening, sink_pacs, until
+from tests.support.dimse import VERIFICATION, listening, sink_pacs
+from tests.support.processes import until
 
 
 @contextmanager

@@ -22,15 +22,8 @@ from pacslite.dimse import commands, pdus
 from pacslite.errors import Forbidden
 from pacslite.settings import Settings
 from tests.support.data_sets import image
-from tests.support.dimse import (
-    Listener,
-    associate_rq,
-    find_rq,
-    listening,
-    sink_pacs,
-    until,
-)
-from tests.support.processes import environment
+from tests.support.dimse import Listener, associate_rq, find_rq, listening, sink_pacs
+from tests.support.processes import environment, until
 from tests.support.retrieval import keep, keys, known, retrieving
 from tests.support.services import OFFER, SERVICES, STUDY, status_of
 

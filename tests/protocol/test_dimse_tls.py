@@ -42,9 +42,8 @@ from tests.support.dimse import (
     cancel_rq,
     listening,
     sink_pacs,
-    until,
 )
-from tests.support.processes import environment, pacslite, serving
+from tests.support.processes import environment, pacslite, serving, until
 from tests.support.retrieval import converse, get_rq, keep, keep_images, keys, known, move_rq, receives, retrieving
 
 STUDY, COUNT = "1.2.9", 5

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 
 from tests.support.file_site import FILES, Site, file_site
 from tests.support.files import any_photo, form, of_json
+from tests.support.processes import until
 
 MOST = 200_000
 
@@ -25,10 +25,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 def _leaves_nothing(site: Site) -> Iterator[None]:
     """Whatever a test sends, the spool is empty afterwards."""
     yield
-    deadline = time.monotonic() + 10
-    while site.spooled() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert site.spooled() == []
+    until(lambda: not site.spooled(), what="an empty spool")
 
 
 @pytest.mark.parametrize(

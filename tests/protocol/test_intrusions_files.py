@@ -32,9 +32,9 @@ from pacslite.storage.spool import Spool
 from pacslite.storage.upload_files import UploadFiles, UploadWriter
 from tests.support.data_sets import CONTENT_TYPE, body, image, part10
 from tests.support.databases import postgres
-from tests.support.dimse import until
 from tests.support.file_site import Site, file_site
 from tests.support.files import any_photo, new_patient
+from tests.support.processes import until
 from tests.support.tus import OCTETS, Tus, path_of
 
 __all__ = ["postgres"]

@@ -29,7 +29,8 @@ from pacslite.dimse import commands
 from pacslite.errors import Conflict, Gone, InvalidForm, NotFound, PeerError
 from pacslite.settings import Address, Settings
 from tests.support.data_sets import image
-from tests.support.dimse import CT, EXPLICIT_LE, IMPLICIT_LE, SECONDARY_CAPTURE, Listener, listening, sink_pacs, until
+from tests.support.dimse import CT, EXPLICIT_LE, IMPLICIT_LE, SECONDARY_CAPTURE, Listener, listening, sink_pacs
+from tests.support.processes import until
 from tests.support.retrieval import Receiver, keep, keep_images, receiving
 
 STUDY = "1.2.30"

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from pacslite.core.access import Role
 from tests.support.accounts import Guarded, guarded
 from tests.support.http import Answer, running
+from tests.support.processes import until
 from tests.support.tus import OCTETS, UPLOADS, Tus, client, encoded, local, path_of, stl
 
 FILE = stl(200_000)
@@ -47,15 +48,6 @@ def left_of(tus: Tus, path: str) -> list[str]:
 def is_written(tus: Tus, path: str) -> bool:
     """Whether a request writes the upload now."""
     return any("." in name and not name.endswith(".lock") for name in left_of(tus, path))
-
-
-def until(what: Any, deadline_s: float = 30) -> Any:
-    """What `what` gives, once that is true."""
-    ends = time.monotonic() + deadline_s
-    while not (found := what()):
-        assert time.monotonic() < ends, "it did not happen in time"
-        time.sleep(0.02)
-    return found
 
 
 # Core protocol

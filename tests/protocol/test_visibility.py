@@ -41,8 +41,9 @@ from pacslite.settings import Address, Settings
 from pacslite.web.messages import Route
 from tests.support.accounts import Guarded, guarded
 from tests.support.data_sets import CONTENT_TYPE, body, image, part10
-from tests.support.dimse import Listener, listening, until
+from tests.support.dimse import Listener, listening
 from tests.support.http import Answer
+from tests.support.processes import until
 from tests.support.retrieval import keep, known, retrieving
 
 SEEN, HIDDEN, UNKNOWN = "1.2.826.0.1.1", "1.2.826.0.1.2", "1.2.826.0.1.3"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import struct
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -23,6 +22,7 @@ from pacslite.dimse.commands import Command, decode_command, encode_command
 from pacslite.dimse.server import DimseServer
 from pacslite.settings import Address, Settings
 from pacslite.storage.spool import Spool, SpoolFile
+from tests.support.processes import until
 
 EXPLICIT_LE, IMPLICIT_LE = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
 EXPLICIT_BE, DEFLATED_LE = "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
@@ -32,14 +32,6 @@ PATIENT_ROOT_MOVE, STUDY_ROOT_MOVE = "1.2.840.10008.5.1.4.1.2.1.2", "1.2.840.100
 PATIENT_ROOT_GET, STUDY_ROOT_GET = "1.2.840.10008.5.1.4.1.2.1.3", "1.2.840.10008.5.1.4.1.2.2.3"
 
 Offer = Sequence[tuple[str, Sequence[str]]]
-
-
-def until(condition: Callable[[], object], seconds: float = 20) -> None:
-    """Wait for a condition of another thread or process; fails the test at the deadline."""
-    deadline, pause = time.monotonic() + seconds, threading.Event()
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        pause.wait(0.005)
 
 
 def associate_rq(

@@ -30,7 +30,7 @@ def until(condition: Callable[[], Any], deadline_s: float = 30.0, what: str = "t
         if value:
             return value
         assert time.monotonic() < deadline, f"{what} did not come true within {deadline_s} s"
-        _PAUSE.wait(0.02)
+        _PAUSE.wait(0.01)
 
 
 def environment(**more: str) -> dict[str, str]:

@@ -17,6 +17,7 @@ from pacslite.catalog import changes, models
 from pacslite.catalog.database import Catalog
 from pacslite.catalog.process_lock import ProcessLock
 from pacslite.errors import Busy, Conflict, OutcomeUnknown, Unavailable
+from tests.support.processes import until
 
 ROOT = Path(__file__).resolve().parents[3]
 PROCESSES, THREADS, COUNT = 2, 4, 15
@@ -103,14 +104,6 @@ def queued(catalog: Catalog, count: int) -> Callable[[], bool]:
     return lambda: len(catalog._group._queue) >= count
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    for _ in range(3000):
-        if condition():
-            return
-        threading.Event().wait(0.01)
-    pytest.fail("it did not come to that in 30 s")
-
-
 def run_queued(catalog: Catalog, works: list[Callable[[Connection], object]]) -> list[object]:
     """Results, or errors, of works that all wait in the queue before the first of them runs."""
     results: list[object] = [None] * len(works)
@@ -125,7 +118,7 @@ def run_queued(catalog: Catalog, works: list[Callable[[Connection], object]]) ->
     threads = [threading.Thread(target=run, args=(i,)) for i in range(len(works))]
     for i, thread in enumerate(threads):
         thread.start()
-        wait_until(queued(catalog, i + 1))
+        until(queued(catalog, i + 1))
     blocked.release()
     for thread in threads:
         thread.join()

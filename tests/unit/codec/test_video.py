@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,7 @@ import pytest
 from pacslite.codec import apart, video
 from pacslite.errors import Unavailable, UndecodablePixels
 from tests.support import media
+from tests.support.processes import until
 
 BOUNDS = apart.Bounds(60, 3 * 1024**3, 100_000_000)
 
@@ -128,10 +127,7 @@ def test_without_ffprobe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def _wait_until_gone(word: str) -> None:
     """What was killed is gone when the kernel has cleaned up after it."""
-    deadline = time.monotonic() + 10
-    while _running(word):
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.05)
+    until(lambda: not _running(word), what=f"the end of {word}")
 
 
 def _running(word: str) -> list[str]:
