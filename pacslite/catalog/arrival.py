@@ -166,19 +166,41 @@ COLUMNS = {
 """The columns that `columns_of` and `row_of` fill, by level."""
 
 Raw = tuple[tuple[str, ...] | None, ...]
+# For each attribute its column and how long it may be, its columns for matching and what makes them.
+_Step = tuple[str, int, tuple[str, ...], Callable[[str], tuple[Any, ...]] | None]
+
+
+def _step(attribute: Attribute) -> _Step:
+    limit = _INDEXED_CHARACTERS if attribute.indexed else _CHARACTERS
+    form = _FORMS[attribute.vr] if attribute.has_normal_form else None
+    return attribute.column, limit, attribute.match_columns, form
+
+
+def _blank(level: Level) -> dict[str, Any]:
+    """The columns of a level of which nothing is known."""
+    blank: dict[str, Any] = {}
+    for attribute in _ELEMENTS[level]:
+        blank[attribute.column] = None
+        if attribute.has_normal_form:
+            blank.update(zip(attribute.match_columns, _EMPTY_FORMS[attribute.vr], strict=True))
+    return blank
+
+
+_STEPS = {level: tuple(_step(a) for a in attributes) for level, attributes in _ELEMENTS.items()}
+_BLANKS = {level: _blank(level) for level in Level}
+_NAMES = {level: tuple((i, a.tag) for i, a in enumerate(attributes) if a.vr == "PN") for level, attributes in _ELEMENTS.items()}
+"""The person names of a level: where they stand, and their tags."""
 
 
 def _columns(level: Level, raw: Raw) -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for attribute, values in zip(_ELEMENTS[level], raw, strict=True):
-        text = ""
+    out = _BLANKS[level].copy()
+    for (column, limit, names, form), values in zip(_STEPS[level], raw, strict=True):
         if values:
-            text = values[0] if len(values) == 1 else "\\".join(values)
-            text = _clean(text, _INDEXED_CHARACTERS if attribute.indexed else _CHARACTERS)
-        out[attribute.column] = text or None
-        if attribute.has_normal_form:
-            forms = _FORMS[attribute.vr](text) if text else _EMPTY_FORMS[attribute.vr]
-            out.update(zip(attribute.match_columns, forms, strict=True))
+            text = _clean(values[0] if len(values) == 1 else "\\".join(values), limit)
+            if text:
+                out[column] = text
+                if form is not None:
+                    out.update(zip(names, form(text), strict=True))
     return out
 
 
@@ -196,8 +218,8 @@ def _row(level: Level, raw: Raw, extra: tuple[tuple[str, str], ...]) -> Row:
 
 def _words(level: Level, raw: Raw) -> tuple[IndexedValue, ...]:
     """The words of the person names."""
-    named = [(a.tag, values) for a, values in zip(_ELEMENTS[level], raw, strict=True) if a.vr == "PN" and values]
-    return tuple(word for tag, values in named for word in words_in(tag, _clean("\\".join(values), _INDEXED_CHARACTERS)))
+    named = [(tag, values) for place, tag in _NAMES[level] if (values := raw[place])]
+    return tuple([word for tag, values in named for word in words_in(tag, _clean("\\".join(values), _INDEXED_CHARACTERS))])
 
 
 def row_of(level: Level, values: Values, extra: tuple[tuple[str, str], ...] = (), indexed: Iterable[IndexedValue] = ()) -> Row:

@@ -16,7 +16,7 @@ from pacslite.catalog.models import blob, conflict, instance, metadata, version
 from pacslite.catalog.models import series as series_table
 from pacslite.catalog.models import study as study_table
 from pacslite.catalog.placement import Place
-from pacslite.catalog.statements import Prepared, now_text
+from pacslite.catalog.statements import Prepared, PreparedInsert, now_text
 from pacslite.dicom.attributes import Level
 
 
@@ -99,17 +99,14 @@ _ELSEWHERE = Prepared(
     .where(instance.c.sop_instance_uid == bindparam("sop"))
     .limit(1)
 )
-_INSERT_INSTANCE = Prepared(
-    insert(instance).values({name: bindparam(name) for name in ("series_pk", *_INSTANCE_COLUMNS, "created_at")}).returning(instance.c.pk)
+_INSERT_INSTANCE = PreparedInsert(
+    insert(instance).values({name: bindparam(name) for name in ("series_pk", *_INSTANCE_COLUMNS, "created_at")})
 )
 _UPDATE_INSTANCE = Prepared(
     update(instance).where(instance.c.pk == bindparam("instance_key")).values({name: bindparam(name) for name in _INSTANCE_COLUMNS[1:]})
 )
-_INSERT_BLOB = Prepared(
-    insert(blob)
-    .values({name: bindparam(name) for name in ("uid", "storage_key", "store_name", "size_bytes", "sha256", "media_type", "created_at")})
-    .returning(blob.c.pk)
-)
+_BLOB_COLUMNS = ("uid", "storage_key", "store_name", "size_bytes", "sha256", "media_type", "created_at")
+_INSERT_BLOB = PreparedInsert(insert(blob).values({name: bindparam(name) for name in _BLOB_COLUMNS}))
 # An empty time means that the bytes are claimed by their erasure.
 _REVIVE_BLOB = Prepared(
     update(blob)
@@ -118,7 +115,7 @@ _REVIVE_BLOB = Prepared(
     .returning(blob.c.pk)
 )
 _VERSION_COLUMNS = ("instance_pk", "number", "blob_pk", "transfer_syntax_uid", "data_set_digest", "author", "created_at")
-_INSERT_VERSION = Prepared(insert(version).values({name: bindparam(name) for name in _VERSION_COLUMNS}).returning(version.c.pk))
+_INSERT_VERSION = PreparedInsert(insert(version).values({name: bindparam(name) for name in _VERSION_COLUMNS}))
 _INSERT_METADATA = Prepared(
     insert(metadata).values({name: bindparam(name) for name in ("version_pk", "extractor_version", "json", "frame_index")})
 )
@@ -178,10 +175,12 @@ def record(
         return OVERTAKEN
     number = max((place.number or 0) + 1, (as_of and as_of.version_number) or 0)
     kind = Kind.INSTANCE_STORED if place.instance_pk is None else Kind.VERSION_ADDED
-    seq = changes.add(conn, kind, now, arrival.origin, uids=arrival.uids, version_number=number, blob_uid=new_blob.uid)
+    owner = placement.owner(conn, arrival, now, as_of.patient_pk if as_of else None) if place.study_pk is None else None
+    detail = {"patient": owner.pk} if owner is not None else None
+    seq = changes.add(conn, kind, now, arrival.origin, uids=arrival.uids, version_number=number, blob_uid=new_blob.uid, detail=detail)
     if place.instance_pk is None:
         _note_conflicts(conn, arrival, place, now)
-    series_pk = placement.ensure(conn, arrival, place, seq, now, as_of.patient_pk if as_of else None)
+    series_pk = placement.ensure(conn, arrival, place, seq, now, owner)
     instance_pk = _put_instance(conn, arrival, place, series_pk, number, now)
     version_row = {
         "instance_pk": instance_pk,
@@ -192,7 +191,7 @@ def record(
         "author": arrival.origin.actor or arrival.origin.calling_aet or None,
         "created_at": now,
     }
-    _INSERT_METADATA.do(conn, {"version_pk": _INSERT_VERSION.only(conn, version_row), **_metadata_row(arrival)})
+    _INSERT_METADATA.do(conn, {"version_pk": _INSERT_VERSION.number(conn, version_row), **_metadata_row(arrival)})
     return Recorded("stored" if place.instance_pk is None else "new_version", number)
 
 
@@ -206,7 +205,7 @@ def _insert_blob(conn: Connection, new: NewBlob, now: str) -> int:
         "media_type": new.media_type,
         "created_at": now,
     }
-    blob_pk: int = _INSERT_BLOB.only(conn, row)
+    blob_pk = _INSERT_BLOB.number(conn, row)
     if new.content is not None:
         written_ahead.add(conn, new.uid, new.storage_key, new.content)
     return blob_pk
@@ -226,7 +225,7 @@ def _put_instance(conn: Connection, arrival: Arrival, place: Place, series_pk: i
     }
     if place.instance_pk is None or place.study_pk is None:
         row |= {"series_pk": series_pk, "sop_instance_uid": arrival.sop_instance_uid, "created_at": now}
-        made: int = _INSERT_INSTANCE.only(conn, row)
+        made = _INSERT_INSTANCE.number(conn, row)
         search_values.insert(conn, Level.INSTANCE, made, arrival.instance_values)
         return made
     _UPDATE_INSTANCE.do(conn, {**row, "instance_key": place.instance_pk})

@@ -11,7 +11,7 @@ from pacslite.catalog import changes, patients, search_values
 from pacslite.catalog.arrival import COLUMNS, Arrival
 from pacslite.catalog.models import instance, patient, request_attribute, series, study, version
 from pacslite.catalog.patient_numbers import NEXT_OF_SQLITE
-from pacslite.catalog.statements import Prepared
+from pacslite.catalog.statements import Prepared, PreparedInsert
 from pacslite.dicom.attributes import Level
 
 Requests = tuple[tuple[str, str], ...]
@@ -40,6 +40,14 @@ class Place(NamedTuple):
     version_pk: int | None = None
     number: int | None = None
     blob_pk: int | None = None
+
+
+class Owner(NamedTuple):
+    """The patient whom a new study names, whom they have become part of, and whether their attributes are those of the arrival."""
+
+    pk: int
+    merged_into: int | None = None
+    is_current: bool = True
 
 
 _LOCATE = Prepared(
@@ -82,11 +90,9 @@ _FIND_PATIENT = Prepared(
         *(patient.c[name] == bindparam(name) for name in _IDENTITY)
     )
 )
-_INSERT_PATIENT = Prepared(insert(patient).values(_bound(*_IDENTITY, *_PATIENT, "created_at")).returning(patient.c.pk))
-_INSERT_PATIENT_IN_SQLITE = Prepared(
-    insert(patient).values({"pk": NEXT_OF_SQLITE, **_bound(*_IDENTITY, *_PATIENT, "created_at")}).returning(patient.c.pk)
-)
-_INSERT_PATIENT_AS = Prepared(insert(patient).values(_bound("pk", *_IDENTITY, *_PATIENT, "created_at")).returning(patient.c.pk))
+_INSERT_PATIENT = PreparedInsert(insert(patient).values(_bound(*_IDENTITY, *_PATIENT, "created_at")))
+_INSERT_PATIENT_IN_SQLITE = PreparedInsert(insert(patient).values({"pk": NEXT_OF_SQLITE, **_bound(*_IDENTITY, *_PATIENT, "created_at")}))
+_INSERT_PATIENT_AS = PreparedInsert(insert(patient).values(_bound("pk", *_IDENTITY, *_PATIENT, "created_at")))
 _UPDATE_PATIENT = Prepared(update(patient).where(patient.c.pk == bindparam("patient_key")).values(_bound(*_PATIENT)))
 _OLD_PATIENT_COLUMNS = ("patient_name", "patient_birth_date", "patient_sex")
 _OLD_PATIENT = Prepared(
@@ -96,10 +102,8 @@ _OLD_PATIENT = Prepared(
 _STUDY = (*COLUMNS[Level.STUDY], "attributes_digest")
 _STUDY_COUNTS = ("number_of_study_related_series", "number_of_study_related_instances")
 _STUDY_KEPT = ("modalities_in_study", "sop_classes_in_study", "change_seq", "updated_at")
-_INSERT_STUDY = Prepared(
-    insert(study)
-    .values(_bound("study_instance_uid", "patient_pk", "origin_patient", *_STUDY, *_STUDY_COUNTS, *_STUDY_KEPT, "created_at"))
-    .returning(study.c.pk)
+_INSERT_STUDY = PreparedInsert(
+    insert(study).values(_bound("study_instance_uid", "patient_pk", "origin_patient", *_STUDY, *_STUDY_COUNTS, *_STUDY_KEPT, "created_at"))
 )
 _UPDATE_STUDY = Prepared(update(study).where(study.c.pk == bindparam("study_key")).values(_bound(*_STUDY)))
 _TOUCH_STUDY = Prepared(
@@ -113,12 +117,10 @@ _TOUCH_STUDY = Prepared(
 )
 
 _SERIES = (*COLUMNS[Level.SERIES], "attributes_digest")
-_INSERT_SERIES = Prepared(
-    insert(series)
-    .values(
+_INSERT_SERIES = PreparedInsert(
+    insert(series).values(
         _bound("series_instance_uid", "study_pk", *_SERIES, "number_of_series_related_instances", "change_seq", "created_at", "updated_at")
     )
-    .returning(series.c.pk)
 )
 _UPDATE_SERIES = Prepared(update(series).where(series.c.pk == bindparam("series_key")).values(_bound(*_SERIES)))
 _TOUCH_SERIES = Prepared(
@@ -151,16 +153,18 @@ def locate(conn: Connection, arrival: Arrival) -> Place:
     return Place._make(row) if row else Place()
 
 
-def ensure(conn: Connection, arrival: Arrival, place: Place, seq: int, now: str, patient_pk: int | None = None) -> int:
+def ensure(conn: Connection, arrival: Arrival, place: Place, seq: int, now: str, owner: Owner | None = None) -> int:
     """Bring patient, study and series up to date with an arrival; the key of the series.
 
-    Counts grow by the rows that are new. Attributes become those of the arrival, which is the version last stored. `patient_pk` is
-    the number that a new patient gets in a catalog made anew; the change `seq` tells whose a new study is, for that.
+    Counts grow by the rows that are new. Attributes become those of the arrival, which is the version last stored. `owner` is
+    there for a new study; the change `seq` tells whose it is, for a catalog made anew.
     """
     if place.study_pk is None:
-        own, survivor = _patient_of_new_study(conn, arrival, now, patient_pk)
-        changes.describe(conn, seq, {"patient": own})
-        study_pk = _new_study(conn, arrival, survivor, own if own != survivor else None, seq, now)
+        assert owner is not None
+        if not owner.is_current:
+            _update_patient(conn, arrival, owner.pk, now)
+        survivor = patients.survivor(conn, owner.merged_into) if owner.merged_into is not None else owner.pk
+        study_pk = _new_study(conn, arrival, survivor, owner.pk if owner.pk != survivor else None, seq, now)
         return _new_series(conn, arrival, study_pk, seq, now)
     if place.patient_digest != arrival.patient.digest and place.patient_pk is not None and is_same_patient(place, arrival):
         _update_patient(conn, arrival, place.patient_pk, now)
@@ -224,19 +228,16 @@ def _identity(arrival: Arrival) -> dict[str, str]:
     return {"identity_id": identity.patient_id, "identity_issuer": identity.issuer, "identity_study": identity.study}
 
 
-def _patient_of_new_study(conn: Connection, arrival: Arrival, now: str, patient_pk: int | None = None) -> tuple[int, int]:
-    """The patient that it names, and the one whom they have become part of: the same where nobody was merged."""
+def owner(conn: Connection, arrival: Arrival, now: str, patient_pk: int | None = None) -> Owner:
+    """The patient whom a new study names, who is made when there is none; with the number `patient_pk` in a catalog made anew."""
     names = _identity(arrival)
     row = _FIND_PATIENT.first(conn, names)
-    if row is None:
-        columns = {**arrival.patient.columns, **names, "attributes_digest": arrival.patient.digest, "created_at": now, "updated_at": now}
-        made = _insert_patient(conn, columns, patient_pk)
-        search_values.insert(conn, Level.PATIENT, made, arrival.patient.values)
-        return made, made
-    if row[1] != arrival.patient.digest:
-        _update_patient(conn, arrival, row[0], now)
-    found: int = row[0]
-    return found, patients.survivor(conn, row[2]) if row[2] is not None else found
+    if row is not None:
+        return Owner(row[0], row[2], row[1] == arrival.patient.digest)
+    columns = {**arrival.patient.columns, **names, "attributes_digest": arrival.patient.digest, "created_at": now, "updated_at": now}
+    made = _insert_patient(conn, columns, patient_pk)
+    search_values.insert(conn, Level.PATIENT, made, arrival.patient.values)
+    return Owner(made)
 
 
 def _insert_patient(conn: Connection, columns: dict[str, Any], pk: int | None) -> int:
@@ -245,8 +246,7 @@ def _insert_patient(conn: Connection, columns: dict[str, Any], pk: int | None) -
         statement = _INSERT_PATIENT_AS
     else:
         statement = _INSERT_PATIENT_IN_SQLITE if conn.dialect.name == "sqlite" else _INSERT_PATIENT
-    made: int = statement.only(conn, columns)
-    return made
+    return statement.number(conn, columns)
 
 
 def _update_patient(conn: Connection, arrival: Arrival, patient_pk: int, now: str) -> None:
@@ -279,7 +279,7 @@ def _new_study(conn: Connection, arrival: Arrival, patient_pk: int, origin_patie
         "created_at": now,
         "updated_at": now,
     }
-    made: int = _INSERT_STUDY.only(conn, columns)
+    made = _INSERT_STUDY.number(conn, columns)
     search_values.insert(conn, Level.STUDY, made, arrival.study.values)
     return made
 
@@ -295,7 +295,7 @@ def _new_series(conn: Connection, arrival: Arrival, study_pk: int, seq: int, now
         "created_at": now,
         "updated_at": now,
     }
-    made: int = _INSERT_SERIES.only(conn, columns)
+    made = _INSERT_SERIES.number(conn, columns)
     search_values.insert(conn, Level.SERIES, made, arrival.series.values)
     _insert_requests(conn, arrival.request_attributes, made)
     return made

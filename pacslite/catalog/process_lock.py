@@ -27,15 +27,23 @@ class ProcessLock:
     @contextmanager
     def held(self, deadline: float) -> Iterator[None]:
         """Holds the lock; raises Busy when it cannot be had before the deadline (of time.monotonic)."""
+        self.acquire(deadline)
+        try:
+            yield
+        finally:
+            self.release()
+
+    def acquire(self, deadline: float) -> None:
+        """Hold the lock until `release`; raises Busy."""
         _acquire(self._turn, deadline)
         try:
             _acquire(self._lock, deadline)
         finally:
             fcntl.flock(self._turn, fcntl.LOCK_UN)
-        try:
-            yield
-        finally:
-            fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def release(self) -> None:
+        """Give it to whoever waits."""
+        fcntl.flock(self._lock, fcntl.LOCK_UN)
 
     def close(self) -> None:
         """Give up the files."""

@@ -7,13 +7,18 @@ past it. Values are passed as the driver takes them: text, numbers, bytes, None.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
+from operator import itemgetter
 from typing import Any, ClassVar
 from weakref import WeakSet
 
-from sqlalchemy import Connection, Dialect, Executable
+from sqlalchemy import Connection, Dialect, Executable, Insert
 from sqlalchemy.sql.compiler import SQLCompiler
+
+_Order = Callable[[Mapping[str, Any]], tuple[Any, ...]]
+_Compiled = tuple[str, _Order | None, dict[str, Any]]
 
 
 class Prepared:
@@ -25,7 +30,7 @@ class Prepared:
 
     def __init__(self, statement: Executable) -> None:
         self._statement = statement
-        self._compiled: dict[str, tuple[str, tuple[str, ...] | None, dict[str, Any]]] = {}
+        self._compiled: dict[str, _Compiled] = {}
         self.known.add(self)
 
     def run(self, conn: Connection, parameters: Mapping[str, Any]) -> Any:
@@ -33,9 +38,9 @@ class Prepared:
         sql, order, constants = self._compiled.get(conn.dialect.name) or self.compile(conn.dialect)
         if constants:
             parameters = {**constants, **parameters}
-        cursor = conn.connection.cursor()
-        cursor.execute(sql, tuple([parameters[name] for name in order]) if order is not None else parameters)
-        return cursor
+        # The driver's own connection: SQLAlchemy's cursor is one call more, and a cursor of its own another.
+        driver: Any = conn.connection.dbapi_connection
+        return driver.execute(sql, order(parameters) if order is not None else parameters)
 
     def do(self, conn: Connection, parameters: Mapping[str, Any]) -> int:
         """Runs a statement that gives no rows; how many rows it has changed."""
@@ -74,14 +79,45 @@ class Prepared:
         module = type(self._statement).__module__.split(".")
         return module[:2] != ["sqlalchemy", "dialects"] or module[2] == dialect.name
 
-    def compile(self, dialect: Dialect) -> tuple[str, tuple[str, ...] | None, dict[str, Any]]:
-        """The text of the statement, the order of its parameters (None: by name), and its constants."""
-        compiled = self._statement.compile(dialect=dialect)  # type: ignore[attr-defined]
+    def compile(self, dialect: Dialect) -> _Compiled:
+        """The text of the statement, what orders its parameters (None: by name), and its constants."""
+        compiled = self._for(dialect.name).compile(dialect=dialect)  # type: ignore[attr-defined]
         assert isinstance(compiled, SQLCompiler)
-        order = tuple(compiled.positiontup) if compiled.positiontup is not None else None
+        order = _in_order(tuple(compiled.positiontup)) if compiled.positiontup is not None else None
         constants = {name: bind.value for name, bind in compiled.binds.items() if not bind.required and bind.value is not None}
         self._compiled[dialect.name] = (compiled.string, order, constants)
         return self._compiled[dialect.name]
+
+    def _for(self, dialect: str) -> Executable:
+        """The statement as this database gets it."""
+        return self._statement
+
+
+class PreparedInsert(Prepared):
+    """An INSERT of one row whose number the database makes. SQLite tells it without `RETURNING`, which costs it as much as the row."""
+
+    __slots__ = ()
+
+    def __init__(self, statement: Insert) -> None:
+        super().__init__(statement)
+
+    def number(self, conn: Connection, parameters: Mapping[str, Any]) -> int:
+        """Runs the statement; the number of the row."""
+        if conn.dialect.name == "sqlite":
+            return self.run(conn, parameters).lastrowid  # type: ignore[no-any-return]
+        return self.only(conn, parameters)  # type: ignore[no-any-return]
+
+    def _for(self, dialect: str) -> Executable:
+        statement: Any = self._statement
+        return statement if dialect == "sqlite" else statement.returning(*statement.table.primary_key)  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=1024)
+def _in_order(names: tuple[str, ...]) -> _Order:
+    """What takes the values of these names, in their order."""
+    if len(names) > 1:
+        return itemgetter(*names)
+    return lambda parameters: tuple([parameters[name] for name in names])
 
 
 def compile_all(dialect: Dialect) -> None:
@@ -96,8 +132,10 @@ def lock_keys(conn: Connection, keys: Iterable[str]) -> None:
 
     In sorted order, so that batches of several leaders and processes cannot wait in a circle.
     """
+    if conn.dialect.name != "postgresql":
+        return
     numbers = sorted({key_number(key) for key in keys})
-    if numbers and conn.dialect.name == "postgresql":
+    if numbers:
         sql = "SELECT pg_advisory_xact_lock(k) FROM unnest(%s::bigint[]) WITH ORDINALITY AS t(k, n) ORDER BY n"
         conn.exec_driver_sql(sql, (numbers,))
 
