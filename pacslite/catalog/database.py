@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from types import TracebackType
@@ -20,7 +20,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from pacslite import metrics
 from pacslite.catalog import schema
-from pacslite.catalog.engines import begin_write, database_file, end_write, parse_url, postgresql_engine, sqlite_engine
+from pacslite.catalog.engines import begin_read, begin_write, database_file, end_transaction, parse_url, postgresql_engine, sqlite_engine
 from pacslite.catalog.group_commit import GroupCommit, Item, Take
 from pacslite.catalog.models import REVISION
 from pacslite.catalog.process_lock import ProcessLock
@@ -115,16 +115,16 @@ class _Translated:
 class _Read:
     """A connection in a transaction that only reads."""
 
-    __slots__ = ("_taken", "_translated")
+    __slots__ = ("_conn", "_taken", "_translated")
 
     def __init__(self, taken: _Taken, translated: _Translated) -> None:
         self._taken, self._translated = taken, translated
 
     def __enter__(self) -> Connection:
         with self._translated:
-            conn = self._taken.__enter__()
+            self._conn = conn = self._taken.__enter__()
             try:
-                conn.begin()
+                begin_read(conn)
             except BaseException as error:
                 self._taken.__exit__(type(error), error, None)
                 raise
@@ -132,7 +132,11 @@ class _Read:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         with self._translated:
-            self._taken.__exit__(kind, error, trace)
+            try:
+                if error is None:
+                    end_transaction(self._conn, commit=False)
+            finally:
+                self._taken.__exit__(kind, error, trace)
         self._translated.__exit__(kind, error, trace)
 
 
@@ -185,9 +189,13 @@ class Catalog:
 
     def glance(self, statement: Prepared) -> Any:
         """The first column of the first row as of now, None without a row: for what every request asks."""
+        row = self.first(statement, {})
+        return row[0] if row is not None else None
+
+    def first(self, statement: Prepared, parameters: Mapping[str, Any]) -> tuple[Any, ...] | None:
+        """The first row as of now of one statement by itself, None without a row."""
         with self._translated(), self._glances.taken(self._autocommit) as conn:
-            row = statement.first(conn, {})
-            return row[0] if row is not None else None
+            return statement.first(conn, parameters)
 
     def write(self, work: Callable[[Connection], T], keys: tuple[str, ...] = (), ready: Callable[[], None] | None = None) -> T:
         """The result of `work`, once it is committed. Raises what `work` raises (nothing is kept then), Busy, OutcomeUnknown.
@@ -237,13 +245,13 @@ class Catalog:
                 for item in batch:
                     self._run(conn, item, alone=len(batch) == 1)
                     if item.error is not None and not last and _sqlstate(item.error) in _RETRYABLE:
-                        end_write(conn, commit=False)
+                        end_transaction(conn, commit=False)
                         return False
                 if _unready(batch):
-                    end_write(conn, commit=False)
+                    end_transaction(conn, commit=False)
                     return False  # the others run again
                 committing = any(item.error is None for item in batch)
-                end_write(conn, commit=committing)
+                end_transaction(conn, commit=committing)
         except (DBAPIError, self._driver_error, PoolTimeout) as error:
             if not committing and not last and _sqlstate(error) in _RETRYABLE:
                 return False

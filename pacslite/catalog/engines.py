@@ -106,14 +106,23 @@ def begin_write(conn: Connection) -> None:
 
     A statement that goes through SQLAlchemy finds the transaction begun (`sqlite_engine`).
     """
+    _begin(conn, "BEGIN IMMEDIATE")
+
+
+def begin_read(conn: Connection) -> None:
+    """Begin a transaction that only reads."""
+    _begin(conn, "BEGIN")
+
+
+def _begin(conn: Connection, statement: str) -> None:
     if conn.dialect.name == "sqlite":
-        _execute(conn, "BEGIN IMMEDIATE")
+        _execute(conn, statement)
     else:
         conn.begin()
 
 
-def end_write(conn: Connection, *, commit: bool) -> None:
-    """Commit or roll back what `begin_write` began."""
+def end_transaction(conn: Connection, *, commit: bool) -> None:
+    """Commit or roll back what `begin_write` or `begin_read` began."""
     if not conn.in_transaction():
         _execute(conn, "COMMIT" if commit else "ROLLBACK")
     elif commit:

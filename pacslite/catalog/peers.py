@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from pacslite.catalog.models import PEER_COUNTS
 from pacslite.catalog.models import peer as table
 from pacslite.catalog.models import peer_statistics as statistics
-from pacslite.catalog.statements import time_text
+from pacslite.catalog.statements import Prepared, time_text
 
 SERVICES = ("store", "find", "move", "get")
 DICOM, DICOMWEB = "dicom", "dicomweb"
@@ -74,7 +75,8 @@ _COLUMNS = (
 )
 _ALL = select(*_COLUMNS).order_by(table.c.ae_title)
 # Made once: every request over DIMSE asks for its caller.
-_FIND = select(*_COLUMNS).where(table.c.ae_title == bindparam("title"))
+FIND = Prepared(select(*_COLUMNS).where(table.c.ae_title == bindparam("title")))
+"""The row of a peer, for `Catalog.first` and `of_row`."""
 
 
 def listed(connection: Connection) -> list[Peer]:
@@ -84,7 +86,11 @@ def listed(connection: Connection) -> list[Peer]:
 
 def find(connection: Connection, ae_title: str) -> Peer | None:
     """The peer of that title; AE titles are told apart by case (PS3.5 6.2)."""
-    row = connection.execute(_FIND, {"title": ae_title}).one_or_none()
+    return of_row(FIND.first(connection, {"title": ae_title}))
+
+
+def of_row(row: Sequence[Any] | None) -> Peer | None:
+    """The peer of a row, None for none."""
     return None if row is None else _peer(*row)
 
 

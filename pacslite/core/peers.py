@@ -66,8 +66,7 @@ def listed(catalog: Catalog) -> list[Peer]:
 
 def find(catalog: Catalog, ae_title: str) -> Peer | None:
     """The peer of that title, None when nobody added it."""
-    with catalog.read() as connection:
-        return rows.find(connection, ae_title)
+    return rows.of_row(catalog.first(rows.FIND, {"title": ae_title}))
 
 
 def find_entity(catalog: Catalog, ae_title: str) -> Peer | None:
