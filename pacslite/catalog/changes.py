@@ -1,4 +1,9 @@
-"""The ordered feed of everything that happened; each row is written by the transaction that did it."""
+"""The ordered feed of everything that happened; each row is written by the transaction that did it.
+
+Whoever follows the feed must not pass over a number that is still to come. On SQLite writers come one after the other. On PostgreSQL
+numbers are given when rows are written, and transactions end in any order: so each one announces, before its first row, above which
+number its own will be (`announce`), and nothing above the least of those is told (`settled`) until it is over.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +12,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import BigInteger, ColumnElement, Connection, and_, bindparam, func, insert, or_, select, text
+from sqlalchemy import BigInteger, ColumnElement, Connection, and_, bindparam, func, insert, or_, select, text, update
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from pacslite.catalog.models import change
-from pacslite.catalog.statements import Prepared, PreparedInsert
+from pacslite.catalog.statements import Prepared
 from pacslite.catalog.visibility import Sight
 from pacslite.dicom.attributes import Level
+
+if TYPE_CHECKING:
+    from pacslite.catalog.database import Catalog
+
+_ALL = 2**62
+# Of the locks that speak of changes: PostgreSQL's have two numbers of 32 bits, or one of 64 as those of `lock_keys`.
+_OF_CHANGES, _SPAN = 0x6368, 2**31
 
 
 class Kind(StrEnum):
@@ -116,8 +128,24 @@ def _oldest(element: _OldestTransaction, compiler: SQLCompiler, **kw: object) ->
 _UIDS = ("study_instance_uid", "series_instance_uid", "sop_instance_uid")
 _CALLER = ("protocol", "calling_aet", "address", "actor", "request_id")
 _WRITTEN = ("at", "kind", *_UIDS, "version_number", "blob_uid", *_CALLER, "detail", "file_id", "patient_id")
-_INSERT = PreparedInsert(insert(change).values({**{name: bindparam(name) for name in _WRITTEN}, "transaction_id": _ThisTransaction()}))
-_FOLLOWING = (change.c.seq > bindparam("seq"), func.coalesce(change.c.transaction_id, 0) < _OldestTransaction())
+_INSERT = Prepared(
+    insert(change).values({**{name: bindparam(name) for name in _WRITTEN}, "transaction_id": _ThisTransaction()}).returning(change.c.seq)
+)
+_DESCRIBE = Prepared(update(change).where(change.c.seq == bindparam("entry")).values(detail=bindparam("told")))
+_NEWEST = "COALESCE(pg_sequence_last_value(to_regclass('change_seq_seq')), 0)"
+_ANNOUNCE = f"SELECT pg_advisory_xact_lock_shared({_OF_CHANGES}, CAST(MOD({_NEWEST}, {_SPAN}) AS integer))"
+_NUMBERED = Prepared(text(f"SELECT {_NEWEST}"))
+_ANNOUNCED = Prepared(
+    text(
+        "SELECT array_agg(CAST(objid AS bigint)) FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database "
+        f"WHERE locktype = 'advisory' AND classid = {_OF_CHANGES} AND objsubid = 2 AND datname = current_database()"
+    )
+)
+_FOLLOWING = (
+    change.c.seq > bindparam("seq"),
+    change.c.seq <= bindparam("until"),
+    func.coalesce(change.c.transaction_id, 0) < _OldestTransaction(),
+)
 
 
 @lru_cache(maxsize=512)
@@ -157,7 +185,25 @@ def _and(*conditions: str) -> str:
     return " AND ".join(one for one in conditions if one)
 
 
-_LAST = select(func.coalesce(func.max(change.c.seq), 0)).where(func.coalesce(change.c.transaction_id, 0) < _OldestTransaction())
+_LAST = select(func.coalesce(func.max(change.c.seq), 0)).where(
+    change.c.seq <= bindparam("until"), func.coalesce(change.c.transaction_id, 0) < _OldestTransaction()
+)
+
+
+def announce(conn: Connection) -> None:
+    """Said by a transaction that may add entries, before the first and outside of savepoints: theirs get numbers above the present one."""
+    if conn.dialect.name == "postgresql":
+        conn.exec_driver_sql(_ANNOUNCE)
+
+
+def settled(catalog: Catalog) -> int:
+    """Up to which number no entry can come any more. To be asked before the transaction that reads them: its state is of its beginning."""
+    if catalog.is_sqlite:
+        return _ALL
+    newest = int(catalog.glance(_NUMBERED))
+    # Who announces after this look takes numbers above the newest. In this order: who announced in between may have an even higher one.
+    behind = [(newest - announced) % _SPAN for announced in catalog.glance(_ANNOUNCED) or ()]
+    return newest - max((one for one in behind if one < _SPAN // 2), default=0)
 
 
 def add(
@@ -191,20 +237,28 @@ def add(
         "file_id": file_id,
         "patient_id": patient_id,
     }
-    return _INSERT.number(conn, row)
+    seq: int = _INSERT.only(conn, row)
+    return seq
 
 
-def after(conn: Connection, seq: int, limit: int = 1000, sight: Sight | None = None, *, files: bool = True) -> list[Change]:
-    """The entries that follow a number, of what is in sight, in order. What is returned has no gap that could be filled later.
+def describe(conn: Connection, seq: int, detail: Mapping[str, Any]) -> None:
+    """Give an entry of this transaction its detail, which was not known when it was written."""
+    _DESCRIBE.do(conn, {"entry": seq, "told": json.dumps(detail, ensure_ascii=False)})
+
+
+def after(
+    conn: Connection, seq: int, limit: int = 1000, sight: Sight | None = None, *, files: bool = True, until: int = _ALL
+) -> list[Change]:
+    """The entries that follow a number, of what is in sight, in order. With `until` as `settled` says, no gap in them is filled later.
 
     Without `files` those of files and patients are left out.
     """
-    return [_change(row) for row in _after(sight, files).all(conn, {"seq": seq, "limit": limit, **_actor(sight)})]
+    return [_change(row) for row in _after(sight, files).all(conn, {"seq": seq, "until": until, "limit": limit, **_actor(sight)})]
 
 
-def count_after(conn: Connection, seq: int, sight: Sight | None = None, *, files: bool = True) -> int:
+def count_after(conn: Connection, seq: int, sight: Sight | None = None, *, files: bool = True, until: int = _ALL) -> int:
     """How many entries follow a number, of what is in sight."""
-    row = _count(sight, files).first(conn, {"seq": seq, **_actor(sight)})
+    row = _count(sight, files).first(conn, {"seq": seq, "until": until, **_actor(sight)})
     return int(row[0]) if row is not None else 0
 
 
@@ -212,9 +266,9 @@ def _actor(sight: Sight | None) -> dict[str, str]:
     return {"actor": sight.actor} if sight is not None else {}
 
 
-def last(conn: Connection) -> int:
+def last(conn: Connection, until: int = _ALL) -> int:
     """The number of the newest entry, 0 when there is none."""
-    return int(conn.execute(_LAST).scalar_one())
+    return int(conn.execute(_LAST, {"until": until}).scalar_one())
 
 
 def _change(row: tuple[Any, ...]) -> Change:

@@ -158,9 +158,10 @@ def advance(catalog: Catalog, anchor: Anchor) -> int:
 
 
 def _step(catalog: Catalog) -> int:
+    until = changes.settled(catalog)
     with catalog.read() as conn:
         cursor = rows.state(conn, CHANGES)
-        new = changes.after(conn, cursor, _CHANGES_AT_ONCE)
+        new = changes.after(conn, cursor, _CHANGES_AT_ONCE, until=until)
         if not new and not rows.is_pending(conn):
             return 0
     events = derived(new)

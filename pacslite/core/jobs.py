@@ -338,9 +338,10 @@ def feed(catalog: Catalog, since: int, limit: int, *, files: bool = True) -> tup
 
     Without `files` those of files and patients are left out.
     """
+    until = changes.settled(catalog)
     with catalog.read() as conn:
         if inventory.is_rebuilding(conn):
             raise Busy("The catalog is being rebuilt.")
         sight = catalog.sight(conn)
-        found = changes.after(conn, since, limit, sight, files=files)
-        return found, changes.count_after(conn, since, sight, files=files), changes.last(conn)
+        found = changes.after(conn, since, limit, sight, files=files, until=until)
+        return found, changes.count_after(conn, since, sight, files=files, until=until), changes.last(conn, until)

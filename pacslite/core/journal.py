@@ -60,8 +60,9 @@ class Journal:
         written = 0
         while True:
             after = self._position.seq if self._position else 0
+            until = changes.settled(catalog)
             with catalog.read() as conn:
-                new = changes.after(conn, after, _LINES)
+                new = changes.after(conn, after, _LINES, until=until)
                 digests = inventory.digests_of(conn, [change.blob_uid for change in new if change.blob_uid])
             if not new:
                 return written

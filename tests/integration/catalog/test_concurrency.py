@@ -8,6 +8,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,11 @@ from sqlalchemy import Connection, event, func, select, text
 from pacslite.catalog import changes, models
 from pacslite.catalog.database import Catalog
 from pacslite.catalog.process_lock import ProcessLock
+from pacslite.core import audit_chain, audit_verify, jobs
+from pacslite.core.journal import Journal
 from pacslite.errors import Busy, Conflict, OutcomeUnknown, Unavailable
+from pacslite.storage.filesystem import FilesystemStore
+from pacslite.storage.spool import Spool
 from tests.support.processes import until
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -202,3 +207,64 @@ def test_another_process_that_holds_the_lock_too_long_makes_writers_busy(tmp_pat
     catalog.write(lambda conn: None)
     other.close()
     catalog.close()
+
+
+def test_who_follows_the_changes_passes_over_none(catalog: Catalog, tmp_path: Path) -> None:
+    """The transaction that began first may add its change last, and commit first: the lower number is not there yet then."""
+    journal, anchor = Journal(FilesystemStore(tmp_path / "storage"), Spool(tmp_path / "spool")), audit_chain.anchor_of(tmp_path)
+    begun, added, ready = threading.Event(), threading.Event(), threading.Event()
+
+    def early(conn: Connection) -> int:
+        add_peer(conn, "FIRST")  # on PostgreSQL it has the number of its transaction with this
+        begun.set()
+        assert catalog.is_sqlite or added.wait(30)
+        return _change(conn, "early")
+
+    def late(conn: Connection) -> int:
+        number = _change(conn, "late")
+        added.set()
+        assert catalog.is_sqlite or ready.wait(30)
+        return number
+
+    followed: list[str] = []
+
+    def follow(since: int) -> int:
+        found, following, newest = jobs.feed(catalog, since, 100)
+        followed.extend(change.sop_instance_uid for change in found)
+        assert (following, newest) == (len(found), found[-1].seq if found else since)
+        journal.write_new(catalog)
+        audit_chain.advance(catalog, anchor)
+        return newest
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(catalog.write, early)
+        assert begun.wait(30)
+        second = pool.submit(catalog.write, late)
+        first.result(30)
+        since = follow(0)
+        ready.set()
+        second.result(30)
+        follow(since)
+    assert sorted(followed) == ["early", "late"]
+    assert sorted(entry["sop_instance_uid"] for entry in journal.entries()) == ["early", "late"]
+    assert audit_verify.verify(catalog, anchor).problems == []
+
+
+def _change(conn: Connection, sop_instance_uid: str) -> int:
+    origin = changes.Origin("stow", actor="local", address="127.0.0.1")
+    return changes.add(conn, changes.Kind.INSTANCE_STORED, "2026-01-01T00:00:00.000000Z", origin, uids=("1.1", "1.2", sop_instance_uid))
+
+
+def test_numbers_given_up_hold_up_nobody_who_follows_the_changes(catalog: Catalog) -> None:
+    """A transaction that was rolled back leaves a gap that nothing will fill."""
+
+    def fail(conn: Connection) -> None:
+        _change(conn, "gone")
+        raise Conflict("no")
+
+    with pytest.raises(Conflict):
+        catalog.write(fail)
+    catalog.write(lambda conn: _change(conn, "stays"))
+    found, _, newest = jobs.feed(catalog, 0, 100)
+    assert [change.sop_instance_uid for change in found] == ["stays"]
+    assert newest == found[0].seq
