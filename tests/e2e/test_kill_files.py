@@ -101,6 +101,11 @@ class Told:
     erased: dict[str, bool] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
+    def copy(self) -> Told:
+        """What it was at this moment."""
+        with self.lock:
+            return Told(dict(self.contents), dict(self.erased))
+
     def some_file(self, choice: random.Random) -> str | None:
         with self.lock:
             known = sorted({content.file for content in self.contents if content.item is None} - self.erased.keys())

@@ -1,17 +1,19 @@
-"""A failure of power loses nothing that was acknowledged: neither small instances nor large ones, in old series and in new studies."""
+"""A failure of power loses nothing that was acknowledged: small and large instances, in old series and new studies, and files."""
 
 from __future__ import annotations
 
 import os
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 from pacslite import cli
 from tests.conftest import full
+from tests.e2e import test_kill_files as files
 from tests.e2e.test_kill import Instances, Sender, Sent, assert_whole, by_c_store, by_stow
 from tests.support.kills import sending
 from tests.support.power import Disk, disk
@@ -27,30 +29,31 @@ def failing(tmp_path: Path) -> Iterator[Disk]:
         yield made
 
 
-def _another_start(data: Path) -> None:
-    """This kernel goes on; the record of its start is not that of the machine that comes up."""
-    (data / "run" / "boot").unlink(missing_ok=True)
+Seen = TypeVar("Seen")
 
 
-def _fail(server: Server, failing: Disk, senders: list[Sender], after_s: float) -> dict[str, Sent]:
-    """What was acknowledged when the power failed.
+def _fail(server: Server, failing: Disk, senders: Sequence[files.Client | Sender], after_s: float, seen: Callable[[], Seen]) -> Seen:
+    """What `seen` tells, which is what was acknowledged, when the power failed.
 
     While the file system stops, which takes some milliseconds, a sync that is under way may end without an error.
     """
     with sending(senders):
         until(lambda: all(sender.has_succeeded for sender in senders), 60, "the first success of each sender")
         threading.Event().wait(after_s)
-        acknowledged = {uid: sent for sender in senders for uid, sent in dict(sender.acknowledged).items()}
+        acknowledged = seen()
         failing.fail()
         for sender in senders:
             sender.left = 0
         server.kill()
     assert server.process.stdout is not None
     server.process.stdout.close()
+    failing.come_back()
+    # This kernel goes on; the record of its start is not that of a machine that comes up.
+    (server.data / "run" / "boot").unlink(missing_ok=True)
     return acknowledged
 
 
-@pytest.mark.parametrize("ahead", ["65536", "0"])
+@pytest.mark.parametrize("ahead", ["65536", pytest.param("0", marks=pytest.mark.full)])
 def test_what_was_acknowledged_survives_failures_of_power(
     failing: Disk, ahead: str, record_property: Callable[[str, object], None]
 ) -> None:
@@ -64,11 +67,31 @@ def test_what_was_acknowledged_survives_failures_of_power(
     for number in range(ROUNDS):
         server = start(data, "--dimse-processes", "2", "--web-processes", "1", PACSLITE_WRITE_AHEAD_BYTES=ahead)
         senders = [Sender(store(server), kind) for kind in kinds for store in (by_c_store, by_stow)]
-        now = _fail(server, failing, senders, choice.uniform(0.1, 3))
+        told = [sender.acknowledged for sender in senders]
+        now = _fail(
+            server, failing, senders, choice.uniform(0.1, 3), lambda told=told: {u: s for one in told for u, s in dict(one).items()}
+        )
         acknowledged |= now
-        failing.come_back()
-        _another_start(data)
         with serving(data, "--dimse-processes", "1", "--web-processes", "1") as server:
             assert_whole(server, now if number < ROUNDS - 1 else acknowledged)
             assert cli.run(["verify", "--deep", "--data", str(data)]) == 0, f"round {number}"
     record_property("acknowledged", len(acknowledged))
+
+
+def test_files_that_were_answered_survive_failures_of_power(failing: Disk) -> None:
+    seed = int(os.environ.get("PACSLITE_TEST_SEED", "3"))
+    choice, pictures, data = random.Random(seed), files.Pictures(seed), failing.point / "data"
+    kept = files.Told()
+    with serving(data, *files.OPTIONS, **files.SETTINGS) as server:
+        patient = files.new_patient(server)
+    for _ in range(ROUNDS):
+        told = files.Told(dict(kept.contents), dict(kept.erased))
+        server = start(data, *files.OPTIONS, **files.SETTINGS)
+        clients = [files.Client(server, patient, pictures, told, random.Random(choice.random())) for _ in range(files.CLIENTS)]
+        kept = _fail(server, failing, clients, choice.uniform(0.1, 3), told.copy)
+        kept.erased |= dict.fromkeys(told.erased.keys() - kept.erased.keys(), False)  # asked for as the power failed
+        with serving(data, *files.OPTIONS, **files.SETTINGS) as server:
+            files.assert_whole(server, kept.contents, kept)
+            assert cli.run(["verify", "--deep", "--data", str(data)]) == 0
+            files.assert_agrees(data)
+            files.assert_listed_is_there(server, patient)
