@@ -14,13 +14,13 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import BigInteger, ColumnElement, Connection, and_, bindparam, func, insert, or_, select, text, update
+from sqlalchemy import BigInteger, ColumnElement, Connection, and_, bindparam, func, insert, or_, select, text
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from pacslite.catalog.models import change
-from pacslite.catalog.statements import Prepared
+from pacslite.catalog.statements import Prepared, PreparedInsert
 from pacslite.catalog.visibility import Sight
 from pacslite.dicom.attributes import Level
 
@@ -128,10 +128,7 @@ def _oldest(element: _OldestTransaction, compiler: SQLCompiler, **kw: object) ->
 _UIDS = ("study_instance_uid", "series_instance_uid", "sop_instance_uid")
 _CALLER = ("protocol", "calling_aet", "address", "actor", "request_id")
 _WRITTEN = ("at", "kind", *_UIDS, "version_number", "blob_uid", *_CALLER, "detail", "file_id", "patient_id")
-_INSERT = Prepared(
-    insert(change).values({**{name: bindparam(name) for name in _WRITTEN}, "transaction_id": _ThisTransaction()}).returning(change.c.seq)
-)
-_DESCRIBE = Prepared(update(change).where(change.c.seq == bindparam("entry")).values(detail=bindparam("told")))
+_INSERT = PreparedInsert(insert(change).values({**{name: bindparam(name) for name in _WRITTEN}, "transaction_id": _ThisTransaction()}))
 _NEWEST = "COALESCE(pg_sequence_last_value(to_regclass('change_seq_seq')), 0)"
 _ANNOUNCE = f"SELECT pg_advisory_xact_lock_shared({_OF_CHANGES}, CAST(MOD({_NEWEST}, {_SPAN}) AS integer))"
 _NUMBERED = Prepared(text(f"SELECT {_NEWEST}"))
@@ -237,13 +234,7 @@ def add(
         "file_id": file_id,
         "patient_id": patient_id,
     }
-    seq: int = _INSERT.only(conn, row)
-    return seq
-
-
-def describe(conn: Connection, seq: int, detail: Mapping[str, Any]) -> None:
-    """Give an entry of this transaction its detail, which was not known when it was written."""
-    _DESCRIBE.do(conn, {"entry": seq, "told": json.dumps(detail, ensure_ascii=False)})
+    return _INSERT.number(conn, row)
 
 
 def after(

@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from copy import copy
+from types import TracebackType
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, inspect, text
@@ -19,7 +20,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from pacslite import metrics
 from pacslite.catalog import changes, schema
-from pacslite.catalog.engines import begin_write, database_file, end_write, parse_url, postgresql_engine, sqlite_engine
+from pacslite.catalog.engines import begin_read, begin_write, database_file, end_transaction, parse_url, postgresql_engine, sqlite_engine
 from pacslite.catalog.group_commit import GroupCommit, Item, Take
 from pacslite.catalog.models import REVISION
 from pacslite.catalog.process_lock import ProcessLock
@@ -43,29 +44,100 @@ class _Connections:
         self._bound = bound
         self._idle: deque[Connection] = deque()
 
-    @contextmanager
-    def taken(self, engine: Engine) -> Iterator[Connection]:
-        """A connection without a transaction; what is not committed at the end is rolled back."""
+    def taken(self, engine: Engine, doubted: tuple[type[BaseException], ...] = ()) -> _Taken:
+        """A connection without a transaction, for a `with`; what is not committed at the end is rolled back.
+
+        One on which an error of the kinds `doubted` was met is not used again: its transaction may still be open.
+        """
+        return _Taken(self, engine, doubted)
+
+    def take(self, engine: Engine) -> Connection:
+        """A connection that nobody uses."""
         try:
-            conn = self._idle.pop()
+            return self._idle.pop()
         except IndexError:
-            conn = engine.connect()
-        healthy = False
-        try:
-            yield conn
-            if conn.in_transaction():
-                conn.rollback()
-            healthy = not conn.invalidated
-        finally:
-            if healthy and len(self._idle) < self._bound:
-                self._idle.append(conn)
-            else:
-                conn.close()
+            return engine.connect()
+
+    def give_back(self, conn: Connection, *, healthy: bool) -> None:
+        """Keep a connection for the next user, or close one that is not healthy."""
+        if healthy and len(self._idle) < self._bound:
+            self._idle.append(conn)
+        else:
+            conn.close()
 
     def close(self) -> None:
         """Close those that nobody uses."""
         while self._idle:
             self._idle.pop().close()
+
+
+class _Taken:
+    """A connection in use. A class, like those below: every statement passes here, and generators cost several times as much."""
+
+    __slots__ = ("_conn", "_connections", "_doubted", "_engine")
+
+    def __init__(self, connections: _Connections, engine: Engine, doubted: tuple[type[BaseException], ...]) -> None:
+        self._connections, self._engine, self._doubted = connections, engine, doubted
+
+    def __enter__(self) -> Connection:
+        self._conn = self._connections.take(self._engine)
+        return self._conn
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        conn, healthy = self._conn, False
+        try:
+            if error is None:
+                if conn.in_transaction():
+                    conn.rollback()
+                healthy = not conn.invalidated
+            elif isinstance(error, self._doubted):
+                conn.invalidate()
+        finally:
+            self._connections.give_back(conn, healthy=healthy)
+
+
+class _Translated:
+    """Raises our errors for those of the database."""
+
+    __slots__ = ("_driver_error",)
+
+    def __init__(self, driver_error: type[Exception]) -> None:
+        self._driver_error = driver_error
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if isinstance(error, (DBAPIError, self._driver_error, PoolTimeout)):
+            raise _translate(error) from error
+
+
+class _Read:
+    """A connection in a transaction that only reads."""
+
+    __slots__ = ("_conn", "_taken", "_translated")
+
+    def __init__(self, taken: _Taken, translated: _Translated) -> None:
+        self._taken, self._translated = taken, translated
+
+    def __enter__(self) -> Connection:
+        with self._translated:
+            self._conn = conn = self._taken.__enter__()
+            try:
+                begin_read(conn)
+            except BaseException as error:
+                self._taken.__exit__(type(error), error, None)
+                raise
+            return conn
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        with self._translated:
+            try:
+                if error is None:
+                    end_transaction(self._conn, commit=False)
+            finally:
+                self._taken.__exit__(kind, error, trace)
+        self._translated.__exit__(kind, error, trace)
 
 
 class Catalog:
@@ -111,18 +183,19 @@ class Catalog:
         """What is hidden from the user of this catalog in this transaction; None when nothing is."""
         return sight(conn, self.visibility) if self.visibility.is_limited else None
 
-    @contextmanager
-    def read(self) -> Iterator[Connection]:
+    def read(self) -> AbstractContextManager[Connection]:
         """A connection that sees one state of the catalog; to be left before anything is sent to anybody."""
-        with self._translated(), self._connections.taken(self._reads) as conn:
-            conn.begin()
-            yield conn
+        return _Read(self._connections.taken(self._reads), self._translated())
 
     def glance(self, statement: Prepared) -> Any:
         """The first column of the first row as of now, None without a row: for what every request asks."""
+        row = self.first(statement, {})
+        return row[0] if row is not None else None
+
+    def first(self, statement: Prepared, parameters: Mapping[str, Any]) -> tuple[Any, ...] | None:
+        """The first row as of now of one statement by itself, None without a row."""
         with self._translated(), self._glances.taken(self._autocommit) as conn:
-            row = statement.first(conn, {})
-            return row[0] if row is not None else None
+            return statement.first(conn, parameters)
 
     def write(self, work: Callable[[Connection], T], keys: tuple[str, ...] = (), ready: Callable[[], None] | None = None) -> T:
         """The result of `work`, once it is committed. Raises what `work` raises (nothing is kept then), Busy, OutcomeUnknown.
@@ -145,35 +218,41 @@ class Catalog:
             metrics.WRITE_SECONDS.observe(time.perf_counter() - began, outcome)
 
     def _commit(self, take: Take, deadline: float) -> None:
-        held: AbstractContextManager[None] = self._lock.held(deadline) if self._lock else nullcontext()
-        began = time.perf_counter()
-        with held:
-            if self._lock:
-                metrics.LOCK_WAIT_SECONDS.observe(time.perf_counter() - began)
+        began, lock = time.perf_counter(), self._lock
+        if lock is not None:
+            lock.acquire(deadline)
+        waited = time.perf_counter() - began
+        try:
             batch = take()
-            metrics.BATCH_SIZE.observe(len(batch))
             attempt = 1
             while not self._try_batch([item for item in batch if not item.finished], last=attempt >= _ATTEMPTS):
                 attempt += 1
+        finally:
+            if lock is not None:
+                lock.release()
+        # Counted when others can go on.
+        metrics.BATCH_SIZE.observe(len(batch))
+        if lock is not None:
+            metrics.LOCK_WAIT_SECONDS.observe(waited)
 
     def _try_batch(self, batch: list[Item], *, last: bool) -> bool:
         """Runs and commits the batch; False when it has to run again."""
         committing = False
         try:
-            with self._write_connections.taken(self._writes) as conn, self._distrusted(conn):
+            with self._write_connections.taken(self._writes, (DBAPIError, self._driver_error)) as conn:
                 begin_write(conn)
                 lock_keys(conn, (key for item in batch for key in item.keys))
                 changes.announce(conn)
                 for item in batch:
                     self._run(conn, item, alone=len(batch) == 1)
                     if item.error is not None and not last and _sqlstate(item.error) in _RETRYABLE:
-                        end_write(conn, commit=False)
+                        end_transaction(conn, commit=False)
                         return False
                 if _unready(batch):
-                    end_write(conn, commit=False)
+                    end_transaction(conn, commit=False)
                     return False  # the others run again
                 committing = any(item.error is None for item in batch)
-                end_write(conn, commit=committing)
+                end_transaction(conn, commit=committing)
         except (DBAPIError, self._driver_error, PoolTimeout) as error:
             if not committing and not last and _sqlstate(error) in _RETRYABLE:
                 return False
@@ -187,15 +266,6 @@ class Catalog:
                 item.error = _translate(item.error)
         return True
 
-    @contextmanager
-    def _distrusted(self, conn: Connection) -> Iterator[None]:
-        """A connection on which the database failed is not used again: its transaction may still be open."""
-        try:
-            yield
-        except (DBAPIError, self._driver_error):
-            conn.invalidate()
-            raise
-
     def _run(self, conn: Connection, item: Item, *, alone: bool) -> None:
         if alone:
             with item:
@@ -206,12 +276,8 @@ class Catalog:
             item.result = item.work(conn)
         conn.exec_driver_sql("RELEASE SAVEPOINT item" if item.error is None else "ROLLBACK TO SAVEPOINT item")
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except (DBAPIError, self._driver_error, PoolTimeout) as error:
-            raise _translate(error) from error
+    def _translated(self) -> _Translated:
+        return _Translated(self._driver_error)
 
     def revision(self) -> str | None:
         """The revision of the schema in the database, None when there is none."""
