@@ -31,6 +31,8 @@ from pacslite.errors import UndecodablePixels
 # How good the lossy ones are. Noise and steps are measured by the range of the values in a frame, not by that of their words.
 JPEG_QUALITY, NEAR = 90, 2
 PEAK_SIGNAL_TO_NOISE_DB, STEP_OF_RANGE = {8: 45.0, 16: 60.0}, {8: 1 / 256, 16: 1 / 1024}
+# Markers of JPEG (ISO/IEC 10918-1 B.1.1.3).
+_SOF3, _SOS, _APP14 = 0xC3, 0xDA, 0xEE
 _RLE_HEADER = struct.Struct("<16I")
 
 
@@ -115,7 +117,24 @@ def _lossless_jpeg(array: Pixels, photometric: str, description: PixelDescriptio
     precision = _precision(array, description)
     colours: dict[str, Any] = {"colorspace": "RGB", "outcolorspace": "RGB"} if array.ndim == 3 else {}
     cells = _pattern(array, precision)
-    return bytes(imagecodecs.jpeg8_encode(cells, lossless=True, predictor=1, bitspersample=precision, **colours)), photometric
+    data = bytes(imagecodecs.jpeg8_encode(cells, lossless=True, predictor=1, bitspersample=precision, **colours))
+    return _without_claim_of_rgb(data) if photometric.startswith("YBR") else data, photometric
+
+
+def _without_claim_of_rgb(data: bytes) -> bytes:
+    """The code stream with components 1, 2, 3 and no Adobe segment: some readers take R, G, B for RGB whatever the data set says."""
+    encoded, at = bytearray(data), 2
+    while True:
+        marker, length = encoded[at + 1], int.from_bytes(encoded[at + 2 : at + 4], "big")
+        if marker == _APP14:
+            del encoded[at : at + 2 + length]
+            continue
+        if marker == _SOF3:
+            encoded[at + 10 : at + 10 + 3 * encoded[at + 9] : 3] = bytes(range(1, encoded[at + 9] + 1))
+        elif marker == _SOS:
+            encoded[at + 5 : at + 5 + 2 * encoded[at + 4] : 2] = bytes(range(1, encoded[at + 4] + 1))
+            return bytes(encoded)
+        at += 2 + length
 
 
 def _lossy_jpeg(array: Pixels, photometric: str, description: PixelDescription, uid: str) -> tuple[bytes, str]:

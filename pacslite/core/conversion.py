@@ -26,7 +26,7 @@ from pacslite.storage.stores import Stores
 # Larger instances are sent while they are made.
 _WHOLE_BYTES = 8 * 1024 * 1024
 # Part of the names in the cache: to be raised when the same input gives another result.
-_EDITION = 1
+_EDITION = 2
 
 
 @dataclass(frozen=True, slots=True)

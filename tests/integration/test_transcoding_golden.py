@@ -19,6 +19,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
 from pydicom.pixels import get_decoder
 
+from pacslite.codec.codestreams import read_jpeg_head
 from pacslite.codec.encoders import encode_frame
 from pacslite.codec.pixels import DecodedFrame, PixelDescription, decode_frame, refusal
 from pacslite.codec.processes import CodecProcesses
@@ -212,6 +213,19 @@ def test_what_is_written_without_loss_is_read_by_others_and_comes_back(
 
 def raw_of(ds: Dataset) -> np.ndarray:
     return get_decoder(ds.file_meta.TransferSyntaxUID).as_array(ds, raw=True)[0]
+
+
+@pytest.mark.parametrize("target", [JPEG_LOSSLESS, JPEG_LOSSLESS_SV1])
+@pytest.mark.parametrize(("name", "ids"), [("ybr", (1, 2, 3)), ("rgb", tuple(b"RGB"))])
+def test_lossless_jpeg_claims_no_other_colours_than_the_data_set(
+    name: str, ids: tuple[int, ...], target: str, codecs: CodecProcesses, tmp_path: Path
+) -> None:
+    """Readers that go by the names of the components get the same picture as those that go by the data set."""
+    _, result = made(BY_NAME[name], target, codecs, tmp_path)
+    ds = dcmread(result)
+    for frame in generate_frames(ds.PixelData, number_of_frames=BY_NAME[name].frames):
+        head = read_jpeg_head(frame)
+        assert (head.component_ids, head.adobe_transform) == (ids, None if name == "ybr" else 0)
 
 
 @pytest.mark.parametrize("source", [IMPLICIT, BIG_ENDIAN, DEFLATED])
