@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.file_site import FILES, file_site
 from tests.support.files import any_photo, of_json
-from tests.support.processes import memory_of
+from tests.support.processes import memory_of, within_a_minute
 
 _MIB = 1024 * 1024
 _RISE_MIB = 40
@@ -60,6 +60,7 @@ def test_contents_are_limited_by_the_minute_and_lists_are_not(tmp_path: Path) ->
     with file_site(tmp_path / "data", file_rate_per_minute="5") as site:
         made = site.upload(any_photo())
         signed = site.json("POST", f"{made['id']}/url", {})["url"].partition("/api/")[2]
+        within_a_minute()
         statuses = [site.content(made["id"]).status for _ in range(7)]
         assert statuses[:5] == [200] * 5
         limited = site.content(made["id"])

@@ -27,6 +27,7 @@ from tests.support.accounts import PASSWORD, Guarded, guarded
 from tests.support.data_sets import CONTENT_TYPE, body, image, part10
 from tests.support.dimse import Listener, listening
 from tests.support.http import WebServer, running
+from tests.support.processes import within_a_minute
 
 RATE = 10
 OUTSIDE = "https://evil.example"
@@ -78,6 +79,7 @@ def test_guesses_by_associations_are_limited_by_address_and_good_logins_are_not_
     """One password tried under every name never meets the lock of a name; devices log in for every association."""
     good = identity(WITH_PASSWORD, "clinician", PASSWORD)
     with listener(tmp_path) as (dicom, _):
+        within_a_minute(25)
         assert [outcome(dicom, good) for _ in range(6)] == ["accepted"] * 6
         guesses = [outcome(dicom, identity(WITH_PASSWORD, f"somebody{n}", PASSWORD)) for n in range(7)]
         assert guesses[0] == REFUSED

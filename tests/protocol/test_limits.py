@@ -23,11 +23,16 @@ from pacslite.rates.windows import WindowFile
 from pacslite.settings import load
 from pacslite.web.rate_limits import kind_of
 from tests.support.http import Answer, WebServer, running
-from tests.support.processes import children_of, until
+from tests.support.processes import children_of, until, within_a_minute
 
 RATE = 20
 # The window slides: what is counted in the window before fades, one place every 60 s / RATE.
 FADED = 2
+
+
+@pytest.fixture(autouse=True)
+def _nothing_fades() -> None:
+    within_a_minute()
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from pacslite.core import audit, audit_chain, users
 from pacslite.core.access import Role
 from pacslite.settings import load
 from tests.support.http import Answer, WebServer, running
-from tests.support.processes import children_of, until
+from tests.support.processes import children_of, until, within_a_minute
 
 PASSWORD = "correct horse battery"
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -188,6 +188,7 @@ def test_a_flood_is_refused_before_passwords_are_looked_at_by_two_processes_toge
         strict.root = ""
         add_user(tmp_path, "ann", Role.VIEWER)
         until(lambda: len(children_of(strict.process.pid)) == 2, what="two web processes")
+        within_a_minute(25)
         with ThreadPoolExecutor(4) as pool:
             pages = pool.map(lambda n: log_in(strict, f"name{n}", "wrong", X_Forwarded_For="198.51.100.1"), range(15))
             answers = list(pages)

@@ -33,6 +33,11 @@ def until(condition: Callable[[], Any], deadline_s: float = 30.0, what: str = "t
         _PAUSE.wait(0.01)
 
 
+def within_a_minute(seconds: float = 15) -> None:
+    """Waits until this minute of the clock has so much left: rates count by such minutes, and what the one before has counted fades."""
+    until(lambda: 60 - time.time() % 60 > seconds, what="the next minute")
+
+
 def environment(**more: str) -> dict[str, str]:
     """The environment without settings of pacslite, which a developer may have."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PACSLITE_")}
