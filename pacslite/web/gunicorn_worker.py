@@ -37,6 +37,8 @@ _COMMON_HEAD_BYTES = 4096
 # A connection just made has its request with it, or a moment later; other waits are the poller's.
 _FIRST_WAIT_MS = 5
 _LINGER_MS = 2000
+# How long a thread stays with a connection that it has answered.
+_NEXT_REQUEST_MS = 100
 # Clients that send all of a refused body before they look for the answer would not see it.
 _MOST_DRAINED_BYTES = 64 * 1024 * 1024
 _HEAD_END = re.compile(rb"\n\r?\n")
@@ -70,7 +72,14 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         super().enqueue_req(conn)
 
     def handle(self, conn: Any) -> Any:
-        """Serves what has come on a connection, once the head of a request is there: until then it holds no thread."""
+        """Serves what has come on a connection, and what comes at once after that."""
+        goes_on = self._serve(conn)
+        while goes_on is True and self.alive and not conn.parser.unreader.buf.tell() and self.tpool.linger(conn.sock, _NEXT_REQUEST_MS):
+            goes_on = self._serve(conn)
+        return goes_on
+
+    def _serve(self, conn: Any) -> Any:
+        """One request, once its head is there: until then it holds no thread."""
         try:
             if not _has_head(conn, self.patience.silence_s):
                 return _DEFER

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from concurrent.futures import Future
 from queue import SimpleQueue
@@ -169,3 +170,34 @@ def test_slow_is_what_came_too_slowly_over_the_time_of_waiting(pool: Threads, wa
 def test_other_threads_wait_as_they_like() -> None:
     assert Wait("a").receive(lambda: b"x") == b"x"
     assert gave_up() is False
+
+
+def test_a_thread_that_lingers_takes_the_next_request_of_its_connection(pool: Threads) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        lingering = pool.submit(pool.linger, ours, DEADLINE_S * 1000)
+        theirs.send(b"GET")
+        assert result(lingering) is True
+        assert ours.recv(10) == b"GET"
+        assert result(pool.submit(pool.linger, ours, 1)) is False
+        theirs.close()
+        assert result(pool.submit(pool.linger, ours, DEADLINE_S * 1000)) is True  # the end is looked at like a request
+    pool.shutdown()
+
+
+def test_threads_that_linger_are_called_away_by_whoever_needs_one(pool: Threads) -> None:
+    pairs = [socket.socketpair() for _ in range(6)]
+    lingering = [pool.submit(pool.linger, ours, 600_000) for ours, _ in pairs[:2]]
+    for _ in range(20):
+        served = [pool.submit(threading.get_ident) for _ in range(4)]
+        assert all(result(one) for one in served)
+        lingering += [pool.submit(pool.linger, ours, 600_000) for ours, _ in pairs[2:4]]
+    for _, theirs in pairs:
+        theirs.send(b"x")
+    assert all(result(one) in (True, False) for one in lingering)
+    assert [result(pool.submit(pool.linger, ours, 600_000)) for ours, _ in pairs[:2]] == [True, True]
+    assert not pool._lingering
+    for pair in pairs:
+        for one in pair:
+            one.close()
+    pool.shutdown()
