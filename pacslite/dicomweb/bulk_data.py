@@ -46,15 +46,23 @@ def retrieve_bulk_data(pacs: Pacs, request: Request, study: str, series: str, in
     """`GET .../instances/{instance}/bulkdata/{path}`: what a BulkDataURI of the metadata names."""
     resource = requested(request, study, series, instance)
     if bulk_path.upper() == bulk_data.PIXEL_DATA:
-        image = retrieve.plan_frames(pacs.catalog, resource)
-        if image.item.transfer_syntax_uid not in NATIVE:
-            every = ",".join(map(str, range(1, image.index.number_of_frames + 1)))
-            return retrieve_frames(pacs, request, study, series, instance, every)
+        frames = _compressed_frames(pacs, resource)
+        if frames:
+            return retrieve_frames(pacs, request, study, series, instance, ",".join(map(str, range(1, frames + 1))))
     value = bulk_data.find(pacs.catalog, pacs.stores, resource, bulk_path, _limits(pacs))
     offer = choose(_accepted(pacs, request), bulk_offers(value.media_type or OCTET_STREAM))
     if offer is None:
         raise NotAcceptable(f"The bulk data is {value.media_type or OCTET_STREAM}.")
     return _one_value(request, resource, value, offer)
+
+
+def _compressed_frames(pacs: Pacs, resource: Resource) -> int:
+    """How many frames of compressed pixel data there are; 0 for native ones, and for pixels too short or ill described to be frames."""
+    try:
+        image = retrieve.plan_frames(pacs.catalog, resource)
+    except FrameNotFound:
+        return 0
+    return 0 if image.item.transfer_syntax_uid in NATIVE else image.index.number_of_frames
 
 
 def retrieve_all_bulk_data(pacs: Pacs, request: Request, study: str, series: str | None = None, instance: str | None = None) -> Reply:

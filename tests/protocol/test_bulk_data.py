@@ -214,6 +214,23 @@ def test_what_is_deleted_while_an_answer_is_sent_does_not_break_it_off(archive: 
     assert [headers["content-location"].split("/")[9] for headers, _ in parts(whole)] == [ds.SOPInstanceUID for ds in sent]
 
 
+@pytest.mark.parametrize("kind", ["short", "no rows", "two samples"])
+def test_pixels_that_are_no_frames_are_bulk_data_all_the_same(archive: WebArchive, kind: str) -> None:
+    """Checklist 84: what metadata names can be had, whatever else is wrong with the image."""
+    ds = image(np.tile(RAMP, (1, 20, 20)))
+    if kind == "short":
+        ds.PixelData = ds.PixelData[:2000]
+    elif kind == "no rows":
+        del ds.Rows
+    else:
+        ds.SamplesPerPixel = 2
+    archive.store(part10(ds))
+    (link,) = metadata_links(archive, path_of(ds))
+    path = link.partition("/dicom-web")[2]
+    assert archive.get(path, "*/*").body == ds.PixelData
+    assert parts(archive.get(path, OCTETS))[0][1] == ds.PixelData
+
+
 def test_bulk_data_is_not_sent_again(archive: WebArchive, study: list[Dataset]) -> None:
     """Checklist 32: ETag and If-None-Match on bulk data of several instances."""
     for resource in ("bulkdata", "pixeldata"):
