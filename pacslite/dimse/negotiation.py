@@ -9,6 +9,7 @@ only receive, explicit VR little endian comes before other native ones: most obj
 from __future__ import annotations
 
 import logging
+import re
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -50,6 +51,9 @@ _ITEMS, _CONTEXT_ITEMS = frozenset({0x10, 0x20, 0x50}), frozenset({0x30, 0x40})
 # enhanced multi-frames, empty values, multiple values) all but the fourth and fifth, of C.5.2.1 and C.5.3.1 (relational,
 # conversion) the first.
 _GRANTED_OPTIONS = {Service.FIND: frozenset({0, 1, 2, 5, 6}), Service.MOVE: frozenset({0}), Service.GET: frozenset({0})}
+# The fixed part of an A-ASSOCIATE-RQ (PS3.8 table 9-11), and what a title is made of.
+_HEAD_BYTES, _CALLED, _CALLING = 74, slice(10, 26), slice(26, 42)
+_TITLE = re.compile(rb"[ -\[\]-~]+")
 # What pynetdicom raises on a malformed A-ASSOCIATE-RQ.
 _MALFORMED = (AssertionError, AttributeError, IndexError, InvalidUid, KeyError, TypeError, ValueError, struct.error)
 # It logs a traceback for what a stranger sends; our own line says it in one.
@@ -105,6 +109,9 @@ def negotiate(pdu: bytes, aet: str | None, max_pdu_bytes: int) -> Agreed | Refus
 
 
 def _negotiate(pdu: bytes, aet: str | None, max_pdu_bytes: int) -> Agreed | Refused:
+    refused = _misnamed(pdu)
+    if refused is not None:
+        return refused
     try:
         request = A_ASSOCIATE_RQ()
         request.decode(_known_items(pdu))
@@ -112,6 +119,17 @@ def _negotiate(pdu: bytes, aet: str | None, max_pdu_bytes: int) -> Agreed | Refu
         return _answer(request.protocol_version, asked, aet, max_pdu_bytes)
     except _MALFORMED as error:
         raise ProtocolViolation(f"malformed A-ASSOCIATE-RQ ({type(error).__name__})", INVALID_PARAMETER) from error
+
+
+def _misnamed(pdu: bytes) -> Refused | None:
+    """The refusal of what names nobody: titles of spaces, or of characters that a title cannot have (PS3.5 6.2, AE)."""
+    titles = (("called", _CALLED, 7), ("calling", _CALLING, 3))
+    wrong = [(which, reason) for which, place, reason in titles if len(pdu) >= _HEAD_BYTES and not _is_title(pdu[place])]
+    return Refused(reject_pdu(1, 1, wrong[0][1]), "", "", f"the {wrong[0][0]} AE title is none") if wrong else None
+
+
+def _is_title(padded: bytes) -> bool:
+    return _TITLE.fullmatch(padded.replace(b"\0", b" ").strip(b" ")) is not None
 
 
 _negotiate_cached = lru_cache(maxsize=64)(_negotiate)
@@ -246,10 +264,10 @@ def _accept(
 
 def _known_items(pdu: bytes) -> bytes:
     """The PDU without items that the standard says to ignore, and with AE titles padded by spaces, not NUL."""
-    if len(pdu) < 74:
-        raise ValueError("A-ASSOCIATE-RQ of less than 74 bytes")
-    body = b"".join(_item(kind, data) for kind, data in _items(pdu, 74) if kind in _ITEMS)
-    return pdu[:10] + pdu[10:42].replace(b"\0", b" ") + pdu[42:74] + body
+    if len(pdu) < _HEAD_BYTES:
+        raise ValueError(f"A-ASSOCIATE-RQ of less than {_HEAD_BYTES} bytes")
+    body = b"".join(_item(kind, data) for kind, data in _items(pdu, _HEAD_BYTES) if kind in _ITEMS)
+    return pdu[:10] + pdu[10:42].replace(b"\0", b" ") + pdu[42:_HEAD_BYTES] + body
 
 
 def _item(kind: int, data: bytes) -> bytes:

@@ -169,6 +169,17 @@ def test_wrong_called_title_is_refused_by_policy() -> None:
     assert isinstance(negotiate(pdu, None, 16384), Agreed)
 
 
+@pytest.mark.parametrize("title", [b" " * 16, bytes(16), "Ärzte".encode().ljust(16), b"A\\B".ljust(16), b"A\nB".ljust(16)])
+@pytest.mark.parametrize(("place", "reason"), [(slice(10, 26), 7), (slice(26, 42), 3)])
+def test_titles_that_are_none_are_refused_as_not_recognized(title: bytes, place: slice, reason: int) -> None:
+    """PS3.8 table 9-21: who reads the refusal sees which title to mend."""
+    pdu = bytearray(associate_rq())
+    pdu[place] = title[:16]
+    refused = negotiate(bytes(pdu), None, 16384)
+    assert isinstance(refused, Refused)
+    assert refused.answer[6:] == bytes((0, 1, 1, reason))
+
+
 def test_other_protocol_version_or_application_context_is_refused() -> None:
     pdu = associate_rq()
     version = negotiate(pdu[:6] + b"\0\2" + pdu[8:], "PACSLITE", 16384)
