@@ -279,7 +279,7 @@ def _change(row: tuple[Any, ...]) -> Change:
         address or "",
         actor or "",
         request_id or "",
-        json.loads(detail or "{}"),
+        json.loads(detail) if detail else {},
         file_id or "",
         patient_id,
     )

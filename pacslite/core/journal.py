@@ -16,20 +16,29 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from pacslite.catalog import changes, inventory
+from pacslite.catalog.changes import Change
 from pacslite.errors import StorageError
 from pacslite.storage.keys import JOURNAL, journal_key, new_version_id, version_time_ms
 
 if TYPE_CHECKING:
-    from pacslite.catalog.changes import Change
     from pacslite.catalog.database import Catalog
     from pacslite.storage.blob_store import BlobStore
     from pacslite.storage.spool import Spool
 
 _LINES = 2000  # of one file as it is first written
 _GENERATION = "generation"
+_DIGESTS = ("size_bytes", "sha256", "data_set_digest")
+
+_LINES_AT_ONCE = 200
+_LEVEL = 6  # of zlib; the highest takes half as long again for 1 % less
+_as_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_COLUMNS = tuple(Change.__slots__)
+_values_of = attrgetter(*_COLUMNS)
 
 Entry = dict[str, Any]
 """One change as a line of the journal: the columns that are not empty, and its generation."""
@@ -137,9 +146,10 @@ class Journal:
         journal_id = journal_id or new_version_id()
         day = day or datetime.fromtimestamp(version_time_ms(journal_id) / 1000, UTC).strftime("%Y%m%d")
         with self._spool.create(".journal") as writer:
-            with gzip.GzipFile("", "wb", fileobj=cast(BinaryIO, writer), mtime=0) as packed:
-                for entry in entries:
-                    packed.write(json.dumps(entry, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
+            with gzip.GzipFile("", "wb", _LEVEL, cast(BinaryIO, writer), mtime=0) as packed:
+                lines = map(_line, entries)
+                while some := "".join(islice(lines, _LINES_AT_ONCE)):
+                    packed.write(some.encode())
             self._store.put(writer.finish().path, journal_key(day, journal_id))
 
     def _read(self, key: str) -> Iterator[Entry]:
@@ -153,10 +163,18 @@ class Journal:
 
 def encode(change: Change, generation: str, digests: tuple[int, str, str | None] | None) -> Entry:
     """A change as a line of the journal, with what tells later whether its bytes are unharmed."""
-    columns = {name: getattr(change, name) for name in change.__slots__}
+    entry = {_GENERATION: generation, **{name: value for name, value in zip(_COLUMNS, _values_of(change), strict=True) if _tells(value)}}
     if digests is not None:
-        columns |= zip(("size_bytes", "sha256", "data_set_digest"), digests, strict=True)
-    return {_GENERATION: generation, **{name: value for name, value in columns.items() if value not in ("", None, {})}}
+        entry |= {name: value for name, value in zip(_DIGESTS, digests, strict=True) if _tells(value)}
+    return entry
+
+
+def _tells(value: object) -> bool:
+    return bool(value) or value == 0
+
+
+def _line(entry: Entry) -> str:
+    return _as_json(entry) + "\n"
 
 
 def _after(key: str) -> str:
