@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, insert, inspect, select, text
+from sqlalchemy import Connection, delete, insert, inspect, select, text
 
 from pacslite.catalog import models, schema
 from pacslite.catalog.database import Catalog
+from pacslite.dicom.attributes import Level
 from pacslite.errors import ConfigurationError, Unavailable
+
+_VALUES = models.VALUES_OF_LEVEL[Level.PATIENT]
 
 
 def shape(conn: Connection) -> dict[str, object]:
@@ -123,4 +126,29 @@ def test_the_directory_of_the_catalog_is_made(tmp_path: Path) -> None:
     catalog = Catalog(f"sqlite:///{tmp_path / 'a' / 'b' / 'catalog.db'}")
     catalog.migrate()
     catalog.check_revision()
+    catalog.close()
+
+
+def test_values_that_are_searched_by_an_index_of_their_own_are_kept_when_their_tables_change(database_url: str) -> None:
+    catalog = Catalog(database_url)
+    catalog.migrate("0007")
+    told = {"identity_id": "1", "identity_issuer": "", "identity_study": "", "created_at": "x", "updated_at": "x"}
+    found = [("00100010~", 1, "mueller", None), ("00100010~", 0, "anna", None), ("00101020", 0, "", 1.72)]
+
+    def add(conn: Connection) -> None:
+        for pk in (1, 2):
+            conn.execute(insert(models.patient).values(**(told | {"pk": pk, "identity_id": str(pk)})))
+            for name, item, value, number in found:
+                row = {"patient_pk": pk, "name": name, "item": item, "value": value, "number": number}
+                conn.execute(insert(_VALUES).values(row))
+
+    catalog.write(add)
+    catalog.migrate()
+    catalog.write(lambda conn: conn.execute(delete(models.patient).where(models.patient.c.pk == 1)))  # its values go with it
+    columns = [_VALUES.c[name] for name in ("patient_pk", "name", "item", "value", "number")]
+    with catalog.read() as conn:
+        assert [tuple(row) for row in conn.execute(select(*columns).order_by(*columns[:3]))] == [(2, *row) for row in sorted(found)]
+        if catalog.is_sqlite:
+            made = conn.execute(text("SELECT sql FROM sqlite_master WHERE name = 'patient_value'")).scalar_one()
+            assert str(made).strip().endswith("WITHOUT ROWID")
     catalog.close()
