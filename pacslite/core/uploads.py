@@ -116,6 +116,18 @@ def get(parts: Parts, owner: Owner, uid: str) -> Upload:
     return found
 
 
+def settled(parts: Parts, owner: Owner, uid: str) -> Upload:
+    """An upload once a request that broke off has told how far it came, so that who goes on from there is right; raises what `get` does.
+
+    While another request goes on writing, what that has told so far.
+    """
+    found = get(parts, owner, uid)
+    if found.state != OPEN or found.is_whole:
+        return found
+    upload_files(parts).settle(uid)
+    return get(parts, owner, uid)
+
+
 def receive(parts: Parts, owner: Owner, origin: Origin, known: Upload, coming: Receiving, stream: Stream) -> Upload:
     """Append what the stream gives to an upload, and make it a file when it is whole.
 

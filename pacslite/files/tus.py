@@ -84,7 +84,7 @@ def head_upload(pacs: Pacs, request: Request, upload_id: str) -> Reply:
     """How far an upload is."""
     _check_version(request)
     owner = owner_of(request.principal)
-    upload = uploads.finish(pacs, owner, _origin(request), uploads.get(pacs, owner, _checked(upload_id)))
+    upload = uploads.finish(pacs, owner, _origin(request), uploads.settled(pacs, owner, _checked(upload_id)))
     headers: Headers = [("Cache-Control", "no-store"), ("Upload-Offset", str(upload.offset))]
     headers.append(("Upload-Length", str(upload.length)) if upload.length is not None else ("Upload-Defer-Length", "1"))
     if upload.kind == PARTIAL:

@@ -22,7 +22,7 @@ from pacslite.storage.spool import storage_error
 
 SILENT_S = 3.0
 """A writer to whom nothing has come for that long may be replaced."""
-_TOUCHED_S, _PATIENCE_S = 0.5, 0.5
+_TOUCHED_S, _PATIENCE_S, _ARRIVAL_S = 0.5, 0.5, 0.1
 _FINISHING = b"finishing"
 
 
@@ -130,6 +130,20 @@ class UploadFiles:
                     raise
                 time.sleep(_PATIENCE_S / 20)  # the other may be another process, and the kernel's wait for its lock has no bound
 
+    def settle(self, name: str) -> None:
+        """Waits for a moment while somebody writes an upload: who lost the connection is about to tell how far it came, and go.
+
+        What was cut may not have begun yet either: another process takes it up, a little after this one was asked.
+        """
+        path, begun = os.fspath(self.path(name)), time.monotonic()
+        deadline, is_known = begun + _PATIENCE_S, False
+        while (now := time.monotonic()) < deadline:
+            is_held = _is_held(path)
+            if not is_held and (is_known or now - begun >= _ARRIVAL_S):
+                return
+            is_known = is_known or is_held
+            time.sleep(_ARRIVAL_S / 10)
+
     def _claim(self, name: str, force: bool) -> UploadWriter:
         path = os.fspath(self.path(name))
         try:
@@ -215,6 +229,19 @@ class UploadFiles:
             return
         except OSError as error:
             raise StorageError(f"the uploads cannot be read: {error.strerror}") from error
+
+
+def _is_held(path: str) -> bool:
+    """Whether an upload has a writer that is active."""
+    try:
+        lock = os.open(path + ".lock", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        holder = os.pread(lock, 64, 0).decode("ascii", "replace")
+    finally:
+        os.close(lock)
+    return bool(holder) and _is_active(f"{path}.{holder}")
 
 
 def _is_active(alive: str) -> bool:

@@ -197,6 +197,19 @@ def test_resume_a_connection_cut_at_any_byte_goes_on_where_it_was_told(tus: Tus,
     assert tus.content(answer) == FILE
 
 
+def test_resume_at_once_after_a_cut_is_right(tus: Tus) -> None:
+    """A client that was cut off asks once and goes on there, as tuspy does: what it is told is not overtaken by what it sent before."""
+    path, offset = tus.begun(len(FILE)), 0
+    for sent in range(10_000, len(FILE) - 10_000, 20_000):
+        with tus.sending(path, offset, len(FILE) - offset, FILE[offset:sent]):
+            pass
+        offset = tus.offset(path)
+        answer = tus.patch(path, offset, FILE[offset : offset + 1000])
+        assert (answer.status, offset) == (204, sent)
+        offset += 1000
+    assert tus.content(tus.patch(path, offset, FILE[offset:])) == FILE
+
+
 def test_resume_a_connection_that_is_reset_costs_no_told_byte(tus: Tus) -> None:
     path = tus.begun(len(FILE))
     connection = tus.sending(path, 0, len(FILE), FILE[:50_000])
