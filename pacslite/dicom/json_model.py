@@ -1,7 +1,7 @@
 """A data set to DICOM JSON (PS3.18 annex F) in one pass that reads no bulk value.
 
 Most elements of an instance are those of the one before it: each element is looked up by its very bytes among the ones
-rendered lately, and only what is new takes the long way.
+rendered lately, and only what is new and not plain takes the long way.
 
 Specific Character Set (0008,0005) says ISO_IR 192 wherever it stood, and is added where undeclared text was beyond
 ASCII, since all text is UTF-8 here. Elements of UN that the dictionaries know get their VR (PS3.5 6.2.2).
@@ -48,10 +48,11 @@ _memos: dict[tuple[Encoding, tuple[str, ...], int | None], Memo] = {}
 _MAX_MEMOS = 16
 
 _VR_AND_LENGTH = {True: Struct("<2sH").unpack_from, False: Struct(">2sH").unpack_from}
+_TAG = {True: Struct("<HH").unpack_from, False: Struct(">HH").unpack_from}
 _LENGTH = {True: Struct("<I").unpack_from, False: Struct(">I").unpack_from}
 # The longest value of the VRs that are never bulk; only implicit VR can say more.
 _MAX_INLINE = 0xFFFF
-_META_GROUP = 0x0002
+_META_GROUP, _DELIMITER_GROUP = 0x0002, 0xFFFE
 _NOT_REMEMBERED = frozenset({vrs.SPECIFIC_CHARACTER_SET, vrs.PIXEL_REPRESENTATION})
 
 # Told of top-level pixels with what was found before them; gives where their value ends.
@@ -83,6 +84,12 @@ class _Level:
                 _memos.clear()
             memo = _memos[key] = {}
         return memo
+
+    def remember(self, encoded: bytes, element: Element) -> None:
+        """Keep an element for those that are written alike."""
+        if len(self.memo) >= _MEMO_ELEMENTS:
+            self.memo.clear()
+        self.memo[encoded] = element
 
     def json(self) -> str:
         """The object of this data set or item, keys ascending."""
@@ -143,7 +150,7 @@ class JsonReader:
             raise DataSetTooLarge(f"more than {self._source.limits.max_elements} elements and items")
 
     def _explicit_run(self, level: _Level, position: int) -> int:
-        """Pass over plain elements that were seen before; gives the position of the first other one."""
+        """Pass over elements that were seen before, and new ones that are plain; gives the position of the first other one."""
         source, little, get, found = self._source, level.encoding.little, level.memo.get, level.found
         buffer, base, short, long = source.buffer, source.base, vrs.SHORT, vrs.LONG
         vr_and_length, long_length = _VR_AND_LENGTH[little], _LENGTH[little]
@@ -158,12 +165,26 @@ class JsonReader:
                 break
             if after > end or after - at > _MEMO_BYTES:
                 break
-            element = get(buffer[at:after])
+            element = get(buffer[at:after]) or self._plain(level, vr, buffer[at:after])
             if element is None:
                 break
             found[element[0]] = element
             at = after
         return base + at
+
+    def _plain(self, level: _Level, vr: bytes, encoded: bytes) -> Element | None:
+        """A new element that has a short head and tells of no other; None for one that takes the long way."""
+        group, number = _TAG[level.encoding.little](encoded)
+        if vr not in vrs.SHORT or len(encoded) - 8 > self._threshold or not number or group <= _META_GROUP or group == _DELIMITER_GROUP:
+            return None
+        tag = group << 16 | number
+        if tag in _NOT_REMEMBERED or tag in vrs.PIXELS or is_context(tag):
+            return None
+        name, raw = vr.decode("ascii"), encoded[8:]
+        rendered, texts = RENDERERS[name](raw, level.encoding.little, level.charset)
+        element = Element(tag, name, raw, texts, f'"{tag:08X}":{{"vr":"{name}"{rendered}}}')
+        level.remember(encoded, element)
+        return element
 
     def _implicit_run(self, level: _Level, position: int) -> int:
         """As `_explicit_run`, for elements without VR."""
@@ -236,9 +257,7 @@ class JsonReader:
             level.memo = level.shared_memo()
         element = level.found[tag] = Element(tag, vr, raw, texts, fragment)
         if after - head.offset <= _MEMO_BYTES and head.vr != "UN" and self._may_remember(level, head):
-            if len(level.memo) >= _MEMO_ELEMENTS:
-                level.memo.clear()
-            level.memo[self._source.read(head.offset, after - head.offset)] = element
+            level.remember(self._source.read(head.offset, after - head.offset), element)
 
     def _may_remember(self, level: _Level, head: Head) -> bool:
         """Whether the bytes alone, under this memo, tell all of an element."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pacslite.dicom import json_model
 from pacslite.dicom.instance import Limits, read_instance
 from pacslite.errors import InstanceRefused
 from tests.support.dcm2json import dcm2json, differences, needs_dcm2json
@@ -247,6 +248,28 @@ def test_the_memory_of_elements_tells_no_lies_between_encodings(file: Path) -> N
     for sign, value in ((0, 65535), (1, -1), (0, 65535)):
         sign_element = element(0x00280103, "", bytes([sign, 0]), IMPLICIT_LE)
         assert metadata(file, part10([sign_element + smallest], IMPLICIT_LE))["00280106"]["Value"] == [value]
+
+
+def test_plain_elements_are_read_in_the_short_way_as_in_the_long_one(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = 0
+    for path in [*corpus_files(corpus), *library_files()]:
+        for limits in (ALL_INLINE, Limits(bulk_threshold_bytes=8)):
+            short = _read_anew(path, limits)
+            with monkeypatch.context() as patched:
+                patched.setattr(json_model.JsonReader, "_plain", lambda *_: None)
+                assert _read_anew(path, limits) == short, path.name
+            compared += not isinstance(short, str)
+    assert compared >= 300
+
+
+def _read_anew(path: Path, limits: Limits) -> object:
+    """All that is read of a file by a process that has read nothing before; why when it is refused."""
+    json_model._memos.clear()
+    try:
+        read = read_instance(path, limits, lenient=True)
+    except InstanceRefused as error:
+        return str(error)
+    return read.metadata, read.values, read.warnings, read.frame_index, read.sop_instance_uid, read.meta
 
 
 @needs_dcm2json
