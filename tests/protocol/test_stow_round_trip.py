@@ -136,8 +136,8 @@ def check(server: WebServer, file: Path, form: str) -> bool:
     known = {tag for tag in expected if expected[tag]["vr"] == "UN" != made.get(tag, {}).get("vr")}
     assert plain(without(made, known), form) == plain(without(expected, known), form), file.name
     again = [value for uri in dict.fromkeys(links(made)) for value in values(server, uri)]
-    if not any(b.content[4:8] == b"jP  " for b in bulk):  # a frame is a code stream, not the file format around it (PS3.5 8.2.4)
-        assert [b.content for b in again] == [b.content for b in bulk], file.name
+    # The code stream of a frame that lay in a JP2 file may be of an odd length; in a fragment of its own it is padded (PS3.5 A.4).
+    assert [b.content for b in again] == [b.content + b"\0" * (len(b.content) % 2) for b in bulk], file.name
     assert [b.media_type for b in again] == [b.media_type for b in bulk], file.name
     assert uid_of(made) != uid_of(source)
     return True
