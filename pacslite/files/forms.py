@@ -153,7 +153,10 @@ def receive(pacs: Pacs, request: Request, form: type[T]) -> tuple[T, list[Arrive
             if name == "file":
                 file = _spooled(pacs, part, most)
                 kept.callback(file.discard)
-                arrived.append(Arrived(file, filename or ""))
+                if filename == "" and not file.size_bytes:
+                    file.discard()  # of a form of a browser in which nobody chose a file (HTML, "constructing the entry list")
+                else:
+                    arrived.append(Arrived(file, filename or ""))
             elif filename is not None:
                 raise InvalidForm.at(name[:100], "is no field for a file")
             elif name in fields:

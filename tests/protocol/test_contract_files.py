@@ -137,6 +137,15 @@ def test_a_form_without_its_file_is_400_however_the_client_sends_it(site: Site) 
     problem(site.ask("POST", "upload", plain, {"Content-Type": "application/x-www-form-urlencoded"}), 400, "file")
 
 
+def test_a_browsers_form_in_which_nobody_chose_a_file_lacks_its_file(site: Site) -> None:
+    """HTML, "constructing the entry list": such a field has an empty name and no bytes."""
+    fields = {"patient_id": site.patient, "file_type": "photo"}
+    problem(site.post(fields, [("", b"")]), 400, "file")
+    problem(site.post({"version_type": "final"}, [("", b"")], f"upload-version/{site.upload(any_photo())['id']}"), 400, "file")
+    assert of_json(site.post(fields, [("", b""), ("a.jpg", any_photo())]), 201)["original_filename"] == "a.jpg"
+    assert not site.spooled()
+
+
 def test_every_answer_has_a_request_id_the_callers_own_when_it_is_one(site: Site) -> None:
     for given, kept in (("A-z_0.9", True), ("a" * 128, True), ("a" * 129, False), ("a b", False)):
         answer = site.ask("GET", "none", None, {"X-Request-ID": given})
