@@ -15,15 +15,17 @@ import socket
 import struct
 import time
 from contextlib import suppress
+from datetime import timedelta
 from http import HTTPStatus
 from typing import Any
 
 from gunicorn import util
-from gunicorn.http import errors
+from gunicorn.http import errors, wsgi
 from gunicorn.workers.gthread import _DEFER, ThreadWorker
 
 from pacslite import metrics
 from pacslite.errors import Busy
+from pacslite.web.gunicorn_response import Response
 from pacslite.web.problems import http_problem
 from pacslite.web.replies import with_length
 from pacslite.web.sending import AnswerSocket
@@ -95,6 +97,45 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         if not goes_on:
             self._linger(conn)
         return goes_on
+
+    def handle_request(self, req: Any, conn: Any) -> bool:
+        """Has the application answer a request; whether the connection carries another one.
+
+        What gunicorn does, without its hooks, and with a response of ours.
+        """
+        began = time.perf_counter()
+        response, environ = wsgi.create(req, conn.sock, conn.client, conn.server, self.cfg, response_class=Response)
+        environ["wsgi.multithread"] = True
+        environ["pacslite.response"] = response
+        self.nr += 1
+        if not self.alive or len(self.keepalived_conns) >= self.max_keepalived:
+            response.force_close()
+        try:
+            self._answer(response, req, environ, began)
+        except OSError:
+            raise  # the client has gone
+        except (Exception, SystemExit):
+            if response.headers_sent:
+                # An answer that has begun can only be broken off.
+                self.log.exception("Error handling request")
+                util.close_graceful(conn.sock)
+                raise StopIteration from None
+            raise
+        return not response.should_close()
+
+    def _answer(self, response: Response, req: Any, environ: dict[str, Any], began: float) -> None:
+        body = self.wsgi(environ, response.start_response)
+        try:
+            if isinstance(body, wsgi.FileWrapper):
+                response.write_file(body)
+            else:
+                for piece in body:
+                    response.write(piece)
+            response.close()
+        finally:
+            self.log.access(response, req, environ, timedelta(seconds=time.perf_counter() - began))
+            if hasattr(body, "close"):
+                body.close()
 
     def _keepalive_after(self, conn: Any, keepalive: bool) -> bool:
         """Whether the connection carries another request: not when the rest of this one was given up."""

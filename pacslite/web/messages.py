@@ -159,7 +159,7 @@ class SegmentsBody:
         """Bytes in all, None when a segment does not know."""
         total = 0
         for segment in self.segments:
-            length = length_of(segment)
+            length = len(segment) if isinstance(segment, bytes) else segment.length
             if length is None:
                 return None
             total += length
@@ -180,7 +180,10 @@ class Reply:
     def header(self, name: str) -> str | None:
         """The first header of that name."""
         lowered = name.lower()
-        return next((value for key, value in self.headers if key.lower() == lowered), None)
+        for key, value in self.headers:
+            if key.lower() == lowered:
+                return value
+        return None
 
 
 Handler = Callable[..., Reply]

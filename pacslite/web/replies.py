@@ -24,6 +24,8 @@ from pacslite.errors import BlobMissing, PreconditionFailed, RangeNotSatisfiable
 from pacslite.web.messages import Body, FileBody, Headers, Reply, Request, Segment, SegmentsBody, StreamBody
 
 PIECE_BYTES = 512 * 1024
+_SHORT_BYTES = 256 * 1024
+_MORE = int(socket.MSG_MORE)
 _STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus} | {460: "460 Checksum Mismatch"}  # tus 1.0.0
 # More digits than any size has make no number in Python (4300) and no range here.
 _RANGE = re.compile(r"bytes=\s*(\d{0,100})-(\d{0,100})\s*", re.IGNORECASE)
@@ -154,7 +156,7 @@ def send(reply: Reply, environ: Environ, start_response: StartResponse) -> Itera
         return ()
     if file is not None:
         assert isinstance(body, FileBody)
-        return _whole_file(file, body.length, environ)
+        return _whole_file(file, body, environ)
     return _pieces(body, environ)
 
 
@@ -172,7 +174,8 @@ def _pieces(body: Body, environ: Environ) -> Iterable[bytes]:
     if isinstance(body, StreamBody):
         return body.chunks()
     assert isinstance(body, SegmentsBody)
-    return _segments(body, _raw_socket(environ))
+    # In chunks every byte has to go through the server.
+    return _segments(body, None if body.length is None else _raw_socket(environ), environ)
 
 
 def _check(body: SegmentsBody) -> None:
@@ -227,7 +230,10 @@ def _opened(body: FileBody) -> BinaryIO:
     return file
 
 
-def _whole_file(file: BinaryIO, length: int, environ: Environ) -> Iterable[bytes]:
+def _whole_file(file: BinaryIO, body: FileBody, environ: Environ) -> Iterable[bytes]:
+    sock, length = _raw_socket(environ), body.length
+    if sock is not None:
+        return _segments(SegmentsBody([replace(body, file=file)]), sock, environ)
     wrapper = environ.get("wsgi.file_wrapper")
     if wrapper is None:
         return _read_pieces(file, length)
@@ -235,10 +241,17 @@ def _whole_file(file: BinaryIO, length: int, environ: Environ) -> Iterable[bytes
     return wrapped
 
 
-def _send_file(sock: socket.socket, file: BinaryIO, offset: int, length: int) -> None:
+def _send_file(sock: socket.socket, body: FileBody) -> None:
     """Writes to the connection itself: whatever was yielded before is written by now, the server asks piece by piece."""
-    if sock.sendfile(file, offset, length) < length:
-        raise BlobMissing("The stored bytes are shorter than the catalog says.")
+    if body.file is None:
+        try:
+            body = replace(body, file=open(body.path, "rb", buffering=0))  # noqa: SIM115 - closed below
+        except FileNotFoundError:
+            raise BlobMissing("The stored bytes are missing.") from None
+    assert body.file is not None
+    with body.file as file:
+        if sock.sendfile(file, body.offset, body.length) < body.length:
+            raise BlobMissing("The stored bytes are shorter than the catalog says.")
 
 
 def _read_pieces(file: BinaryIO, length: int) -> Iterator[bytes]:
@@ -251,32 +264,48 @@ def _read_pieces(file: BinaryIO, length: int) -> Iterator[bytes]:
             yield piece
 
 
-def _segments(body: SegmentsBody, sock: socket.socket | None) -> Iterator[bytes]:
+def _segments(body: SegmentsBody, sock: socket.socket | None, environ: Environ) -> Iterator[bytes]:
     """Small neighbours are joined, files go out by sendfile, streams piece by piece."""
-    # An empty first piece makes the server write the headers, before a file is written past it.
-    small: list[bytes] = [b""]
+    small: list[bytes] = []
+    is_begun = False
     for segment in body.segments:
         if isinstance(segment, bytes) and len(segment) < PIECE_BYTES // 8:
             small.append(segment)
-            continue
-        if small:
-            yield b"".join(small)
-            small = []
-        yield from _one(segment, sock)
+        elif sock is not None and isinstance(segment, FileBody) and segment.length:
+            if not is_begun:
+                is_begun, head = True, _head_of(environ)
+                if head:
+                    small.insert(0, head)
+                else:
+                    yield b""  # the server writes the headers, before anything is written past it
+            if small:
+                # Before a short file it waits in the kernel and leaves with it. A long one is read while it is sent: there the client
+                # is woken first, which costs less than to have all of it lie in the queue.
+                sock.sendall(b"".join(small), _MORE if segment.length <= _SHORT_BYTES else 0)
+                small = []
+            _send_file(sock, segment)
+        else:
+            if small:
+                yield b"".join(small)
+                small = []
+            yield from _one(segment)
     if small:
         yield b"".join(small)
 
 
-def _one(segment: Segment, sock: socket.socket | None) -> Iterator[bytes]:
+def _head_of(environ: Environ) -> bytes:
+    """The head of the answer if it is ours to send (`web.gunicorn_response`)."""
+    response = environ.get("pacslite.response")
+    return b"" if response is None else response.take_head()
+
+
+def _one(segment: Segment) -> Iterator[bytes]:
     if isinstance(segment, bytes):
         yield segment
     elif isinstance(segment, StreamBody):
         yield from segment.chunks()
-    elif sock is None:
-        yield from _read_pieces(_opened(segment), segment.length)
     else:
-        with _opened(segment) as file:
-            _send_file(sock, file, segment.offset, segment.length)
+        yield from _read_pieces(_opened(segment), segment.length)
 
 
 def _raw_socket(environ: Environ) -> socket.socket | None:

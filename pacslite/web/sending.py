@@ -19,6 +19,7 @@ from pacslite.web.threads import sending
 
 _SHORT_S = 0.25
 _MOST_AT_ONCE = 2**30
+_DONT_WAIT = int(socket.MSG_DONTWAIT)  # to join enumerations takes longer than to send
 
 
 class AnswerSocket(socket.socket):
@@ -49,7 +50,7 @@ class AnswerSocket(socket.socket):
         left = memoryview(data).cast("B")
         while left:
             try:
-                left = left[self.send(left, flags | socket.MSG_DONTWAIT) :]
+                left = left[self.send(left, flags | _DONT_WAIT) :]
             except BlockingIOError:
                 self._wait()
 
