@@ -197,6 +197,11 @@ class Catalog:
         with self._translated(), self._glances.taken(self._autocommit) as conn:
             return statement.first(conn, parameters)
 
+    def rows(self, statement: Prepared, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        """All rows as of now of one statement by itself."""
+        with self._translated(), self._glances.taken(self._autocommit) as conn:
+            return statement.all(conn, parameters)
+
     def write(self, work: Callable[[Connection], T], keys: tuple[str, ...] = (), ready: Callable[[], None] | None = None) -> T:
         """The result of `work`, once it is committed. Raises what `work` raises (nothing is kept then), Busy, OutcomeUnknown.
 

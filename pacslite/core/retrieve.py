@@ -72,6 +72,8 @@ class Frames:
 
 def plan(catalog: Catalog, resource: Resource) -> tuple[Item, ...]:
     """The instances of the resource, in order; raises NotFound, or Gone when it is known to be deleted."""
+    if found := _found_at_once(catalog, resource):
+        return tuple(found)
     with catalog.read() as conn:
         return tuple(_found(conn, resource, catalog.sight(conn)))
 
@@ -128,6 +130,11 @@ def _is_whole(stores: Stores, item: Item) -> bool:
         return stores.size(item) == item.size_bytes
     except BlobMissing:
         return False
+
+
+def _found_at_once(catalog: Catalog, resource: Resource) -> list[Item]:
+    """The instances, for somebody from whom nothing is hidden; none when that, or what it means, takes more than one statement."""
+    return [] if catalog.visibility.is_limited else retrieval.items_now(catalog, *uids(resource), resource.version)
 
 
 def _found(conn: Connection, resource: Resource, sight: Sight | None) -> list[Item]:
@@ -219,6 +226,10 @@ def documents(catalog: Catalog, resource: Resource) -> Iterator[Iterator[Documen
 
 def plan_frames(catalog: Catalog, resource: Resource) -> Frames:
     """The one image of an instance resource; raises NotFound, Gone, FrameNotFound when it has no frames."""
+    at_once = _found_at_once(catalog, resource)
+    index = _INDEXES.get(at_once[0].storage_key) if at_once else None
+    if index is not None:
+        return Frames(at_once[0], index)
     with catalog.read() as conn:
         found = _found(conn, resource, catalog.sight(conn))
         index = _INDEXES.get(found[0].storage_key)
