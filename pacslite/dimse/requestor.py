@@ -7,6 +7,7 @@ import select
 import socket
 import ssl
 import struct
+import time
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Protocol, Self
@@ -197,8 +198,18 @@ class Requested:
             with contextlib.suppress(AssociationEnded):
                 pdus.set_timeouts(self._sock, _RELEASE_S)
                 self.send(pdus.RELEASE_RQ_PDU)
-                self._reader.next()
+                self._await_release()
             tls.say_goodbye(self._sock)
+
+    def _await_release(self) -> None:
+        """Until the peer confirms; what it sends meanwhile is let go (PS3.8 table 9-10, Sta7), its own request answered (Sta9)."""
+        deadline = time.monotonic() + _RELEASE_S
+        while time.monotonic() < deadline:
+            kind, _ = self._reader.next()
+            if kind == pdus.RELEASE_RQ:
+                self.send(pdus.RELEASE_RP_PDU)
+            elif kind != pdus.P_DATA:
+                return
 
     def abort(self) -> None:
         """Abort and close; the peer may be gone already."""

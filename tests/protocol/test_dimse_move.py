@@ -123,6 +123,13 @@ def test_the_levels_of_both_models(listener: Listener, stored: dict[str, bytes],
     assert len(receiver.offers) == min(count, 1)
 
 
+def test_a_receiver_that_asks_for_the_release_at_the_same_time_is_answered(listener: Listener, stored: dict[str, bytes]) -> None:
+    """PS3.8 table 9-10, release collision: the requestor of the association answers first, in Sta9."""
+    receiver = Receiver(collides=True)
+    assert moved(listener, receiver).status == 0
+    assert receiver.ended == ["released", "answered"]
+
+
 def test_an_unknown_destination_is_a801_and_a_wrong_identifier_a900(listener: Listener, stored: object) -> None:
     """Checklist 125: A801H for an unknown destination, A900H for an identifier that does not fit."""
     assert [ask(listener, name).status for name in ("NOBODY", "receiver", "")] == [0xA801] * 3

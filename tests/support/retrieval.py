@@ -27,7 +27,7 @@ from pacslite.dimse.commands import Command
 from pacslite.settings import Address, Settings
 from tests.support.data_sets import image, part10
 from tests.support.dicom_files import element, meta_of
-from tests.support.dimse import EXPLICIT_LE, STUDY_ROOT_GET, Listener, Peer, listening, uid_value
+from tests.support.dimse import EXPLICIT_LE, STUDY_ROOT_GET, Listener, Peer, echo_rq, listening, uid_value
 
 UNIQUE_KEYS = {"patient": 0x00100020, "study": 0x0020000D, "series": 0x0020000E, "instance": 0x00080018}
 FAILED_LIST = 0x00080058
@@ -169,13 +169,15 @@ def converse(peer: Peer, statuses: Callable[[int], int] = lambda number: 0, befo
 class Receiver:
     """A C-STORE SCP that speaks raw PDUs: keeps what comes, answers as told, or rejects every association.
 
-    `answer(n)` gives the status of the n-th instance over all associations, or None to break the connection off.
+    `answer(n)` gives the status of the n-th instance over all associations, or None to break the connection off. One that
+    `collides` asks for the release itself when it is asked for it, behind a message of its own.
     """
 
     answer: Callable[[int], int | None] = lambda number: 0
     refuse: frozenset[str] = frozenset()
     max_pdu: int = 16384
     rejects: bool = False
+    collides: bool = False
     commands: list[Command] = field(default_factory=list)
     stored: dict[str, bytes] = field(default_factory=dict)
     offers: list[list[tuple[str, list[str]]]] = field(default_factory=list)
@@ -197,6 +199,11 @@ class Receiver:
                 command, data = peer.response()
             except AssertionError as error:  # another PDU than P-DATA
                 self.ended.append("released" if error.args[0][0] == pdus.RELEASE_RQ else "aborted")
+                if self.collides:
+                    peer.request(1, echo_rq())
+                    sock.sendall(pdus.RELEASE_RQ_PDU)
+                    assert peer.pdu()[0] == pdus.RELEASE_RP
+                    self.ended.append("answered")
                 sock.sendall(pdus.RELEASE_RP_PDU)
                 return
             self.commands.append(command)
