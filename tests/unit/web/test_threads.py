@@ -12,6 +12,7 @@ import pytest
 
 from pacslite.errors import Busy
 from pacslite.web.threads import Patience, Threads, Wait, gave_up, sending
+from tests.support.processes import until
 
 DEADLINE_S = 20
 
@@ -186,18 +187,16 @@ def test_a_thread_that_lingers_takes_the_next_request_of_its_connection(pool: Th
 
 
 def test_threads_that_linger_are_called_away_by_whoever_needs_one(pool: Threads) -> None:
-    pairs = [socket.socketpair() for _ in range(6)]
-    lingering = [pool.submit(pool.linger, ours, 600_000) for ours, _ in pairs[:2]]
-    for _ in range(20):
-        served = [pool.submit(threading.get_ident) for _ in range(4)]
-        assert all(result(one) for one in served)
-        lingering += [pool.submit(pool.linger, ours, 600_000) for ours, _ in pairs[2:4]]
-    for _, theirs in pairs:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        lingering = [pool.submit(pool.linger, ours, 600_000)]
+        until(lambda: pool._lingering == 1)
+        for _ in range(20):
+            lingering.append(pool.submit(pool.linger, ours, 600_000))  # the other thread, which is new or idle
+            until(lambda: pool._lingering == 2)
+            assert result(pool.submit(lambda: "served")) == "served"
+            until(lambda: pool._lingering == pool._idle == 1)
         theirs.send(b"x")
-    assert all(result(one) in (True, False) for one in lingering)
-    assert [result(pool.submit(pool.linger, ours, 600_000)) for ours, _ in pairs[:2]] == [True, True]
-    assert not pool._lingering
-    for pair in pairs:
-        for one in pair:
-            one.close()
+        assert sorted(result(one) for one in lingering) == [False] * 20 + [True]
+        assert result(pool.submit(pool.linger, ours, 600_000)) is True
     pool.shutdown()
