@@ -118,6 +118,9 @@ def _do(pacs: Pacs, task: Task) -> None:
         metrics.TASK_DONE_AT.set(time.time(), task.name)
     except (PacsliteError, OSError) as error:
         _log.error("%s failed: %s", task.name, error, extra={"action": task.name, "outcome": "failed"})
+    # A fault of the program must not end the lane, and with it all its tasks.
+    except Exception:  # noqa: BLE001
+        _log.exception("%s failed", task.name, extra={"action": task.name, "outcome": "failed"})
     finally:
         metrics.TASK_SECONDS.observe(time.perf_counter() - began, task.name, outcome)
 

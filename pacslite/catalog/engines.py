@@ -13,6 +13,9 @@ from pacslite.errors import ConfigurationError
 
 # Each process keeps so many pages of the write-ahead log before a commit has to copy them (64 MiB); the worker does it earlier.
 _WAL_PAGES = 16000
+# A machine that loses its power says nothing: by the system's defaults its connections, and its locks in the database, live for two hours.
+_KEEPALIVES = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+_UNACKNOWLEDGED_MS = 60_000
 
 
 def parse_url(url: str) -> URL:
@@ -75,6 +78,12 @@ def sqlite_engine(url: URL, pool_size: int, busy_timeout_s: float, *, writes: bo
     return engine
 
 
+def _alive(url: URL) -> dict[str, int]:
+    """A server that is gone without a word is given up; what the URL says of that counts."""
+    wanted = {"keepalives": 1, **_KEEPALIVES, "tcp_user_timeout": _UNACKNOWLEDGED_MS}
+    return {name: value for name, value in wanted.items() if name not in url.query}
+
+
 def postgresql_engine(url: URL, pool_size: int, busy_timeout_s: float, *, writes: bool = False, autocommit: bool = False) -> Engine:
     """An engine for reading, for writing, or for statements each on its own."""
     engine = create_engine(
@@ -85,9 +94,10 @@ def postgresql_engine(url: URL, pool_size: int, busy_timeout_s: float, *, writes
         pool_pre_ping=False,
         hide_parameters=True,
         isolation_level="AUTOCOMMIT" if autocommit else "READ COMMITTED" if writes else "REPEATABLE READ",
-        connect_args={"connect_timeout": max(2, int(busy_timeout_s)), "application_name": "pacslite"},
+        connect_args={"connect_timeout": max(2, int(busy_timeout_s)), "application_name": "pacslite"} | _alive(url),
     )
     settings = [f"SET lock_timeout = {int(busy_timeout_s * 1000)}", "SET synchronous_commit = on"]
+    settings += [f"SET tcp_{name} = {value}" for name, value in _KEEPALIVES.items()]
     if not writes:
         settings.append("SET default_transaction_read_only = on")
 

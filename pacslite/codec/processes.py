@@ -56,7 +56,7 @@ class _Process:
 
     def is_there(self) -> bool:
         """Whether it waits for a task: one that has left, or died, has something to read."""
-        return not self._is_lost and not self._connection.poll(0)
+        return not self._is_lost and not self._connection.closed and not self._connection.poll(0)
 
     def send(self, task: Task) -> None:
         """Give it a task; a process that has ended shows when the answer is read."""
@@ -187,6 +187,7 @@ class CodecProcesses:
         except BaseException:
             with self._changed:
                 self._started -= 1
+                self._changed.notify()
             raise
 
     def _give_back(self, process: _Process) -> None:

@@ -12,6 +12,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property, partial
@@ -131,8 +132,10 @@ class Accounts:
             self._noted[token_id] = now
             self._uses[token_id] = now_text()
             if self._uses_writer is None:
-                self._uses_writer = threading.Thread(target=self._write_uses, name="token-uses", daemon=True)
-                self._uses_writer.start()
+                writer = threading.Thread(target=self._write_uses, name="token-uses", daemon=True)
+                with suppress(RuntimeError):  # the system has no thread left: the next use is noted with this one
+                    writer.start()
+                    self._uses_writer = writer
 
     def _write_uses(self) -> None:
         while True:

@@ -13,6 +13,7 @@ import threading
 import time
 import weakref
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -113,6 +114,17 @@ class Recorder:
             self._catalog.write(lambda conn: note(conn, event))
         self._open_window(key, event)
 
+    def record_if_room(self, event: Event) -> bool:
+        """Record an event within a second, without any wait for the catalog; whether there was room for it."""
+        key = kind_of(event)
+        if self.is_repeated(key):
+            return True
+        event = replace(event, at=event.at or now_text())
+        is_taken = self._put_off(event)
+        if is_taken:
+            self._open_window(key, event)
+        return is_taken
+
     def is_repeated(self, kind: Kind) -> bool:
         """Whether an event of this kind is on record and this one is counted with it: then there is nothing more to do."""
         with self._lock:
@@ -169,14 +181,16 @@ class Recorder:
 
     def _start_writer(self) -> None:
         if self._writer is None and not self._closed:
-            self._writer = threading.Thread(target=self._write_now_and_then, name="audit-writer", daemon=True)
-            self._writer.start()
+            writer = threading.Thread(target=self._write_now_and_then, name="audit-writer", daemon=True)
+            with suppress(RuntimeError):  # the system has no thread left: the next event tries again
+                writer.start()
+                self._writer = writer
 
     def _write_now_and_then(self) -> None:
         while not self._wake.wait(self._write_s):
             try:
                 self.flush()
-            except PacsliteError as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is: nobody else would write them
                 _log.error("audit events wait to be written", extra={"reason": str(error), "waiting": len(self._waiting)})
 
     def flush(self, *, everything: bool = False) -> None:
@@ -200,7 +214,7 @@ class Recorder:
             return
         try:
             self._catalog.write(lambda conn: rows.note_all(conn, waiting))
-        except PacsliteError:
+        except Exception:
             with self._lock:
                 self._waiting = waiting + self._waiting
             raise

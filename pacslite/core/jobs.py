@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["STATES", "Failed", "Handler", "ItemOutcome", "Job", "Later", "Run", "Runner", "Stopped", "queue"]
 
 _log = logging.getLogger(__name__)
-_POLL_S = 0.5
+_POLL_S, _AFTER_FAILURE_S = 0.5, 5.0
 _WRITE_S = 1.0
 _BATCH = 200
 MAX_RESULT_FAILURES = 1000
@@ -145,7 +145,7 @@ class Run:
             try:
                 if not self._catalog.write(work):
                     self._lost.set()
-            except PacsliteError:
+            except Exception:
                 with self._lock:
                     self._pending = {outcome.item: outcome for outcome in noted} | self._pending
                 raise
@@ -174,7 +174,7 @@ class Run:
         while not self._over.wait(self._lease_s / 4):
             try:
                 self.write()
-            except PacsliteError as error:
+            except Exception as error:  # noqa: BLE001 - without a beat another takes the job up while this one is at it
                 _log.warning("a job could not be held", extra={"object_id": self.job.uid, "reason": str(error)})
 
     def end(self) -> None:
@@ -197,7 +197,12 @@ class Runner:
             except (PacsliteError, OSError) as error:
                 _log.error("jobs.run failed: %s", error, extra={"action": "jobs.run", "outcome": "failed"})
                 worked = False
-                self._stop.wait(5)
+                self._stop.wait(_AFTER_FAILURE_S)
+            # A fault of the program must not end the thread: nobody else would run jobs then.
+            except Exception:  # noqa: BLE001
+                _log.exception("jobs.run failed", extra={"action": "jobs.run", "outcome": "failed"})
+                worked = False
+                self._stop.wait(_AFTER_FAILURE_S)
             if not worked:
                 self._stop.wait(_POLL_S)
 

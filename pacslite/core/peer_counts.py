@@ -6,6 +6,7 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -45,9 +46,11 @@ class PeerCounts:
             if seen:
                 self._seen[ae_title] = time_text(datetime.now(UTC))
             if self._timer is None:
-                self._timer = threading.Timer(self._write_s, self._write_quietly)
-                self._timer.name, self._timer.daemon = "peer-counts", True
-                self._timer.start()
+                timer = threading.Timer(self._write_s, self._write_quietly)
+                timer.name, timer.daemon = "peer-counts", True
+                with suppress(RuntimeError):  # the system has no thread left: the next one who notes something tries again
+                    timer.start()
+                    self._timer = timer
 
     def write(self) -> None:
         """Write what has come together."""

@@ -39,7 +39,12 @@ class Questions(Generic[T]):
                 return future
             future = self._asked[key] = Future()
         # A daemon: a question that never ends is not waited for when the process does.
-        threading.Thread(target=self._run, args=(key, question, future), name="question", daemon=True).start()
+        try:
+            threading.Thread(target=self._run, args=(key, question, future), name="question", daemon=True).start()
+        except RuntimeError as error:  # the system has no thread left; the next one who asks may have better luck
+            with self._lock:
+                del self._asked[key]
+            future.set_exception(error)
         return future
 
     def _run(self, key: Hashable, question: Callable[[], T], future: Future[T]) -> None:

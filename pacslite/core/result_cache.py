@@ -102,7 +102,13 @@ class ResultCache:
             part.close()
             raise Busy("Too many large instances are being transcoded.")
         making = self._making[path] = _Making()
-        threading.Thread(target=self._make_apart, args=(making, part, path, make), name="transcoding", daemon=True).start()
+        try:
+            threading.Thread(target=self._make_apart, args=(making, part, path, make), name="transcoding", daemon=True).start()
+        except RuntimeError:  # the system has no thread left
+            del self._making[path]
+            self._makers.release()
+            part.close()
+            raise Busy("Too much is under way at once.") from None
         return making
 
     def _make_apart(self, making: _Making, part: BinaryIO, path: Path, make: Pieces) -> None:

@@ -102,6 +102,7 @@ def retrieve_frames(pacs: Pacs, request: Request, study: str, series: str, insta
     if not offer.multipart and len(numbers) > 1:
         return Reply(200, headers(etag, ("Content-Type", content_type(offer)), changed), frames.packed(pacs.stores, image, numbers, limits))
     if len(numbers) > 1 and _is_made(image.item, offer):
+        image.index.segments(numbers[-1])  # they ascend: once the answer has begun, one that is not there could only break it off
         made = frame_pieces(pacs, resource, image, offer, numbers)
         each = frame_parts(request, resource, image.item, offer, zip(numbers, made, strict=True))
         reply = multipart_related.stream(chain((next(each),), each), offer.name)

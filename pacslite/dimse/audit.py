@@ -6,6 +6,7 @@ recorded before their first answer; how requests were answered, when they are. A
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pacslite.core.audit import Recorder
     from pacslite.dimse.associations import Association
 
+_log = logging.getLogger(__name__)
 _MOST_KEYS = 20
 _ACTIONS = {
     commands.C_ECHO_RQ: "echo",
@@ -61,9 +63,13 @@ def rejected(association: Association, why: str) -> None:
 
 
 def turned_away(recorder: Recorder, address: str, why: str) -> None:
-    """A connection never became an association: no TLS, no A-ASSOCIATE-RQ, no room."""
+    """A connection never became an association: no TLS, no A-ASSOCIATE-RQ, no room.
+
+    Who calls this accepts the connections of the whole process: it may neither wait for the catalog nor fail.
+    """
     about: dict[str, Any] = {"object_type": "association", "address": address, "protocol": "dimse", "detail": {"reason": why}}
-    recorder.record(Event("association.refuse", REFUSED, **about), later=True)
+    if not recorder.record_if_room(Event("association.refuse", REFUSED, **about)):
+        _log.warning("not in the audit log, which has no room: a connection was turned away", extra={"address": address, "reason": why})
 
 
 def searched(association: Association, level: str, tags: Iterable[int]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from sqlalchemy import update
@@ -280,3 +280,22 @@ def test_what_cannot_be_written_down_is_not_lost(process: Process, monkeypatch: 
 
 def _away(*_: object) -> None:
     raise StorageError("away")
+
+
+def test_a_fault_outside_of_a_job_does_not_end_the_thread_that_runs_them(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    stop, tries = threading.Event(), []
+
+    class Faulty(Runner):
+        def run_next(self) -> bool:
+            tries.append(1)
+            if len(tries) == 1:
+                raise ZeroDivisionError
+            stop.set()
+            return True
+
+    monkeypatch.setattr("pacslite.core.jobs._AFTER_FAILURE_S", 0)
+    Faulty(cast(Any, None), (), cast(Any, None), stop).loop()
+    assert len(tries) == 2
+    assert [record.getMessage() for record in caplog.records] == ["jobs.run failed"]

@@ -79,3 +79,23 @@ def test_a_stopped_worker_does_not_wait_for_the_next_interval() -> None:
     stop.set()
     runner.join(timeout=10)
     assert not runner.is_alive()
+
+
+def test_a_fault_in_a_task_ends_neither_its_lane_nor_the_worker(caplog: pytest.LogCaptureFixture) -> None:
+    stop, runs, others = threading.Event(), [], threading.Event()
+
+    def faulty(_: object) -> None:
+        runs.append(1)
+        raise ZeroDivisionError
+
+    def behind(_: object) -> None:
+        if len(runs) > 2:
+            others.set()
+
+    def quick(_: object) -> None:
+        others.wait(20)
+        stop.set()
+
+    worker.run(NOBODY, stop, (Task("faulty", 0, faulty, is_long=True), Task("behind", 0, behind, is_long=True), Task("quick", 0, quick)))
+    assert others.is_set()
+    assert {record.getMessage() for record in caplog.records} == {"faulty failed"}

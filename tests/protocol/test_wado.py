@@ -238,6 +238,8 @@ def test_a_frame_that_is_not_there_is_404(archive: Archive) -> None:
     """Checklist 85, 91: frames beyond the last, and of what is no image."""
     assert archive.get(f"{path_of(archive.study[0])}/frames/2").status == 404
     assert archive.get(f"{path_of(archive.native[ExplicitVRLittleEndian])}/frames/1,3").status == 404
+    coded = f'{REL}"image/jls"; transfer-syntax=1.2.840.10008.1.2.4.80'
+    assert archive.get(f"{path_of(archive.native[ExplicitVRLittleEndian])}/frames/1,3", coded).status == 404  # before anything is sent
     pdf = document(b"%PDF-1.4 x")
     archive.store(part10(pdf))
     assert archive.get(f"{path_of(pdf)}/frames/1").status == 404

@@ -6,26 +6,29 @@ import os
 import pickle
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from pacslite.codec import processes
 from pacslite.codec.process import plain
 from pacslite.codec.processes import CodecProcesses
 from pacslite.errors import Busy, Unavailable, UndecodablePixels
+from tests.support.processes import until
 
 
 @pytest.fixture(scope="module")
 def codecs() -> Iterator[CodecProcesses]:
-    processes = CodecProcesses(2, 20)
-    yield processes
-    processes.close()
+    made = CodecProcesses(2, 20)
+    yield made
+    made.close()
 
 
 @pytest.fixture
 def hasty() -> Iterator[CodecProcesses]:
-    processes = CodecProcesses(1, 0.5)
-    yield processes
-    processes.close()
+    made = CodecProcesses(1, 0.5)
+    yield made
+    made.close()
 
 
 def test_tasks_run_elsewhere_and_in_the_same_process_again(codecs: CodecProcesses) -> None:
@@ -101,3 +104,45 @@ def test_after_the_end_nothing_is_started() -> None:
     processes.close()
     with pytest.raises(Unavailable):
         processes.run("os:getpid")
+
+
+def test_a_process_that_cannot_be_replaced_takes_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The place of one that had left was lost when the system had no process for another."""
+    codecs = CodecProcesses(1, 20)
+    with monkeypatch.context() as patched:
+
+        def refuse(*_: object, **__: object) -> None:
+            raise OSError(11, "Resource temporarily unavailable")
+
+        def leave(process: processes._Process) -> None:
+            patched.setattr(processes.subprocess, "Popen", refuse)
+            raise processes._Left
+
+        patched.setattr(processes._Process, "receive", leave)
+        with pytest.raises(Unavailable, match="No codec process can be started"):
+            codecs.run("os:getpid")
+    assert codecs.run("builtins:abs", -3) == 3
+    codecs.close()
+
+
+def test_who_waits_for_a_place_hears_of_one_that_no_process_could_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    codecs, starting, go_on = CodecProcesses(1, 20), threading.Event(), threading.Event()
+    real = processes._Process.__init__
+
+    def slowly(process: processes._Process, timeout_s: float) -> None:
+        monkeypatch.setattr(processes._Process, "__init__", real)
+        starting.set()
+        assert go_on.wait(20)
+        raise Unavailable("no process")
+
+    monkeypatch.setattr(processes._Process, "__init__", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(codecs.run, "os:getpid")
+        assert starting.wait(20)
+        second = pool.submit(codecs.run, "builtins:abs", -3)
+        until(lambda: codecs._changed._waiters, 20, "somebody waited for a place")  # type: ignore[attr-defined]
+        go_on.set()
+        with pytest.raises(Unavailable):
+            first.result(20)
+        assert second.result(20) == 3
+    codecs.close()
