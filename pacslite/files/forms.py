@@ -19,7 +19,7 @@ from pacslite.core import quotas
 from pacslite.core.file_types import FileVersionType, MedicalCategory, MedicalFileType
 from pacslite.core.files import Arrived, Description, owner_of
 from pacslite.dicom.uids import clean_uid
-from pacslite.errors import BadRequest, InvalidForm, InvalidMultipart, InvalidUid, TooLarge, UnsupportedContent
+from pacslite.errors import InvalidForm, InvalidMultipart, InvalidUid, TooLarge, UnsupportedContent
 from pacslite.web.forms import hints_of, parse_value, rule
 from pacslite.web.incoming import arriving_body
 from pacslite.web.multipart import Limits, MultipartReader, Part, checked_boundary
@@ -243,7 +243,7 @@ def _text(part: Part, name: str) -> str:
     except UnicodeDecodeError:
         raise InvalidForm.at(name[:100], "is not UTF-8") from None
     if "\0" in text:
-        raise BadRequest("A field holds a NUL.")
+        raise InvalidForm.at(name[:100], "holds a NUL")
     return text
 
 

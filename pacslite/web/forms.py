@@ -44,9 +44,13 @@ def parse(form: type[T], request: Request) -> T:
         text.encode()  # half a character (a lone surrogate) is no text, as values and names
     except (ValueError, RecursionError):
         raise BadRequest("The body is not JSON.") from None
-    if "\\u0000" in text.replace("\\\\", ""):  # PostgreSQL keeps none
-        raise BadRequest("The body holds a NUL.")
+    if isinstance(given, dict) and _holds_nul(text):  # PostgreSQL keeps none
+        raise InvalidForm.of((name, "holds a NUL") for name, value in given.items() if _holds_nul(json.dumps({name: value})))
     return parse_value(form, given)
+
+
+def _holds_nul(text: str) -> bool:
+    return "\\u0000" in text.replace("\\\\", "")
 
 
 def parse_empty(request: Request) -> None:

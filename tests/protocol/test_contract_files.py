@@ -137,6 +137,14 @@ def test_a_form_without_its_file_is_400_however_the_client_sends_it(site: Site) 
     problem(site.ask("POST", "upload", plain, {"Content-Type": "application/x-www-form-urlencoded"}), 400, "file")
 
 
+def test_a_nul_is_told_by_its_field(site: Site) -> None:
+    """A form that does not validate names the fields at fault."""
+    fields = {"patient_id": site.patient, "file_type": "photo", "description": "a\0b"}
+    problem(site.post(fields, [("a.jpg", any_photo())]), 400, "description")
+    body = json.dumps({"mrn": "N-1", "name": "a\0b", "sex": "\\u0000"}).encode()
+    problem(site.ask("POST", f"{API}/patients", body, {"Content-Type": "application/json"}), 400, "name")
+
+
 def test_a_browsers_form_in_which_nobody_chose_a_file_lacks_its_file(site: Site) -> None:
     """HTML, "constructing the entry list": such a field has an empty name and no bytes."""
     fields = {"patient_id": site.patient, "file_type": "photo"}
