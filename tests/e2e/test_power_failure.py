@@ -38,13 +38,15 @@ def _fail(server: Server, failing: Disk, senders: Sequence[files.Client | Sender
     While the file system stops, which takes some milliseconds, a sync that is under way may end without an error.
     """
     with sending(senders):
-        until(lambda: all(sender.has_succeeded for sender in senders), 60, "the first success of each sender")
-        threading.Event().wait(after_s)
-        acknowledged = seen()
-        failing.fail()
-        for sender in senders:
-            sender.left = 0
-        server.kill()
+        try:
+            until(lambda: all(sender.has_succeeded for sender in senders), 60, "the first success of each sender")
+            threading.Event().wait(after_s)
+            acknowledged = seen()
+            failing.fail()
+        finally:
+            for sender in senders:
+                sender.left = 0
+            server.kill()
     assert server.process.stdout is not None
     server.process.stdout.close()
     failing.come_back()

@@ -21,7 +21,7 @@ from tests.support.processes import until
 
 _SHUTDOWN = 0x8004587D
 _WITHOUT_LOG = 2
-_SIZE_BYTES = 1024**3
+_SIZE_BYTES = 4 * 1024**3  # with holes: twenty rounds fill one of 1 GiB to its reserve
 
 
 class Disk:
