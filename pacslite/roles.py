@@ -85,7 +85,7 @@ def run_dimse(assignment: Assignment, status: Status) -> None:
     pacs = app.build(assignment.settings)
     pacs.catalog.check_revision()
     app.observe(assignment.settings, "dimse")
-    server = DimseServer(assignment.settings, pacs, DicomLogins(pacs.accounts, pacs.limits))
+    server = DimseServer(assignment.settings, pacs, DicomLogins(pacs.accounts, pacs.limits), on_deaf=stop.set)
     server.start()
     status.ready()
     stop.wait()

@@ -40,7 +40,10 @@ _SERVICES: dict[int, Serve] = {
 
 
 class DimseServer:
-    """Listens between `start` and `stop`; `authenticate` recognizes the users that `dicom_user_identity` asks for."""
+    """Listens between `start` and `stop`; `authenticate` recognizes the users that `dicom_user_identity` asks for.
+
+    `on_deaf` is called when a fault ends the listening before `stop`: the process is of no use then.
+    """
 
     def __init__(
         self,
@@ -48,6 +51,7 @@ class DimseServer:
         pacs: Pacs,
         authenticate: Authenticate | None = None,
         find_peer: Callable[[str], Peer | None] | None = None,
+        on_deaf: Callable[[], None] | None = None,
     ) -> None:
         self._settings, self._pacs = settings, pacs
         self._callers = Callers(settings, find_peer or (lambda aet: peers.find_entity(pacs.catalog, aet)), authenticate)
@@ -57,6 +61,7 @@ class DimseServer:
         self._lobby: lobby.Lobby
         self._thread: threading.Thread
         self._started = False
+        self._on_deaf = on_deaf
 
     @property
     def associations(self) -> int:
@@ -80,8 +85,8 @@ class DimseServer:
         turned_away = functools.partial(audit.turned_away, self._pacs.audit)
         self._lobby = lobby.Lobby(doors, settings.acse_timeout_s, self._deliver, turned_away)
         self._thread = threading.Thread(target=self._watch, name="dimse-lobby", daemon=True)
-        self._thread.start()
         self._started = True
+        self._thread.start()
         return address
 
     def _door(self, address: Address, secure: tls.Reloading | None) -> Door:
@@ -111,7 +116,11 @@ class DimseServer:
     def _watch(self) -> None:
         # Loading pynetdicom takes a tenth of a second: after the port is open, before the first association needs it.
         importlib.import_module("pacslite.dimse.admission")
-        self._lobby.run()
+        try:
+            self._lobby.run()
+        finally:
+            if self._started and self._on_deaf is not None:
+                self._on_deaf()
 
     def _deliver(self, sock: socket.socket, address: str, associate_rq: bytes) -> None:
         """Start an association in its own thread, or reject it past the bound; runs in the lobby's thread."""

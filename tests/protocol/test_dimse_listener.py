@@ -17,6 +17,7 @@ from pynetdicom import AE, build_context
 
 from pacslite.dimse import lobby, pdus
 from pacslite.dimse.pdus import encode_message
+from pacslite.dimse.server import DimseServer
 from tests.support.dimse import (
     CT,
     EXPLICIT_LE,
@@ -377,3 +378,21 @@ def connected_from_turn(listener: Listener, turn: int) -> Peer:
             port = probe.getsockname()[1]
         if port >> 1 & 1 == turn:
             return Peer(listener.address, source_port=port)
+
+
+def test_a_fault_that_ends_the_listening_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process went on, ready by all appearances, and accepted nobody any more."""
+    deaf, ended = threading.Event(), threading.Event()
+
+    def fail(waiting: lobby.Lobby, now: float) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(lobby.Lobby, "_expire", fail)
+    monkeypatch.setattr(threading, "excepthook", lambda _: ended.set())
+    pacs = sink_pacs(tmp_path)
+    server = DimseServer(pacs.settings, pacs, None, lambda _: None, on_deaf=deaf.set)
+    address = server.start()
+    with socket.create_connection((address.host, address.port), 20):
+        assert deaf.wait(20)
+        assert ended.wait(20)
+    server.stop()

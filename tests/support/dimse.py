@@ -251,6 +251,9 @@ class _NoAudit:
     def record(self, event: Any, *, later: bool = False) -> None:
         pass
 
+    def record_if_room(self, event: Any) -> bool:
+        return True
+
     def once(self, event: Any) -> None:
         pass
 
