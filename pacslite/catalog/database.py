@@ -1,6 +1,7 @@
 """The catalog's database: short reads, grouped writes, and its schema.
 
-`Catalog.read` and `Catalog.write` are the only ways to a connection. Nothing here knows what the tables mean.
+`Catalog.read`, `write` and, for one statement by itself, `first`, `rows` and `glance` are the only ways to a connection. Of what the
+tables mean only the feed of changes is known here: on PostgreSQL each transaction announces itself to it (`changes.announce`).
 """
 
 from __future__ import annotations
