@@ -101,13 +101,18 @@ def prepare_directories(settings: Settings) -> None:
     if settings.storage == "filesystem":
         wanted.append(settings.resolved_storage_root)
     for path in wanted:
-        _make_directory(path)
-    _make_directory(settings.spool_directory)  # depends on the devices of the ones above
+        _make_directory(path, settings.data)
+    _make_directory(settings.spool_directory, settings.data)  # depends on the devices of the ones above
 
 
-def _make_directory(path: Path) -> None:
+def _make_directory(path: Path, data: Path) -> None:
+    from pacslite.storage.allocation import make_apart
+
     try:
-        path.mkdir(mode=0o750, parents=True, exist_ok=True)
+        if path.parent == data:
+            make_apart(path)
+        else:
+            path.mkdir(mode=0o750, parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigurationError(f"cannot make the directory {path}: {error.strerror}; give another with --data or PACSLITE_DATA") from None
     if not os.access(path, os.W_OK | os.X_OK):
@@ -173,8 +178,7 @@ def migrate(settings: Settings) -> None:
 
 
 def recover(settings: Settings) -> None:
-    """After a failure of power: files that had not reached their places come there (`core.settling`, `core.lost_names`)."""
-    from pacslite.core import lost_names
+    """After a failure of power: files that had not reached their places come there (`core.settling`)."""
     from pacslite.core.settling import Settling
     from pacslite.storage.spool import Spool
 
@@ -182,7 +186,6 @@ def recover(settings: Settings) -> None:
     try:
         store, spool = build_store(settings), Spool(settings.spool_directory, settings.free_space_reserve_bytes)
         Settling(catalog, store, spool, settings.write_ahead_bytes).settle(compare=True)
-        lost_names.put_back(catalog, store, spool, settings.data / "run" / "boot")
     finally:
         catalog.close()
 

@@ -41,12 +41,6 @@ _COLUMNS = tuple(blob.c[name] for name in StoredBlob._fields)
 _IS_SHARED = blob.c.shared_sha256 == bindparam("digest")
 _FIND = Prepared(select(*_COLUMNS).where(blob.c.pk == bindparam("blob_pk")))
 _FIND_SHARED = Prepared(select(*_COLUMNS).where(_IS_SHARED))
-_NEWEST = (
-    select(blob.c.uid, blob.c.storage_key, blob.c.store_name, blob.c.size_bytes, blob.c.sha256)
-    .where(blob.c.state == LIVE)
-    .order_by(blob.c.pk.desc())
-    .limit(bindparam("count"))
-)
 _LINK = Prepared(
     update(blob)
     .where(_IS_SHARED, blob.c.state == LIVE, blob.c.size_bytes == bindparam("size"))
@@ -113,11 +107,6 @@ def find_shared(conn: Connection, sha256: str) -> StoredBlob | None:
     """The blob of files that holds these bytes, live or quarantined."""
     row = _FIND_SHARED.first(conn, {"digest": sha256})
     return None if row is None else StoredBlob(*row)
-
-
-def newest_live(conn: Connection, count: int) -> list[NewBlob]:
-    """The blobs that were recorded last, and how to tell their bytes."""
-    return [NewBlob(*row) for row in conn.execute(_NEWEST, {"count": count})]
 
 
 def link_or_none(conn: Connection, sha256: str, size: int) -> int | None:

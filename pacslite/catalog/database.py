@@ -223,6 +223,11 @@ class Catalog:
         finally:
             metrics.WRITE_SECONDS.observe(time.perf_counter() - began, outcome)
 
+    @property
+    def is_contended(self) -> bool:
+        """Whether a write would keep writers of other processes waiting (SQLite)."""
+        return self._lock is not None and self._lock.is_contended
+
     def _commit(self, take: Take, deadline: float) -> None:
         began, lock = time.perf_counter(), self._lock
         if lock is not None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from pacslite.errors import Busy, ConfigurationError
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.00005, 0.001
+_CONTENDED_S = 0.1
 
 
 class ProcessLock:
@@ -23,6 +24,12 @@ class ProcessLock:
     def __init__(self, catalog_file: Path) -> None:
         self._lock = _open(Path(f"{catalog_file}-lock"))
         self._turn = _open(Path(f"{catalog_file}-turn"))
+        self._waited_at = -_CONTENDED_S
+
+    @property
+    def is_contended(self) -> bool:
+        """Whether other processes had the lock when it was wanted a moment ago."""
+        return time.monotonic() - self._waited_at < _CONTENDED_S
 
     @contextmanager
     def held(self, deadline: float) -> Iterator[None]:
@@ -35,11 +42,26 @@ class ProcessLock:
 
     def acquire(self, deadline: float) -> None:
         """Hold the lock until `release`; raises Busy."""
-        _acquire(self._turn, deadline)
+        self._acquire(self._turn, deadline)
         try:
-            _acquire(self._lock, deadline)
+            self._acquire(self._lock, deadline)
         finally:
             fcntl.flock(self._turn, fcntl.LOCK_UN)
+
+    def _acquire(self, descriptor: int, deadline: float) -> None:
+        pause = _FIRST_PAUSE_S
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self._waited_at = now = time.monotonic()
+                if now >= deadline:
+                    raise Busy("the catalog is locked by another process") from None
+                # The kernel waits for such a lock without a bound, or until a signal, which only the main thread gets.
+                time.sleep(pause)
+                pause = min(pause * 1.5, _LONGEST_PAUSE_S)
+            else:
+                return
 
     def release(self) -> None:
         """Give it to whoever waits."""
@@ -56,18 +78,3 @@ def _open(path: Path) -> int:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
     except OSError as error:
         raise ConfigurationError(f"the catalog's lock {path} cannot be opened: {error.strerror}") from error
-
-
-def _acquire(descriptor: int, deadline: float) -> None:
-    pause = _FIRST_PAUSE_S
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                raise Busy("the catalog is locked by another process") from None
-            # The kernel waits for such a lock without a bound, or until a signal, which only the main thread gets.
-            time.sleep(pause)
-            pause = min(pause * 1.5, _LONGEST_PAUSE_S)
-        else:
-            return

@@ -133,7 +133,7 @@ class Ingest:
         kept, placing = False, None
         try:
             # The store syncs a large file while its header is read.
-            placing = self._store.begin(spool_file.path, unsettled=self.settling.takes(spool_file.content), recoverable=True)
+            placing = self._store.begin(spool_file.path, unsettled=self.settling.takes(spool_file.content))
             self._under_way.add(id(placing))
             read = read_instance(spool_file.path if spool_file.content is None else spool_file.content, self._limits)
             _check_expected(read, expected)
@@ -218,9 +218,9 @@ class Ingest:
     def record(self, arrival: Arrival, blob: NewBlob, decision: _Decision, placing: Placing) -> instances.Recorded:
         """The one write transaction; it is committed after the bytes are durable.
 
-        One sender waits for the directories while its rows are written; of several, none holds up the others' transactions.
+        One sender waits for its file while its rows are written; of several, none holds up the others' transactions.
         """
-        if len(self._under_way) > 1:
+        if len(self._under_way) > 1 or self._catalog.is_contended:
             placing.settle()
         return self._catalog.write(
             lambda conn: instances.record(conn, arrival, blob, decision.seen_version_pk, decision.intent), arrival.keys, placing.settle

@@ -53,12 +53,11 @@ class BlobStore(Protocol):
     def settles_at_once(self) -> bool:
         """Whether `settle_all` makes many files durable for about the price of one."""
 
-    def begin(self, spool_file: Path, *, unsettled: bool = False, recoverable: bool = False) -> Placing:
+    def begin(self, spool_file: Path, *, unsettled: bool = False) -> Placing:
         """The first step of `put`, for callers who have something else to do while the store works.
 
-        `unsettled`: the bytes are kept elsewhere until `settle_all` has returned, so nothing has to be durable before.
-        `recoverable`: after a failure of power the caller finds the bytes in the spool by their digest, so their name has
-        not to be durable. The store may ignore both.
+        `unsettled`: the bytes are kept elsewhere until `settle_all` has returned, so nothing has to be durable before; the
+        store may ignore it.
         """
 
     def settle_all(self, keys: Sequence[str]) -> None:

@@ -2,19 +2,17 @@
 
 Order of `put`, for the whole order of durability see docs/architecture.md, "The way of an instance":
 mkdir, rename, sync of the file, sync of its directory, sync of the directories above whose new entries are not known
-to be durable. A small file may be left unsettled, for one sync of everything a moment later (decision 40); the names of a
-recoverable one are not synced where the file system logs changes in their order (decision 46). What comes
-before the file's sync is carried by the one commit of the journal that it causes (ext4, XFS),
-so that the later syncs find nothing left to write. A crash in between leaves a file that nothing refers to, perhaps
-one without its bytes; nothing is answered and no row is committed before the last sync.
+to be durable. Where a name follows the file that is synced (decision 46) the sync of its directory needs no call of its own. A small
+file may be left unsettled, for one sync of everything a moment later (decision 40). A crash in between leaves a file that nothing
+refers to, perhaps one without its bytes; nothing is answered and no row is committed before the last sync.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -23,83 +21,12 @@ from pacslite.storage.blob_store import BlobInfo
 from pacslite.storage.directories import Chain, Directories, Directory, exists, make
 from pacslite.storage.keys import check_key
 from pacslite.storage.spool import storage_error
-from pacslite.storage.syncing import Sync, Syncer, names_follow_files
+from pacslite.storage.syncing import Sync, begin_writing, names_follow_files
 from pacslite.storage.window import FileWindow
 
 # From this size on, writing the bytes out takes longer than reading the header: it begins before the key is known.
-_SYNCED_EARLY_BYTES = 256 * 1024
+_WRITTEN_EARLY_BYTES = 256 * 1024
 _ATTEMPTS = 50  # a directory vanishes under a put only when a delete prunes it in that very moment
-
-
-class _Placing:
-    """One file on its way from the spool to its key.
-
-    A large file is synced from the start, beside the reading of its header. A small one is renamed first: then the one
-    commit of the file system's journal that its sync causes carries its name and its directories as well, and the syncs
-    of those find nothing left to write. Nothing names the key before `settle` has returned.
-    """
-
-    __slots__ = ("_directories", "_file", "_file_sync", "_source", "_sync", "_syncer")
-
-    def __init__(self, directories: Directories, syncer: Syncer, source: str) -> None:
-        self._directories, self._syncer, self._source = directories, syncer, source
-        self._sync: Sync | None = None
-        self._file_sync: Sync | None = None
-        try:
-            self._file = _File(source)
-        except OSError as error:
-            raise storage_error("the spool file cannot be read", error) from error
-        if self._file.size >= _SYNCED_EARLY_BYTES:
-            self._file_sync = syncer.start(Sync(self._file.stamp_and_sync))
-
-    def place(self, key: str) -> None:
-        """Rename the file, and sync it and its directories or start to."""
-        check_key(key)
-        try:
-            self._place(key)
-        except OSError as error:
-            raise storage_error("the bytes cannot be kept", error) from error
-
-    def _place(self, key: str) -> None:
-        directory, _, name = key.rpartition("/")
-        above, _, last = directory.rpartition("/")
-        for _ in range(_ATTEMPTS):
-            try:
-                chain = self._directories.open(above)
-                fresh = make(last, chain.last)
-                if not fresh and exists(f"{last}/{name}", chain.last):
-                    raise StorageError(f"{key} is stored already; a key is written once")
-                if self._file_sync is not None:
-                    self._file_sync.wait()
-                os.rename(self._source, f"{last}/{name}", dst_dir_fd=chain.last.fd)
-                own = Directory(last, chain.last)
-            except FileNotFoundError:
-                if not os.path.lexists(self._source):
-                    raise
-                self._directories.forget(above)
-                continue
-            self._sync = Sync(partial(self._sync_all, own, chain))
-            if self._file_sync is None:
-                self._sync.run()  # takes less than handing it to a thread that does it beside other work
-            else:
-                self._syncer.start(self._sync)
-            return
-        raise StorageError(f"the directory of {key} vanishes each time it is made")
-
-    def _sync_all(self, own: Directory, chain: Chain) -> None:
-        if self._file_sync is None:
-            self._file.stamp_and_sync()
-        own.sync()
-        chain.last.sync()
-        self._directories.sync(chain)
-
-    def settle(self) -> None:
-        """Wait for the syncs."""
-        try:
-            if self._sync is not None:
-                self._sync.wait()
-        except OSError as error:
-            raise storage_error("the bytes cannot be kept", error) from error
 
 
 class _Unsettled:
@@ -113,54 +40,93 @@ class _Unsettled:
     def place(self, key: str) -> None:
         """Rename the file."""
         check_key(key)
-        directory, _, name = key.rpartition("/")
-        above, _, last = directory.rpartition("/")
         try:
-            for _ in range(_ATTEMPTS):
-                try:
-                    parent = self._directories.make(above)
-                    if not make(last, parent) and exists(f"{last}/{name}", parent):
-                        raise StorageError(f"{key} is stored already; a key is written once")
-                    return os.rename(self._source, f"{last}/{name}", dst_dir_fd=parent.fd)
-                except FileNotFoundError:
-                    if not os.path.lexists(self._source):
-                        raise
-                    self._directories.forget(above)
+            _rename(self._directories, self._source, key, passing=True)
         except OSError as error:
             raise storage_error("the bytes cannot be kept", error) from error
-        raise StorageError(f"the directory of {key} vanishes each time it is made")
 
     def settle(self) -> None:
         """Nothing to wait for."""
 
 
-class _Recoverable:
-    """A large file on its way to its key that is looked for in the spool after a failure of power: only its bytes are synced."""
+class _Placing:
+    """A file on its way from the spool to its key; nothing names the key before `settle` has returned.
 
-    __slots__ = ("_file", "_name", "_sync")
+    The kernel begins to write the bytes of a large file at once, so that they are on their way while the header is read; nobody
+    waits for that. The one sync of the file comes when it has its name, and carries that where names follow files.
+    """
 
-    def __init__(self, directories: Directories, syncer: Syncer, source: str) -> None:
-        self._name = _Unsettled(directories, source)
+    __slots__ = ("_directories", "_file", "_named", "_names_follow", "_source", "_sync")
+
+    def __init__(self, directories: Directories, source: str, *, names_follow: bool) -> None:
+        self._directories, self._source, self._names_follow = directories, source, names_follow
+        self._named: _Named | None = None
+        self._sync = Sync(self._sync_all)
         try:
             self._file = _File(source)
         except OSError as error:
             raise storage_error("the spool file cannot be read", error) from error
-        self._sync = Sync(self._file.stamp_and_sync)
-        if self._file.size >= _SYNCED_EARLY_BYTES:
-            syncer.start(self._sync)
+        if self._file.size >= _WRITTEN_EARLY_BYTES:
+            begin_writing(self._file.fd)
 
     def place(self, key: str) -> None:
-        """Rename the file, whose sync may be under way."""
-        self._name.place(key)
-        if self._file.size < _SYNCED_EARLY_BYTES:
-            self._sync.run()
-
-    def settle(self) -> None:
-        """Wait for the sync."""
+        """Rename the file."""
+        check_key(key)
         try:
-            self._sync.wait()
+            self._named = _rename(self._directories, self._source, key)
         except OSError as error:
             raise storage_error("the bytes cannot be kept", error) from error
+
+    def _sync_all(self) -> None:
+        named = self._named
+        assert named is not None, "placed before"
+        self._file.stamp_and_sync()
+        if not self._names_follow:
+            named.own().sync()
+        if not (self._names_follow and named.fresh):
+            named.chain.last.sync()  # also when somebody else made the directory and has perhaps not synced it yet
+        self._directories.sync(named.chain)
+
+    def settle(self) -> None:
+        """Sync the file and what else its name needs. A sync that failed is not tried again."""
+        try:
+            self._sync.run()
+        except OSError as error:
+            raise storage_error("the bytes cannot be kept", error) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """Where a file got its name: the directory of its own, whether that is new, and the directories above."""
+
+    last: str
+    fresh: bool
+    chain: Chain
+
+    def own(self) -> Directory:
+        return Directory(self.last, self.chain.last)
+
+
+def _rename(directories: Directories, source: str, key: str, *, passing: bool = False) -> _Named:
+    """Give a file of the spool its key, with the directories it needs; raises OSError, and StorageError for a key that is there.
+
+    `passing`: whether the directories stay is somebody else's care.
+    """
+    directory, _, name = key.rpartition("/")
+    above, _, last = directory.rpartition("/")
+    for _ in range(_ATTEMPTS):
+        try:
+            chain = Chain(directories.make(above)) if passing else directories.open(above)
+            fresh = make(last, chain.last)
+            if not fresh and exists(f"{last}/{name}", chain.last):
+                raise StorageError(f"{key} is stored already; a key is written once")
+            os.rename(source, f"{last}/{name}", dst_dir_fd=chain.last.fd)
+            return _Named(last, fresh, chain)
+        except FileNotFoundError:
+            if not os.path.lexists(source):
+                raise
+            directories.forget(above)
+    raise StorageError(f"the directory of {key} vanishes each time it is made")
 
 
 class _File:
@@ -195,7 +161,6 @@ class FilesystemStore:
         try:
             root.mkdir(mode=0o750, parents=True, exist_ok=True)
             self._directories = Directories(os.fspath(root))
-            self._syncer = Syncer()
             self._names_follow = names_follow_files(os.fspath(root))
         except OSError as error:
             raise storage_error(f"the storage root {root} cannot be used", error) from error
@@ -210,13 +175,11 @@ class FilesystemStore:
         placing.place(key)
         placing.settle()
 
-    def begin(self, spool_file: Path, *, unsettled: bool = False, recoverable: bool = False) -> _Placing | _Unsettled | _Recoverable:
-        """The sync of a large file starts here, in a thread of its own."""
+    def begin(self, spool_file: Path, *, unsettled: bool = False) -> _Placing | _Unsettled:
+        """The bytes of a large file begin to be written out here."""
         if unsettled:
             return _Unsettled(self._directories, os.fspath(spool_file))
-        if recoverable and self._names_follow:
-            return _Recoverable(self._directories, self._syncer, os.fspath(spool_file))
-        return _Placing(self._directories, self._syncer, os.fspath(spool_file))
+        return _Placing(self._directories, os.fspath(spool_file), names_follow=self._names_follow)
 
     def settle_all(self, keys: Sequence[str]) -> None:
         """One sync of the whole file system: what else is written to it has to be sooner or later as well."""

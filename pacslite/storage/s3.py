@@ -231,7 +231,7 @@ class S3Store:
         except BlobMissing:
             return  # some services tell that it was gone already
 
-    def begin(self, spool_file: Path, *, unsettled: bool = False, recoverable: bool = False) -> _Placing:
+    def begin(self, spool_file: Path, *, unsettled: bool = False) -> _Placing:
         """Nothing starts before the key is known."""
         return _Placing(self, spool_file)
 

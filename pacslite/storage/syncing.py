@@ -1,10 +1,4 @@
-"""Syncs of files and directories that go on while their owner does something else.
-
-A sync of the disk is mostly waiting: while a large instance's file is being written out, its header is read; while its
-directories are, its rows are written. The order of durability stays what `FilesystemStore` says: whoever needs a sync
-to be done waits for it. Where several threads store at once the waits overlap by themselves, and handing a sync to yet
-another thread would only cost; then the owner does it at once.
-"""
+"""Syncs of files and of whole file systems, and what a sync keeps besides bytes."""
 
 from __future__ import annotations
 
@@ -14,14 +8,13 @@ import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from queue import SimpleQueue
 
-_THREADS = 2
 _LIBC = ctypes.CDLL(None, use_errno=True)
+_WHOLE, _WRITE = ctypes.c_int64(0), ctypes.c_uint(2)  # SYNC_FILE_RANGE_WRITE
 _MOUNTS = Path("/proc/self/mountinfo")
 _ESCAPED = re.compile(r"\\([0-7]{3})")
-# Their logs keep the order of changes: with a new file that is synced its name is durable, and a rename happens whole or not at all.
-_LOGGING_FILE_SYSTEMS = frozenset({"ext3", "ext4", "xfs", "btrfs"})
+# Their logs keep the order of changes, so what was renamed before a sync stays with it; ext4 without a log syncs the new entries above.
+_NAMES_FOLLOW = frozenset({"ext3", "ext4", "xfs", "btrfs"})
 
 
 def sync_file_system(descriptor: int) -> None:
@@ -34,8 +27,15 @@ def sync_file_system(descriptor: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
+def begin_writing(descriptor: int) -> None:
+    """Have the bytes of an open file written out from now on; whether they were, a sync tells (sync_file_range(2), Linux)."""
+    start = getattr(_LIBC, "sync_file_range", None)
+    if start is not None:
+        start(descriptor, _WHOLE, _WHOLE, _WRITE)
+
+
 def names_follow_files(directory: str) -> bool:
-    """Whether the sync of a new file makes its name durable too, and a rename is whole after any failure (Linux, proc(5))."""
+    """Whether the sync of a file makes the name durable that it was given before, in a directory made for it (Linux, proc(5))."""
     found, longest = "", -1
     try:
         mounts = _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
@@ -47,71 +47,27 @@ def names_follow_files(directory: str) -> bool:
         point = _ESCAPED.sub(lambda octal: chr(int(octal[1], 8)), before.split(" ")[4]).rstrip("/") + "/"
         if len(point) >= longest and f"{directory}/".startswith(point):  # of several mounted there the last is seen
             found, longest = after.split(" ")[0], len(point)
-    return found in _LOGGING_FILE_SYSTEMS
+    return found in _NAMES_FOLLOW
 
 
 class Sync:
-    """One sync, done or under way."""
+    """A sync that is done once: whoever asks again learns how it ended, since a system tells of a failed write only once."""
 
-    __slots__ = ("_done", "_error", "_work")
+    __slots__ = ("_error", "_lock", "_work")
 
     def __init__(self, work: Callable[[], None]) -> None:
         self._work: Callable[[], None] | None = work
         self._error: OSError | None = None
-        self._done = threading.Lock()
-        self._done.acquire()
+        self._lock = threading.Lock()
 
     def run(self) -> None:
-        """Do it."""
-        work, self._work = self._work, None  # what it holds open is not to wait for the collector of cycles
-        assert work is not None
-        try:
-            work()
-        except OSError as error:
-            self._error = error
-        finally:
-            del work
-            self._done.release()
-
-    def wait(self) -> None:
-        """Return when it is done; raises the OSError it met. May be called again."""
-        with self._done:
-            pass
+        """Return when it is done; raises the OSError it met."""
+        with self._lock:
+            work, self._work = self._work, None  # what it holds open is not to wait for the collector of cycles
+            if work is not None:
+                try:
+                    work()
+                except OSError as error:
+                    self._error = error
         if self._error is not None:
             raise self._error
-
-
-class Syncer:
-    """Two threads that sync; they start with the first sync, in the process that asks for it."""
-
-    def __init__(self) -> None:
-        self._queue: SimpleQueue[Sync] = SimpleQueue()
-        self._lock = threading.Lock()
-        self._started = self._busy = 0
-
-    def start(self, sync: Sync) -> Sync:
-        """Begin a sync; it is done when this returns if the threads have others to do."""
-        with self._lock:
-            if self._busy >= _THREADS:
-                free = False
-            else:
-                free = True
-                self._busy += 1
-                if self._started < self._busy:
-                    self._start_thread()
-        if free:
-            self._queue.put(sync)
-        else:
-            sync.run()
-        return sync
-
-    def _start_thread(self) -> None:
-        self._started += 1
-        # Daemons: nothing that was acknowledged hangs on a sync that is still under way.
-        threading.Thread(target=self._run, name=f"sync-{self._started}", daemon=True).start()
-
-    def _run(self) -> None:
-        while True:
-            self._queue.get().run()
-            with self._lock:
-                self._busy -= 1

@@ -23,9 +23,9 @@ ROUNDS = 20 if full() else 2
 SMALL, MIDDLE, LARGE = 8 * 1024, 128 * 1024, 512 * 1024
 
 
-@pytest.fixture
-def failing(tmp_path: Path) -> Iterator[Disk]:
-    with disk(tmp_path) as made:
+@pytest.fixture(params=[True, False], ids=["logged", "unlogged"])
+def failing(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Disk]:
+    with disk(tmp_path, logs=request.param) as made:
         yield made
 
 
@@ -50,8 +50,6 @@ def _fail(server: Server, failing: Disk, senders: Sequence[files.Client | Sender
     assert server.process.stdout is not None
     server.process.stdout.close()
     failing.come_back()
-    # This kernel goes on; the record of its start is not that of a machine that comes up.
-    (server.data / "run" / "boot").unlink(missing_ok=True)
     return acknowledged
 
 

@@ -209,6 +209,20 @@ def test_another_process_that_holds_the_lock_too_long_makes_writers_busy(tmp_pat
     catalog.close()
 
 
+def test_a_lock_that_another_process_has_is_known_to_be_contended_for_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    catalog = Catalog(f"sqlite:///{tmp_path / 'catalog.db'}", busy_timeout_s=0.1)
+    other = ProcessLock(tmp_path / "catalog.db")
+    catalog.write(lambda conn: None)
+    assert not catalog.is_contended
+    with other.held(0), pytest.raises(Busy):
+        catalog.write(lambda conn: None)
+    assert catalog.is_contended
+    monkeypatch.setattr("pacslite.catalog.process_lock._CONTENDED_S", 0)
+    assert not catalog.is_contended
+    other.close()
+    catalog.close()
+
+
 def test_who_follows_the_changes_passes_over_none(catalog: Catalog, tmp_path: Path) -> None:
     """The transaction that began first may add its change last, and commit first: the lower number is not there yet then."""
     journal, anchor = Journal(FilesystemStore(tmp_path / "storage"), Spool(tmp_path / "spool")), audit_chain.anchor_of(tmp_path)

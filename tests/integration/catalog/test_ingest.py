@@ -325,6 +325,26 @@ def test_bytes_are_erased_only_when_the_catalog_certainly_does_not_name_them(
     assert count(bench.catalog, models.instance) == 0
 
 
+@pytest.mark.parametrize("contended", [False, True])
+def test_the_bytes_are_synced_before_the_lock_is_taken_where_others_want_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, contended: bool
+) -> None:
+    """A single sender syncs its file after its rows are written; not while writers of other processes wait for that."""
+    steps: list[str] = []
+    before_settling(monkeypatch, bench.store, lambda: steps.append("settle"))
+    record = instances.record
+
+    def recorded(*arguments: Any) -> instances.Recorded:
+        steps.append("record")
+        return record(*arguments)
+
+    monkeypatch.setattr(instances, "record", recorded)
+    monkeypatch.setattr(type(bench.catalog), "is_contended", property(lambda catalog: contended))
+    bench.send(image(), ingest=bench.with_settings(write_ahead_bytes=0))
+    assert steps[0] == ("settle" if contended else "record")
+    assert "settle" in steps
+
+
 @pytest.mark.parametrize("step", ["place", "settle"])
 def test_nothing_is_recorded_when_the_bytes_cannot_be_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     def fail(*_arguments: object) -> None:

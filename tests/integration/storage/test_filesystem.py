@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from pacslite.errors import BlobMissing, OutOfSpace, StorageError
+from pacslite.storage import filesystem
 from pacslite.storage.filesystem import FilesystemStore
 from pacslite.storage.keys import instance_key, new_version_id
 from pacslite.storage.spool import Spool
@@ -51,16 +52,26 @@ def _put(store: FilesystemStore, spool: Spool, key: str, data: bytes = b"bytes")
         store.put(writer.finish().path, key)
 
 
-@pytest.fixture
-def files(tmp_path: Path) -> FilesystemStore:
+@pytest.fixture(params=[True, False], ids=["follow", "apart"])
+def files(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> FilesystemStore:
+    """On a file system where names follow files that are synced, and on one where they do not."""
+    monkeypatch.setattr(filesystem, "names_follow_files", lambda directory: request.param)
     return FilesystemStore(tmp_path / "storage")
 
 
-def _assert_durable(calls: list[tuple[str, ...]]) -> None:
-    """File synced; every new entry synced in its directory after it was made."""
-    assert any(call[0] == "fsync" and (call[1].endswith(".dcm") or "spool/" in call[1]) for call in calls)
+def _follows(files: FilesystemStore) -> bool:
+    return files._names_follow
+
+
+def _assert_durable(calls: list[tuple[str, ...]], *, follow: bool) -> None:
+    """File synced under its name; every new entry synced in its directory after it was made, unless the file takes it along."""
+    names = [index for index, call in enumerate(calls) if call[0] == "rename"]
+    assert names
+    for index in names:
+        assert ("fsync", calls[index][1]) in calls[index:], "the file is not synced under its name"
+    carried = {entry for index in names for entry in (calls[index][1], os.path.dirname(calls[index][1]))} if follow else set()
     for index, call in enumerate(calls):
-        if call[0] in ("mkdir", "rename"):
+        if call[0] in ("mkdir", "rename") and call[1] not in carried:
             assert ("fsync", os.path.dirname(call[1])) in calls[index:], f"{call} is not synced in its parent"
 
 
@@ -75,30 +86,28 @@ def test_put_into_a_new_study_syncs_every_new_directory_in_its_parent(
         "storage/radiology/1.1/1.2",
         "storage/radiology/1.1/1.2/1.3",
     ]
-    _assert_durable(trace.calls)
+    _assert_durable(trace.calls, follow=_follows(files))
 
 
-def test_put_into_a_known_series_costs_three_syncs(
+@pytest.mark.parametrize("size", [5, 300_000])
+def test_put_into_a_known_series_costs_one_sync_or_three(
+    files: FilesystemStore, spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    _put(files, spool, instance_key("1.1", "1.2", "1.3", new_version_id()))
+    trace = Trace(tmp_path, monkeypatch)
+    _put(files, spool, instance_key("1.1", "1.2", "1.4", new_version_id()), bytes(size))
+    assert [call[0] for call in trace.calls] == ["mkdir", "rename", "fsync", *([] if _follows(files) else ["fsync", "fsync"])]
+    _assert_durable(trace.calls, follow=_follows(files))
+
+
+def test_a_directory_of_the_instance_that_somebody_else_made_is_synced_in_its_parent(
     files: FilesystemStore, spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _put(files, spool, instance_key("1.1", "1.2", "1.3", new_version_id()))
+    (tmp_path / "storage/radiology/1.1/1.2/1.4").mkdir()
     trace = Trace(tmp_path, monkeypatch)
     _put(files, spool, instance_key("1.1", "1.2", "1.4", new_version_id()))
-    # The journal's commit that the file's sync causes carries the name and the directory as well.
-    assert [call[0] for call in trace.calls] == ["mkdir", "rename", "fsync", "fsync", "fsync"]
-    _assert_durable(trace.calls)
-
-
-def test_a_large_file_is_synced_while_others_read_it_and_before_its_rename(
-    files: FilesystemStore, spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _put(files, spool, instance_key("1.1", "1.2", "1.3", new_version_id()))
-    trace = Trace(tmp_path, monkeypatch)
-    _put(files, spool, instance_key("1.1", "1.2", "1.4", new_version_id()), bytes(300_000))
-    steps = [call[0] for call in trace.calls]
-    assert sorted(steps[:2]) == ["fsync", "mkdir"]  # side by side
-    assert steps[2:] == ["rename", "fsync", "fsync"]
-    _assert_durable(trace.calls)
+    assert ("fsync", "storage/radiology/1.1/1.2") in trace.calls
 
 
 def test_a_directory_made_by_another_process_is_synced_before_it_is_relied_on(
@@ -108,7 +117,7 @@ def test_a_directory_made_by_another_process_is_synced_before_it_is_relied_on(
     trace = Trace(tmp_path, monkeypatch)
     _put(files, spool, instance_key("1.1", "1.2", "1.3", new_version_id()))
     synced = {call[1] for call in trace.calls if call[0] == "fsync"}
-    assert {"storage", "storage/radiology", "storage/radiology/1.1", "storage/radiology/1.1/1.2"} <= synced
+    assert {"storage", "storage/radiology", "storage/radiology/1.1"} <= synced
 
 
 def test_a_series_pruned_by_another_process_is_made_and_synced_anew(
