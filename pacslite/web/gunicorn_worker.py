@@ -25,6 +25,7 @@ from gunicorn.workers.gthread import _DEFER, ThreadWorker
 
 from pacslite import metrics
 from pacslite.errors import Busy
+from pacslite.web.balance import STEP_BACK_S, Board
 from pacslite.web.gunicorn_response import Response
 from pacslite.web.problems import http_problem
 from pacslite.web.replies import with_length
@@ -62,6 +63,46 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     """The worker of the web role; a client may stay silent, or refuse to be sent to, for `patience.silence_s`."""
 
     patience = Patience(64, 60, 1000)
+    board = Board()
+    _back_at: float | None = None
+    _insists = False
+
+    @property
+    def busy(self) -> int:
+        """Connections that are worked for; those that wait for a request count as nothing."""
+        return int(self.nr_conns - len(self.keepalived_conns) - len(self.pending_conns))
+
+    def accept(self, listener: socket.socket) -> None:
+        """Takes a connection, unless another process that has less to do may take it."""
+        if not self._insists and self.board.has_idler(self.age, self.busy):
+            self.set_accept_enabled(False)
+            self._back_at = time.monotonic() + STEP_BACK_S
+            return
+        self._insists = False
+        super().accept(listener)
+        self.board.tell(self.age, self.busy)
+
+    def set_accept_enabled(self, enabled: bool) -> None:
+        """Takes connections from now on, or none; none either while others have the first go."""
+        if not enabled or self._back_at is None:
+            super().set_accept_enabled(enabled)
+
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        """One turn of the main thread."""
+        self.board.tell(self.age, self.busy)
+        if self._back_at is not None:
+            timeout = min(timeout, max(0.0, self._back_at - time.monotonic()))
+        super().wait_for_and_dispatch_events(timeout)
+        if self._back_at is not None and time.monotonic() >= self._back_at:
+            self._back_at, self._insists = None, True
+            self.set_accept_enabled(self.alive)
+
+    def run(self) -> None:
+        """Serves until told to end."""
+        try:
+            super().run()
+        finally:
+            self.board.leave(self.age)
 
     def get_thread_pool(self) -> Threads:
         """Threads that can wait for clients without being missed."""
@@ -182,8 +223,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
 
 def worker_class(patience: Patience) -> type[Worker]:
-    """The worker for these settings; gunicorn makes the objects."""
-    return type("Worker", (Worker,), {"patience": patience})
+    """The worker for these settings; gunicorn makes the objects, in processes that share the board of this class."""
+    return type("Worker", (Worker,), {"patience": patience, "board": Board()})
 
 
 class _TooSlow(Exception):
