@@ -34,6 +34,12 @@ if TYPE_CHECKING:
     from pacslite.web.front import WsgiApplication
     from pacslite.web.messages import Route
 
+_log = logging.getLogger(__name__)
+_UNLOGGED = (
+    "%s lies on an ext4 without a journal: what was acknowledged survives a crash of the programs, and perhaps not a failure of power; "
+    "give --data on a file system with a journal"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Pacs:
@@ -178,10 +184,13 @@ def migrate(settings: Settings) -> None:
 
 
 def recover(settings: Settings) -> None:
-    """After a failure of power: files that had not reached their places come there (`core.settling`)."""
+    """After a failure of power: files that had not reached their places come there (`core.settling`). Warns where that is not enough."""
     from pacslite.core.settling import Settling
     from pacslite.storage.spool import Spool
+    from pacslite.storage.syncing import is_unlogged
 
+    if is_unlogged(os.fspath(settings.data)):
+        _log.warning(_UNLOGGED, settings.data, extra={"action": "storage.recover"})
     catalog = build_catalog(settings)
     try:
         store, spool = build_store(settings), Spool(settings.spool_directory, settings.free_space_reserve_bytes)
@@ -255,7 +264,7 @@ def observe(settings: Settings, role: str) -> None:
     try:
         metrics.start(settings.data, role)
     except OSError as error:
-        logging.getLogger(__name__).error("nothing is counted: %s", error.strerror)
+        _log.error("nothing is counted: %s", error.strerror)
 
 
 def web_application(settings: Settings) -> WsgiApplication:

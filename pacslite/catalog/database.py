@@ -21,7 +21,16 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from pacslite import metrics
 from pacslite.catalog import changes, schema
-from pacslite.catalog.engines import begin_read, begin_write, database_file, end_transaction, parse_url, postgresql_engine, sqlite_engine
+from pacslite.catalog.engines import (
+    begin_read,
+    begin_write,
+    database_file,
+    end_transaction,
+    execute,
+    parse_url,
+    postgresql_engine,
+    sqlite_engine,
+)
 from pacslite.catalog.group_commit import GroupCommit, Item, Take
 from pacslite.catalog.models import REVISION
 from pacslite.catalog.process_lock import ProcessLock
@@ -282,10 +291,10 @@ class Catalog:
             with item:
                 item.result = item.work(conn)
             return
-        conn.exec_driver_sql("SAVEPOINT item")
+        execute(conn, "SAVEPOINT item")
         with item:
             item.result = item.work(conn)
-        conn.exec_driver_sql("RELEASE SAVEPOINT item" if item.error is None else "ROLLBACK TO SAVEPOINT item")
+        execute(conn, "RELEASE SAVEPOINT item" if item.error is None else "ROLLBACK TO SAVEPOINT item")
 
     def _translated(self) -> _Translated:
         return _Translated(self._driver_error)

@@ -126,7 +126,7 @@ def begin_read(conn: Connection) -> None:
 
 def _begin(conn: Connection, statement: str) -> None:
     if conn.dialect.name == "sqlite":
-        _execute(conn, statement)
+        execute(conn, statement)
     else:
         conn.begin()
 
@@ -134,13 +134,14 @@ def _begin(conn: Connection, statement: str) -> None:
 def end_transaction(conn: Connection, *, commit: bool) -> None:
     """Commit or roll back what `begin_write` or `begin_read` began."""
     if not conn.in_transaction():
-        _execute(conn, "COMMIT" if commit else "ROLLBACK")
+        execute(conn, "COMMIT" if commit else "ROLLBACK")
     elif commit:
         conn.commit()
     else:
         conn.rollback()
 
 
-def _execute(conn: Connection, statement: str) -> None:
+def execute(conn: Connection, statement: str) -> None:
+    """Run a statement without parameters and rows past SQLAlchemy, which costs more than the statement."""
     driver: Any = conn.connection.driver_connection
     driver.execute(statement).close()

@@ -12,8 +12,9 @@ from pathlib import Path
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _WHOLE, _WRITE = ctypes.c_int64(0), ctypes.c_uint(2)  # SYNC_FILE_RANGE_WRITE
 _MOUNTS = Path("/proc/self/mountinfo")
+_DEVICES, _EXT4 = Path("/sys/dev/block"), Path("/sys/fs/ext4")
 _ESCAPED = re.compile(r"\\([0-7]{3})")
-# Their logs keep the order of changes, so what was renamed before a sync stays with it; ext4 without a log syncs the new entries above.
+# Their logs keep the order of changes, so what was renamed before a sync stays with it.
 _NAMES_FOLLOW = frozenset({"ext3", "ext4", "xfs", "btrfs"})
 
 
@@ -35,19 +36,36 @@ def begin_writing(descriptor: int) -> None:
 
 
 def names_follow_files(directory: str) -> bool:
-    """Whether the sync of a file makes the name durable that it was given before, in a directory made for it (Linux, proc(5))."""
+    """Whether the sync of a file makes the name durable that it was given before, in a directory made for it."""
+    return _file_system(directory) in _NAMES_FOLLOW
+
+
+def _file_system(directory: str) -> str:
+    """What kind of file system a directory lies on, "" when that is not known (Linux, proc(5))."""
     found, longest = "", -1
     try:
         mounts = _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
-        return False
+        return ""
     directory = os.path.realpath(directory)
     for mount in mounts:
         before, _, after = mount.partition(" - ")
         point = _ESCAPED.sub(lambda octal: chr(int(octal[1], 8)), before.split(" ")[4]).rstrip("/") + "/"
         if len(point) >= longest and f"{directory}/".startswith(point):  # of several mounted there the last is seen
             found, longest = after.split(" ")[0], len(point)
-    return found in _NAMES_FOLLOW
+    return found
+
+
+def is_unlogged(directory: str) -> bool:
+    """Whether it lies on an ext4 that does not log its changes (made without a journal), or one that does not tell."""
+    if _file_system(directory) not in ("ext3", "ext4"):
+        return False
+    device = os.stat(directory).st_dev
+    name = (_DEVICES / f"{os.major(device)}:{os.minor(device)}").resolve().name
+    try:
+        return (_EXT4 / name / "journal_task").read_text(encoding="ascii").strip() == "<none>"
+    except OSError:
+        return True
 
 
 class Sync:

@@ -23,9 +23,9 @@ ROUNDS = 20 if full() else 2
 SMALL, MIDDLE, LARGE = 8 * 1024, 128 * 1024, 512 * 1024
 
 
-@pytest.fixture(params=[True, False], ids=["logged", "unlogged"])
-def failing(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Disk]:
-    with disk(tmp_path, logs=request.param) as made:
+@pytest.fixture
+def failing(tmp_path: Path) -> Iterator[Disk]:
+    with disk(tmp_path) as made:
         yield made
 
 

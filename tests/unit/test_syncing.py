@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pacslite.storage import syncing
-from pacslite.storage.syncing import Sync, begin_writing, names_follow_files
+from pacslite.storage.syncing import Sync, begin_writing, is_unlogged, names_follow_files
 
 MOUNTS = """\
 27 1 254:0 / / rw,relatime - ext4 /dev/vda rw
@@ -68,3 +68,23 @@ def test_writing_begins_where_the_system_can(tmp_path: Path, monkeypatch: pytest
         begin_writing(file.fileno())
         os.fsync(file.fileno())
     assert (tmp_path / "file").stat().st_size == 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("kind", "task", "unlogged"),
+    [("ext4", "<none>", True), ("ext4", "214", False), ("ext3", "<none>", True), ("xfs", None, False), ("ext4", None, True)],
+)
+def test_an_ext4_without_a_journal_is_known(
+    kind: str, task: str | None, unlogged: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = os.stat(tmp_path).st_dev
+    (tmp_path / "mountinfo").write_text(f"27 1 254:0 / / rw - {kind} /dev/vda rw\n", encoding="ascii")
+    (tmp_path / "block" / "vdq").mkdir(parents=True)
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev" / f"{os.major(device)}:{os.minor(device)}").symlink_to(tmp_path / "block" / "vdq")
+    if task is not None:
+        (tmp_path / "ext4" / "vdq").mkdir(parents=True)
+        (tmp_path / "ext4" / "vdq" / "journal_task").write_text(f"{task}\n", encoding="ascii")
+    for name, value in (("_MOUNTS", "mountinfo"), ("_DEVICES", "dev"), ("_EXT4", "ext4")):
+        monkeypatch.setattr(syncing, name, tmp_path / value)
+    assert is_unlogged(str(tmp_path)) is unlogged
