@@ -153,6 +153,11 @@ class Process:
         os.kill(self.pid, signal.SIGKILL)
 
 
+def of_scope(scope: str) -> tuple[str, ...]:
+    """The roles of `all`, or the one that is named."""
+    return ROLES if scope == "all" else (scope,)
+
+
 def load(names: Sequence[str], database_url: str) -> None:
     """Imports the code of the roles and compiles its statements, so that the processes forked afterwards share both."""
     from pacslite import app
@@ -162,6 +167,7 @@ def load(names: Sequence[str], database_url: str) -> None:
 
         app.routes()
     if "dimse" in names:
+        import pacslite.dimse.admission
         import pacslite.dimse.server
     if "worker" in names:
         import pacslite.worker

@@ -25,7 +25,7 @@ from typing import IO, TypeVar
 
 from pacslite import __version__, listeners, roles, run_state
 from pacslite.errors import PacsliteError, Unavailable
-from pacslite.roles import EXIT_OF_NO_USE, ROLES, Assignment
+from pacslite.roles import EXIT_OF_NO_USE, Assignment
 from pacslite.run_state import BACKOFF, FAILED, READY, STARTING, STOPPED, RoleState, RunState
 from pacslite.settings import Settings
 
@@ -75,7 +75,7 @@ class Supervisor:
     """Runs `scope`: all, or one role. `on_ready(state)` is called once, when every process serves for the first time."""
 
     def __init__(self, settings: Settings, scope: str, on_ready: Callable[[RunState], None]) -> None:
-        self._roles = ROLES if scope == "all" else (scope,)
+        self._roles = roles.of_scope(scope)
         self._settings = settings
         self._on_ready = on_ready
         self._announced = False
@@ -94,7 +94,6 @@ class Supervisor:
             try:
                 self._open_sockets()
                 self._plan()
-                roles.load(self._roles, self._settings.resolved_database_url)
                 self._loop()
             finally:
                 self._kill_all()

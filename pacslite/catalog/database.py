@@ -327,6 +327,8 @@ class Catalog:
 
     def migrate(self, target: str = "head") -> None:
         """Bring the schema to this program's revision; only one process at a time does it, in one transaction."""
+        if target == "head" and self.revision() == REVISION:
+            return
         held: AbstractContextManager[None] = nullcontext()
         if self._lock:
             held = self._lock.held(time.monotonic() + max(60, self.busy_timeout_s))

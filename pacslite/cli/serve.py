@@ -63,12 +63,14 @@ def serve(
 
 def run(settings: Settings, scope: str, as_json: bool, epilog: str = "") -> int:
     """Checks, migrates, supervises; the exit code."""
-    from pacslite import app, listeners, logs
+    from pacslite import app, listeners, logs, roles
     from pacslite.supervisor import Supervisor, in_child
 
     logs.configure(settings.log_level)
     listeners.check_loopback(settings)
     app.prepare_directories(settings)
+    # Once, before the first fork: what is forked shares it.
+    roles.load(roles.of_scope(scope), settings.resolved_database_url)
     in_child(lambda: app.migrate(settings))
     in_child(lambda: app.recover(settings))
 
