@@ -10,6 +10,7 @@ import ctypes
 import gc
 import logging
 import os
+import resource
 import signal
 import threading
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ ROLES = ("web", "dimse", "worker")
 EXIT_OF_NO_USE = 78  # EX_CONFIG of sysexits: starting again cannot help
 
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
+_MOST_DESCRIPTORS = 65536
 _log = logging.getLogger(__name__)
 
 
@@ -209,10 +211,19 @@ def _leave_parent(assignment: Assignment) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_NAME, f"pacslite-{assignment.role}".encode()[:15], 0, 0, 0)
 
 
+def _allow_descriptors() -> None:
+    """Raises the bound of open files, which shells and containers set low: each connection is one, each stored object a few."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MOST_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 def _main(assignment: Assignment) -> int:
     """Does the assignment; the exit code."""
     end_with_parent(assignment.parent_pid)
     _leave_parent(assignment)
+    _allow_descriptors()
     threading.excepthook = _log_thread_end
     run = {"web": run_web, "dimse": run_dimse, "worker": run_worker}[assignment.role]
     try:

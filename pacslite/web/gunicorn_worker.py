@@ -7,6 +7,7 @@ line or header, and logs the same. A URL may carry the name of a patient, and ev
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -42,6 +43,9 @@ _FIRST_WAIT_MS = 5
 _LINGER_MS = 2000
 # How long a thread stays with a connection that it has answered.
 _NEXT_REQUEST_MS = 100
+# Of files or memory of the system; gunicorn ends its worker, with all connections, for them.
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_EXHAUSTED_PAUSE_S = 0.2
 # Clients that send all of a refused body before they look for the answer would not see it.
 _MOST_DRAINED_BYTES = 64 * 1024 * 1024
 _HEAD_END = re.compile(rb"\n\r?\n")
@@ -75,12 +79,21 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     def accept(self, listener: socket.socket) -> None:
         """Takes a connection, unless another process that has less to do may take it."""
         if not self._insists and self.board.has_idler(self.age, self.busy):
-            self.set_accept_enabled(False)
-            self._back_at = time.monotonic() + STEP_BACK_S
+            self._step_back(STEP_BACK_S)
             return
         self._insists = False
-        super().accept(listener)
+        try:
+            super().accept(listener)
+        except OSError as error:
+            if error.errno not in _EXHAUSTED:
+                raise
+            _log.error("connection not accepted", extra={"reason": error.strerror})
+            self._step_back(_EXHAUSTED_PAUSE_S)  # it waits until something else is closed
         self.board.tell(self.age, self.busy)
+
+    def _step_back(self, seconds: float) -> None:
+        self.set_accept_enabled(False)
+        self._back_at = time.monotonic() + seconds
 
     def set_accept_enabled(self, enabled: bool) -> None:
         """Takes connections from now on, or none; none either while others have the first go."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from types import SimpleNamespace
@@ -103,6 +104,21 @@ def test_a_connection_is_left_to_an_idler_and_taken_after_a_moment(worker: Any, 
 
 def test_a_connection_is_taken_when_nobody_has_less_to_do(worker: Any) -> None:
     worker.board.tell(2, 1)
+    worker.accept(worker.sockets[0])
+    assert worker.taken == worker.sockets
+
+
+def test_without_descriptors_a_worker_goes_on_and_tries_again(worker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(_worker: object, _listener: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(gunicorn_worker.ThreadWorker, "accept", exhausted)
+        worker.accept(worker.sockets[0])
+    assert worker.poller.watched == set(), "the connection waits, and does not wake the worker all the time"
+    now = gunicorn_worker.time.monotonic()
+    monkeypatch.setattr(gunicorn_worker.time, "monotonic", lambda: now + 1)
+    worker.wait_for_and_dispatch_events(1.0)
     worker.accept(worker.sockets[0])
     assert worker.taken == worker.sockets
 
