@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _UNLOGGED = (
     "%s lies on an ext4 without a journal: what was acknowledged survives a crash of the programs, and perhaps not a failure of power; "
-    "give --data on a file system with a journal"
+    "keep it on a file system with a journal"
 )
 
 
@@ -189,14 +189,28 @@ def recover(settings: Settings) -> None:
     from pacslite.storage.spool import Spool
     from pacslite.storage.syncing import is_unlogged
 
-    if is_unlogged(os.fspath(settings.data)):
-        _log.warning(_UNLOGGED, settings.data, extra={"action": "storage.recover"})
+    for directory in _kept_in(settings):
+        if is_unlogged(os.fspath(directory)):
+            _log.warning(_UNLOGGED, directory, extra={"action": "storage.recover"})
     catalog = build_catalog(settings)
     try:
         store, spool = build_store(settings), Spool(settings.spool_directory, settings.free_space_reserve_bytes)
         Settling(catalog, store, spool, settings.write_ahead_bytes).settle(compare=True)
     finally:
         catalog.close()
+
+
+def _kept_in(settings: Settings) -> list[Path]:
+    """The directories with what must survive, one of each file system."""
+    from pacslite.catalog.engines import database_file, parse_url
+
+    url = parse_url(settings.resolved_database_url)
+    catalog = database_file(url).parent if url.get_backend_name() == "sqlite" else None
+    found: dict[int, Path] = {}
+    for directory in filter(None, (settings.data, catalog, settings.resolved_storage_root, settings.archive_root)):
+        with suppress(OSError):  # not there, as an archive that is not mounted: whoever needs it says so
+            found.setdefault(os.stat(directory).st_dev, directory)
+    return list(found.values())
 
 
 def first_administrator(settings: Settings) -> tuple[str, str] | None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from pacslite.core.erasure import erase_doomed
 from pacslite.core.ingest import Accepted
 from pacslite.errors import StorageError
 from pacslite.settings import load
+from pacslite.storage import syncing
 from tests.support import data_sets
 
 ORIGIN = Origin("import")
@@ -163,3 +167,50 @@ def test_a_process_that_ends_settles_what_it_has_stored(tmp_path: Path, small: b
     assert waiting(again) == 0
     assert stored_file(again).read_bytes() == small
     again.close()
+
+
+# What a file system without a log cannot keep (decision 46)
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Iterator[Path]:
+    """A directory on another file system than that of `tmp_path`."""
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK) or os.stat(memory).st_dev == os.stat(tmp_path).st_dev:
+        pytest.skip("needs a tmpfs at /dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory) as made:
+        yield Path(made)
+
+
+def warned_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path, kinds: dict[Path, str], **settings: object
+) -> list[str]:
+    """The directories of which `recover` warns, on file systems of these kinds that tell nothing of a journal."""
+    mounts = "".join(f"{number} 1 254:{number} / {path} rw - {kind} /dev/x rw\n" for number, (path, kind) in enumerate(kinds.items()))
+    (tmp_path / "mountinfo").write_text(mounts, encoding="utf-8")
+    monkeypatch.setattr(syncing, "_MOUNTS", tmp_path / "mountinfo")
+    monkeypatch.setattr(syncing, "_EXT4", tmp_path / "none")
+    chosen = load(environment={}, data=tmp_path / "data", **settings)
+    app.prepare_directories(chosen)
+    app.migrate(chosen)
+    with caplog.at_level(logging.WARNING, "pacslite.app"):
+        app.recover(chosen)
+    return [str(record.args[0]) for record in caplog.records if record.args and "without a journal" in record.getMessage()]
+
+
+def test_an_ext4_without_a_journal_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    warned = warned_of(monkeypatch, caplog, tmp_path, {Path("/"): "ext4"}, archive_root=tmp_path / "archive")
+    assert warned == [str(tmp_path / "data")]
+
+
+@pytest.mark.parametrize("what", ["storage_root", "database_url"])
+def test_every_file_system_with_what_must_survive_is_looked_at(
+    what: str, elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    given: dict[str, object] = {what: elsewhere if what == "storage_root" else f"sqlite:///{elsewhere}/catalog.db"}
+    assert warned_of(monkeypatch, caplog, tmp_path, {Path("/"): "xfs", elsewhere: "ext4"}, **given) == [str(elsewhere)]
+    caplog.clear()
+    both = warned_of(monkeypatch, caplog, tmp_path, {Path("/"): "ext4"}, **given)
+    assert both == [str(tmp_path / "data"), str(elsewhere)]
+    caplog.clear()
+    assert warned_of(monkeypatch, caplog, tmp_path, {Path("/"): "xfs"}, **given) == []
