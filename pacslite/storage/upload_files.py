@@ -12,12 +12,12 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from pacslite.errors import Gone, Locked, StorageError
+from pacslite.errors import Gone, Locked, OutOfSpace, StorageError
 from pacslite.storage.spool import storage_error
 
 SILENT_S = 3.0
@@ -167,15 +167,19 @@ class UploadFiles:
             raise
 
     def _claimed(self, name: str, path: str, lock: int, force: bool) -> UploadWriter:
-        data = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        holder = os.pread(lock, 64, 0).decode("ascii", "replace")
-        if holder and not force and _is_active(f"{path}.{holder}"):
-            os.close(data)
-            raise Locked("Another request writes this upload now.")
-        token = os.urandom(12).hex()
-        alive = os.open(f"{path}.{token}", os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o640)
-        fcntl.flock(alive, fcntl.LOCK_EX)
-        os.pwrite(lock, token.encode(), 0)
+        with ExitStack() as undo:
+            data = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            undo.callback(os.close, data)
+            holder = os.pread(lock, 64, 0).decode("ascii", "replace")
+            if holder and not force and _is_active(f"{path}.{holder}"):
+                raise Locked("Another request writes this upload now.")
+            token = os.urandom(12).hex()
+            alive = os.open(f"{path}.{token}", os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o640)
+            undo.callback(os.close, alive)
+            undo.callback(_remove, f"{path}.{token}")
+            fcntl.flock(alive, fcntl.LOCK_EX)
+            os.pwrite(lock, token.encode(), 0)  # fails on a full disk
+            undo.pop_all()
         if holder:
             _remove(f"{path}.{holder}")
         fcntl.flock(lock, fcntl.LOCK_UN)
@@ -205,16 +209,26 @@ class UploadFiles:
         """Remove an upload, whoever writes it; how many bytes that frees."""
         path, size = os.fspath(self.path(name)), 0
         try:
-            writer = self.claim(name, force=True)
-        except Gone:
-            for left in self._directory.glob(f"{name}.*"):
-                left.unlink(missing_ok=True)
-            return 0
+            writer: AbstractContextManager[object] = self.claim(name, force=True)
+        except (Gone, OutOfSpace):
+            self._dispossess(path)  # what makes room must not need any
+            writer = nullcontext()
         with writer, suppress(FileNotFoundError):
             size = os.stat(path).st_size
             os.unlink(path)
-        _remove(path + ".lock")
+        for left in (path + ".lock",) if isinstance(writer, UploadWriter) else self._directory.glob(f"{name}.*"):
+            _remove(left)
         return size
+
+    def _dispossess(self, path: str) -> None:
+        """Whoever writes an upload loses its place, and nobody gets it."""
+        with suppress(FileNotFoundError):
+            lock = os.open(path + ".lock", os.O_RDWR | os.O_CLOEXEC)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                os.ftruncate(lock, 0)
+            finally:
+                os.close(lock)
 
     def names(self, older_than_s: float) -> Iterator[str]:
         """The uploads whose bytes nobody has written for that long."""
@@ -260,6 +274,6 @@ def _is_active(alive: str) -> bool:
         os.close(fd)
 
 
-def _remove(path: str) -> None:
+def _remove(path: str | Path) -> None:
     with suppress(FileNotFoundError):
         os.unlink(path)

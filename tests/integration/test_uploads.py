@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import resource
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -187,6 +189,41 @@ def test_what_came_before_the_disk_was_full_is_kept(parts: Any, monkeypatch: pyt
     found = uploads.get(parts, ANN, upload.uid)
     assert 30_000_000 < found.offset < 60_000_000
     assert bytes_of(parts, upload).stat().st_size == found.offset
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """Nothing can be written to any file (setrlimit(2): EFBIG, which counts as no room here)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_writer_that_finds_the_disk_full_leaves_nothing_open(parts: Any) -> None:
+    upload, store = begun(parts), uploads.upload_files(parts)
+    upload = sent(parts, upload, FILE[:1000])
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        with full_disk(), pytest.raises(OutOfSpace):
+            store.claim(upload.uid)
+    assert len(os.listdir("/proc/self/fd")) == before
+    beside = {path.name for path in bytes_of(parts, upload).parent.iterdir() if path.name.startswith(upload.uid)}
+    assert beside == {upload.uid, f"{upload.uid}.lock"}
+    assert sent(parts, upload, FILE[1000:]).file_uid
+
+
+def test_an_upload_can_be_removed_from_a_full_disk(parts: Any) -> None:
+    upload, store = begun(parts), uploads.upload_files(parts)
+    sent(parts, upload, FILE[:1000])
+    with store.claim(upload.uid) as writer:
+        with full_disk():
+            assert store.remove(upload.uid) == 1000
+        with pytest.raises(Locked):
+            writer.write(b"more")
+    assert not [path for path in bytes_of(parts, upload).parent.iterdir() if path.name.startswith(upload.uid)]
 
 
 def test_a_writer_that_was_replaced_tells_nothing(parts: Any) -> None:
