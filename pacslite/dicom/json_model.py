@@ -1,7 +1,7 @@
 """A data set to DICOM JSON (PS3.18 annex F) in one pass that reads no bulk value.
 
-Most elements of an instance are those of the one before it: each element is looked up by its very bytes among the ones
-rendered lately, and only what is new and not plain takes the long way.
+Most elements of an instance are those of the one before it, whole sequences too: each is looked up by its very bytes among
+the ones rendered lately, and only what is new and not plain takes the long way.
 
 Specific Character Set (0008,0005) says ISO_IR 192 wherever it stood, and is added where undeclared text was beyond
 ASCII, since all text is UTF-8 here. Elements of UN that the dictionaries know get their VR (PS3.5 6.2.2).
@@ -42,8 +42,8 @@ UTF_8 = '"00080005":{"vr":"CS","Value":["ISO_IR 192"]}'
 
 # Elements longer than this are not remembered; when there are more than so many, all are forgotten.
 _MEMO_BYTES, _MEMO_ELEMENTS = 256, 8192
-Memo = dict[bytes, Element]
-_memos: dict[tuple[Encoding, tuple[str, ...], int | None], Memo] = {}
+# The same of whole sequences; many are the same in all instances of a series.
+_SEQUENCE_BYTES, _MEMO_SEQUENCES = 1024, 512
 # Combinations of encoding and character sets seen by one process; hostile files could make more.
 _MAX_MEMOS = 16
 
@@ -53,7 +53,23 @@ _LENGTH = {True: Struct("<I").unpack_from, False: Struct(">I").unpack_from}
 # The longest value of the VRs that are never bulk; only implicit VR can say more.
 _MAX_INLINE = 0xFFFF
 _META_GROUP, _DELIMITER_GROUP = 0x0002, 0xFFFE
+# Stands for the URL of the instance; no value has it, JSON escapes it.
+_LINK = "\0"
+_CHARACTER_SET_TAG = {True: b"\x08\x00\x05\x00", False: b"\x00\x08\x00\x05"}
 _NOT_REMEMBERED = frozenset({vrs.SPECIFIC_CHARACTER_SET, vrs.PIXEL_REPRESENTATION})
+
+
+class _Memo:
+    """What was rendered lately under the same circumstances, by its bytes: elements, and sequences with how many elements they have."""
+
+    __slots__ = ("elements", "sequences")
+
+    def __init__(self) -> None:
+        self.elements: dict[bytes, Element] = {}
+        self.sequences: dict[bytes, tuple[Element, int]] = {}
+
+
+_memos: dict[tuple[Encoding, tuple[str, ...], int | None], _Memo] = {}
 
 # Told of top-level pixels with what was found before them; gives where their value ends.
 OnPixels = Callable[[Head, Header, Encoding], int]
@@ -75,21 +91,29 @@ class _Level:
         self.found: dict[int, Element] = {}
         self.memo = self.shared_memo()
 
-    def shared_memo(self) -> Memo:
-        """The elements rendered lately under the same circumstances."""
+    def shared_memo(self) -> _Memo:
+        """What was rendered lately under the same circumstances."""
         key = (self.encoding, self.charset.terms, None if self.encoding.explicit else self.context.pixel_representation)
         memo = _memos.get(key)
         if memo is None:
             if len(_memos) >= _MAX_MEMOS:
                 _memos.clear()
-            memo = _memos[key] = {}
+            memo = _memos[key] = _Memo()
         return memo
 
     def remember(self, encoded: bytes, element: Element) -> None:
         """Keep an element for those that are written alike."""
-        if len(self.memo) >= _MEMO_ELEMENTS:
-            self.memo.clear()
-        self.memo[encoded] = element
+        elements = self.memo.elements
+        if len(elements) >= _MEMO_ELEMENTS:
+            elements.clear()
+        elements[encoded] = element
+
+    def remember_sequence(self, encoded: bytes, element: Element, count: int) -> None:
+        """Keep a sequence for those that are written alike."""
+        sequences = self.memo.sequences
+        if len(sequences) >= _MEMO_SEQUENCES:
+            sequences.clear()
+        sequences[encoded] = element, count
 
     def json(self) -> str:
         """The object of this data set or item, keys ascending."""
@@ -151,7 +175,7 @@ class JsonReader:
 
     def _explicit_run(self, level: _Level, position: int) -> int:
         """Pass over elements that were seen before, and new ones that are plain; gives the position of the first other one."""
-        source, little, get, found = self._source, level.encoding.little, level.memo.get, level.found
+        source, little, get, found = self._source, level.encoding.little, level.memo.elements.get, level.found
         buffer, base, short, long = source.buffer, source.base, vrs.SHORT, vrs.LONG
         vr_and_length, long_length = _VR_AND_LENGTH[little], _LENGTH[little]
         at, end = position - base, min(len(buffer), level.end - base)
@@ -188,7 +212,7 @@ class JsonReader:
 
     def _implicit_run(self, level: _Level, position: int) -> int:
         """As `_explicit_run`, for elements without VR."""
-        source, get, found = self._source, level.memo.get, level.found
+        source, get, found = self._source, level.memo.elements.get, level.found
         buffer, base, length = source.buffer, source.base, _LENGTH[level.encoding.little]
         at, end = position - base, min(len(buffer), level.end - base)
         while at + 8 <= end:
@@ -210,7 +234,7 @@ class JsonReader:
             self._leave(level, head, after)
             return after
         if is_sequence(head) or (head.vr == "UN" and settled_sequence(source, head, level.context)):
-            return self._sequence(level, head)
+            return self._sequence(level, head) if level.depth or not level.encoding.explicit else self._outer_sequence(level, head)
         if head.length == UNDEFINED:
             after = skip_fragments(source, head, level.end, level.encoding.little)
             self._leave(level, head, after)
@@ -229,7 +253,7 @@ class JsonReader:
         vr = "OB" if head.length == UNDEFINED else self._known_vr(level, head)
         if vr not in vrs.BULK:
             vr = "UN"  # too long for its own VR (PS3.5 6.2.2, note 5)
-        link = f',"BulkDataURI":"\0/{level.path}{head.tag:08X}"' if head.length else ""
+        link = f',"BulkDataURI":"{_LINK}/{level.path}{head.tag:08X}"' if head.length else ""
         fragment = f'"{head.tag:08X}":{{"vr":"{vr}"{link}}}'
         level.found[head.tag] = Element(head.tag, vr, None, (), fragment, head.start, after - head.start)
 
@@ -268,6 +292,26 @@ class JsonReader:
         if not level.encoding.explicit and level.context.pixel_representation is None and " or " in vrs.dictionary_vr(head.tag):
             return False  # taken as unsigned, which may have to be taken back
         return not (private and is_context(head.tag))
+
+    def _outer_sequence(self, level: _Level, head: Head) -> int:
+        """A sequence of the data set itself, with VRs: by its bytes when it was seen before; gives where it ends."""
+        source, after = self._source, head.start + head.length
+        if head.vr != "SQ" or head.length > _SEQUENCE_BYTES or after > level.end:
+            return self._sequence(level, head)
+        encoded = source.read(head.offset, after - head.offset)
+        known = level.memo.sequences.get(encoded)
+        if known is not None and (known[0].items or head.tag not in self._wanted):
+            element, count = known
+            self._room -= count
+            level.found[head.tag] = Element(head.tag, "SQ", None, (), element.fragment, head.start, head.length, element.items)
+            return after
+        room = self._room
+        self._sequence(level, head)
+        element = level.found[head.tag]
+        # What is left in the file is counted, UN and warnings of a character set hang on what is around.
+        if _LINK not in element.fragment and b"UN" not in encoded and _CHARACTER_SET_TAG[level.encoding.little] not in encoded:
+            level.remember_sequence(encoded, element, room - self._room)
+        return after
 
     def _sequence(self, level: _Level, head: Head) -> int:
         source, tag = self._source, head.tag

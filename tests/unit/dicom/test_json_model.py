@@ -12,7 +12,7 @@ import pytest
 
 from pacslite.dicom import json_model
 from pacslite.dicom.instance import Limits, read_instance
-from pacslite.errors import InstanceRefused
+from pacslite.errors import DataSetTooLarge, InstanceRefused
 from tests.support.dcm2json import dcm2json, differences, needs_dcm2json
 from tests.support.dicom_files import (
     EXPLICIT_BE,
@@ -262,9 +262,72 @@ def test_plain_elements_are_read_in_the_short_way_as_in_the_long_one(corpus: Pat
     assert compared >= 300
 
 
+def test_sequences_seen_before_are_not_read_again(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    json_model._memos.clear()
+    code = element(0x00080100, "SH", b"T-1 ")
+    raw = part10([element(0x00081032, "SQ", item(code)), element(0x00100020, "LO", b"A ")])
+    first = metadata(file, raw)
+    with monkeypatch.context() as patched:
+        patched.setattr(json_model.JsonReader, "_sequence", lambda *_: pytest.fail("read again"))
+        assert metadata(file, raw) == first
+    other = metadata(file, part10([element(0x00081032, "SQ", item(element(0x00080100, "SH", b"T-2 "))), element(0x00100020, "LO", b"A ")]))
+    assert first["00081032"]["Value"] == [{"00080100": {"vr": "SH", "Value": ["T-1"]}}]
+    assert other["00081032"]["Value"] == [{"00080100": {"vr": "SH", "Value": ["T-2"]}}]
+
+
+def test_the_memory_of_sequences_tells_no_lies(file: Path) -> None:
+    """The same bytes mean other things under another character set, at another place, beside another sign."""
+    named = element(0x00081110, "SQ", item(element(0x00100010, "PN", b"\xc4\xe9")))
+    for term, text in ((b"ISO_IR 100", "Äé"), (b"ISO_IR 126", "Δι"), (b"ISO_IR 100", "Äé")):
+        got = metadata(file, part10([element(0x00080005, "CS", term), named]))
+        assert got["00081110"]["Value"] == [{"00100010": {"vr": "PN", "Value": [{"Alphabetic": text}]}}]
+    smallest = element(0x00880200, "SQ", item(element(0x00280106, "UN", b"\xff\xff")))
+    for sign, value in ((0, 65535), (1, -1), (0, 65535)):
+        sign_element = element(0x00280103, "US", bytes([sign, 0]))
+        assert metadata(file, part10([sign_element, smallest]))["00880200"]["Value"][0]["00280106"]["Value"] == [value]
+    strange = element(0x00081110, "SQ", item(element(0x00080005, "CS", b"NOWHERE ") + element(0x00100020, "LO", b"A ")))
+    for _ in range(2):
+        file.write_bytes(part10([strange]))
+        assert "unknown Specific Character Set 'NOWHERE'" in read_instance(file, ALL_INLINE).warnings
+
+
+def test_sequences_seen_before_count_as_many_elements(file: Path) -> None:
+    json_model._memos.clear()
+    items = b"".join(item(element(0x00080100, "SH", b"%d " % i)) for i in range(9))
+    file.write_bytes(part10([element(0x00081032, "SQ", items)]))
+    assert read_instance(file, Limits(max_elements=40)).metadata
+    for _ in range(2):
+        with pytest.raises(DataSetTooLarge):
+            read_instance(file, Limits(max_elements=20))
+
+
+def test_sequences_with_bulk_data_are_left_in_the_file_each_time(file: Path) -> None:
+    items = [element(0x00880200 + i, "SQ", item(element(0x00091001, "OB", bytes(900)))) for i in range(400)]
+    file.write_bytes(part10(items))
+    for _ in range(2):
+        assert read_instance(file, Limits(bulk_threshold_bytes=8, max_header_bytes=1000)).metadata
+
+
+def test_wanted_sequences_have_their_items_each_time(file: Path) -> None:
+    file.write_bytes(part10([element(0x00400275, "SQ", item(element(0x00401001, "SH", b"R1")))]))
+    for wanted in (frozenset[int](), frozenset({0x00400275}), frozenset({0x00400275})):
+        read = read_instance(file, Limits(bulk_threshold_bytes=1 << 40, tags=wanted))
+        assert [items.text(0x00401001) for items in read.header.items(0x00400275)] == ["R1"] * len(wanted)
+
+
+def test_what_was_seen_before_reads_as_what_is_new(corpus: Path) -> None:
+    for path in [*corpus_files(corpus), *library_files()]:
+        for limits in (ALL_INLINE, Limits(bulk_threshold_bytes=8)):
+            assert _read_anew(path, limits) == _read(path, limits), path.name
+
+
 def _read_anew(path: Path, limits: Limits) -> object:
     """All that is read of a file by a process that has read nothing before; why when it is refused."""
     json_model._memos.clear()
+    return _read(path, limits)
+
+
+def _read(path: Path, limits: Limits) -> object:
     try:
         read = read_instance(path, limits, lenient=True)
     except InstanceRefused as error:
