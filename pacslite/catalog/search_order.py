@@ -53,8 +53,9 @@ def _term(asked: OrderBy) -> Term:
     table = TABLE_OF_LEVEL[attribute.level].name
     if attribute.source is Source.INDEXED:
         column = attribute.match_columns[0]
-        first = f"SELECT MIN(x.{column}) FROM {table}_value AS x WHERE x.{table}_pk = {table}.pk AND x.name = '{attribute.hex}'"
-        return Term(f"({first})", asked.descending, nullable=True)
+        values = f"{table}_value AS x WHERE x.{table}_pk = {table}.pk AND x.name = '{attribute.hex}'"
+        # Without the group a database may walk through the index of all values, from the least on, to the first of this row.
+        return Term(f"(SELECT MIN(x.{column}) FROM {values} GROUP BY x.{table}_pk)", asked.descending, nullable=True)
     return Term(f"{table}.{attribute.match_columns[0]}", asked.descending, nullable=True)
 
 

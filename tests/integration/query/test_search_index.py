@@ -12,7 +12,8 @@ from sqlalchemy import func, select, text
 from pacslite.catalog import search_values
 from pacslite.catalog.database import Catalog
 from pacslite.catalog.deletions import Target, delete_target
-from pacslite.catalog.models import VALUES_OF_LEVEL
+from pacslite.catalog.models import TABLE_OF_LEVEL, VALUES_OF_LEVEL
+from pacslite.catalog.search_order import OrderBy, terms_of
 from pacslite.core.query import BEGIN, Page, Query, find
 from pacslite.core.query_keys import Dialect, build_keys, path_of, tag_of
 from pacslite.core.search_index import build_index
@@ -143,6 +144,17 @@ def test_rows_come_in_the_order_of_any_indexed_attribute(catalog: Catalog) -> No
     )
 
 
+@pytest.mark.parametrize("new_database", ["sqlite"], indirect=True)
+def test_the_value_to_order_by_is_looked_up_by_its_row(catalog: Catalog) -> None:
+    """Not sought in the index of all values, from the least on: an order would take the square of the rows."""
+    with catalog.read() as connection:
+        for attribute in INDEXED.values():
+            table, term = TABLE_OF_LEVEL[attribute.level].name, terms_of(attribute.level, (OrderBy(attribute),))[0]
+            rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN SELECT {term.expression} FROM {table}")
+            plan = "\n".join(str(row[-1]) for row in rows)
+            assert f"SEARCH x USING PRIMARY KEY ({table}_pk=? AND name=?)" in plan, f"{attribute.keyword}: {plan}"
+
+
 def test_pages_by_cursor_are_the_whole(catalog: Catalog) -> None:
     """Checklist 36: pages neither overlap nor skip, unknown values among what orders them or not."""
     catalog.write(_fill)
@@ -150,12 +162,15 @@ def test_pages_by_cursor_are_the_whole(catalog: Catalog) -> None:
         _check_pages(catalog, level, "")
     for order in ("-StudyDate", "PatientName,-SeriesNumber", "-InstanceNumber", "SeriesNumber,StudyDate"):
         _check_pages(catalog, Level.INSTANCE, order)
+    build_index(catalog, INDEXED)
+    for order in ("PatientState,-DateOfLastCalibration", "-SliceThickness"):
+        _check_pages(catalog, Level.INSTANCE, order, INDEXED)
 
 
-def _check_pages(catalog: Catalog, level: Level, order: str) -> None:
-    whole = _numbers(_search(catalog, level, NONE, 0, order))
+def _check_pages(catalog: Catalog, level: Level, order: str, indexed: IndexedAttributes = NONE) -> None:
+    whole = _numbers(_search(catalog, level, indexed, 0, order))
     by = tuple((tag_of(name.removeprefix("-")), name.startswith("-")) for name in order.split(",") if name)
-    asked, pages = Query(level, (), (UNIQUE_KEYS[level].tag,), 31, order=by, count_remaining=False, cursor=BEGIN), []
+    asked, pages = Query(level, (), (UNIQUE_KEYS[level].tag,), 31, order=by, count_remaining=False, cursor=BEGIN, indexed=indexed), []
     while asked.cursor is not None:
         page = find(catalog, asked)
         assert all(len(row) == len(page.columns) + 1 for row in page.rows)
