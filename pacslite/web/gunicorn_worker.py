@@ -50,8 +50,14 @@ _EXHAUSTED_PAUSE_S = 0.2
 _MOST_DRAINED_BYTES = 64 * 1024 * 1024
 _HEAD_END = re.compile(rb"\n\r?\n")
 
+
+class _NoHost(errors.ParseException):  # type: ignore[misc]
+    """Which host is meant is not said (RFC 9112 3.2); one said twice gunicorn refuses itself."""
+
+
 # The first class that fits counts; text of the request itself is never repeated.
 _REFUSALS: tuple[tuple[type[Exception], int, str], ...] = (
+    (_NoHost, 400, "A request of HTTP/1.1 has a Host header."),
     (errors.LimitRequestLine, 414, "The request line is too long."),
     (errors.LimitRequestHeaders, 431, "The header fields are too many or too long."),
     (errors.ExpectationFailed, 417, "Only the expectation 100-continue can be met."),
@@ -158,6 +164,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         What gunicorn does, without its hooks, and with a response of ours.
         """
         began = time.perf_counter()
+        if req.version >= (1, 1) and not any(name == "HOST" for name, _ in req.headers):
+            raise _NoHost
         response, environ = wsgi.create(req, conn.sock, conn.client, conn.server, self.cfg, response_class=Response)
         environ["wsgi.multithread"] = True
         environ["pacslite.response"] = response

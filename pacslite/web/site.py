@@ -174,7 +174,8 @@ def _finished(request: Request, reply: Reply) -> Reply:
     check_charset(request, reply)
     if not is_compressible(reply):
         return conditional(request, reply)
-    reply.headers.append(("Vary", "Accept-Encoding"))
+    if "Accept-Encoding" not in (reply.header("Vary") or ""):  # what chose among kept forms has said so
+        reply.headers.append(("Vary", "Accept-Encoding"))
     # A range is of the plain bytes.
     if request.header("Range") is not None or not takes_gzip(request):
         return conditional(request, reply)

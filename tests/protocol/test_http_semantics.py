@@ -5,6 +5,7 @@ from __future__ import annotations
 import email.utils
 import gzip
 import json
+import socket
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,6 +40,13 @@ def instance(server: WebServer) -> Dataset:
 def store(server: WebServer, *data_sets: Dataset) -> None:
     answer = server.request("POST", "/studies", body([part10(ds) for ds in data_sets]), {"Content-Type": CONTENT_TYPE})
     assert answer.status == 200, answer.body
+
+
+def raw(server: WebServer, request: bytes) -> bytes:
+    """All that is answered to bytes until the server closes."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+        connection.sendall(request)
+        return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
 def path_of(ds: Dataset) -> str:
@@ -270,6 +278,29 @@ def test_json_is_compressed_for_those_who_take_it(server: WebServer, instance: D
             assert "content-encoding" not in server.get(path, DICOM_JSON, Accept_Encoding=refused).headers
 
 
+@pytest.mark.parametrize("accepted", ["gzip", "identity"])
+def test_vary_names_each_header_once(server: WebServer, accepted: str) -> None:
+    """RFC 9110 12.5.5: a list of names, here over all lines of it."""
+    long = image()
+    long.ImageComments = "long enough to be compressed. " * 100
+    store(server, long)
+    series = path_of(long).partition("/instances")[0]
+    for path, accept in (
+        *representations(long),
+        (series + "/metadata", "multipart/related; type=application/dicom+xml"),
+        ("/instances?includefield=all", DICOM_JSON),
+        ("/studies?" + "x" * 2000 + "=1", DICOM_JSON),
+        ("/nothing", DICOM_JSON),
+    ):
+        etag = server.get(path, accept, Accept_Encoding=accepted).headers.get("etag", '"none"')
+        for more in (b"", f"If-None-Match: {etag}\r\n".encode()):
+            asked = f"GET /dicom-web{path} HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\nAccept-Encoding: {accepted}\r\n".encode()
+            head = raw(server, asked + more + b"Connection: close\r\n\r\n").partition(b"\r\n\r\n")[0].decode()
+            lines = [value for name, _, value in (line.partition(": ") for line in head.splitlines()) if name.lower() == "vary"]
+            named = [name.strip().lower() for value in lines for name in value.split(",")]
+            assert len(named) == len(set(named)), (path, head)
+
+
 def test_long_problems_are_compressed_too(server: WebServer) -> None:
     path = "/studies?" + "x" * 2000 + "=1"
     packed = server.get(path, "application/json", Accept_Encoding="gzip")
@@ -401,6 +432,31 @@ def test_a_server_on_a_loopback_address_answers_only_to_its_own_names(server: We
             answer = server.get(path, "application/json", Host=host)
             assert answer.status == 421
             assert "PACSLITE_ALLOWED_HOSTS" in json.loads(answer.body)["detail"]
+
+
+@pytest.mark.parametrize(
+    ("version", "hosts", "status"),
+    [
+        ("1.1", [], 400),
+        ("1.1", ["localhost"], 204),
+        ("1.1", ["localhost", "localhost"], 400),
+        ("1.1", ["localhost", "evil.example"], 400),
+        ("1.1", ["localhost", ""], 400),
+        ("1.0", [], 204),
+        ("1.0", ["localhost"], 204),
+        ("1.0", ["localhost", "evil.example"], 400),
+    ],
+)
+def test_a_request_names_one_host(server: WebServer, version: str, hosts: list[str], status: int) -> None:
+    """RFC 9112 3.2: 400 for a request of HTTP/1.1 without Host, and for any with several; the connection is closed."""
+    lines = [f"GET /dicom-web/studies?PatientID=none HTTP/{version}", *(f"Host: {host}" for host in hosts)]
+    answer = raw(server, "\r\n".join([*lines, *(["Connection: close"] if status != 400 else []), "", ""]).encode())
+    assert answer.split(b" ")[1] == str(status).encode(), answer
+    if status == 400:
+        head, _, content = answer.partition(b"\r\n\r\n")
+        assert b"application/problem+json" in head
+        assert json.loads(content)["status"] == 400
+        assert b"evil" not in answer
 
 
 def test_hosts_can_be_named(tmp_path: Path) -> None:
