@@ -33,7 +33,7 @@ _MIME_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+")
 _ACTIVE_TYPE = re.compile(r"text/html|application/xhtml.*|.*javascript|.*ecmascript|image/svg.*|(?:text|application)/xml", re.IGNORECASE)
 
 
-# What may be bulk data (PS3.18 10.4.3.3.2).
+# What may be bulk data (PS3.18 10.4.3.3.2); so is other text that is too long for its VR, which metadata calls UN (PS3.5 6.2.2, note 5).
 _BULK_VRS = frozenset(
     ("DS", "FL", "FD", "IS", "LT", "OB", "OD", "OF", "OL", "OV", "OW", "SL", "SS", "ST", "SV", "UC", "UL", "UN", "US", "UT", "UV")
 )
@@ -76,7 +76,9 @@ def each(catalog: Catalog, stores: Stores, item: Item, wanted: frozenset[str] | 
     known = {PIXEL_DATA: _by_index(stores, item, index)} if index is not None and PIXEL_DATA in paths else {}
     others = frozenset(path for path in paths if known.get(path) is None)
     values = _values(stores, item, others, index, limits) if others else {}
-    found = (known.get(path) or _of_value(stores, item, path, values.get(path), media_type, limits) for path in paths)
+    for path in others & values.keys():
+        known[path] = _bulk_data(stores, item, path, values[path], media_type, limits)
+    found = (known.get(path) for path in paths)
     return [value for value in found if value is not None]
 
 
@@ -129,15 +131,10 @@ def find(catalog: Catalog, stores: Stores, resource: Resource, bulk_path: str, l
         if pixels is not None:
             return pixels
     value = _values(stores, item, frozenset((wanted,)), index, limits).get(wanted)
-    media_type = _media_type(_document(catalog, resource)) if wanted == _ENCAPSULATED_DOCUMENT else None
-    found = _of_value(stores, item, bulk_path, value, media_type, limits)
-    if found is None:
+    if value is None or (value.vr not in _BULK_VRS and wanted not in named(catalog, item)[0]):
         raise NotFound("There is no such bulk data.")
-    return found
-
-
-def _of_value(stores: Stores, item: Item, path: str, value: BulkValue | None, media_type: str | None, limits: Limits) -> BulkData | None:
-    return _bulk_data(stores, item, path, value, media_type, limits) if value is not None and value.vr in _BULK_VRS else None
+    media_type = _media_type(_document(catalog, resource)) if wanted == _ENCAPSULATED_DOCUMENT else None
+    return _bulk_data(stores, item, bulk_path, value, media_type, limits)
 
 
 def _bulk_data(stores: Stores, item: Item, path: str, value: BulkValue, media_type: str | None, limits: Limits) -> BulkData:

@@ -85,7 +85,8 @@ class Command:
 
     def title(self, element: int) -> str:
         """An AE value, without the spaces around it that do not count (PS3.5 6.2)."""
-        return self.values.get(element, b"").decode("ascii", "replace").strip(" \0")
+        text = self.values.get(element, b"").decode("ascii", "replace").strip(" \0")
+        return text.replace("\0", "\ufffd")  # no character of a title, and PostgreSQL takes none
 
     def uid(self, element: int) -> str:
         """A UI value, trimmed; raises InvalidUid when it is missing or no UID."""

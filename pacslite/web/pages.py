@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -74,7 +73,7 @@ def key_in(given: Mapping[str, str]) -> str | None:
         return None
     try:
         key = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
-    except (binascii.Error, UnicodeError):
+    except ValueError:  # no ASCII, no base64, or no UTF-8
         raise wrong_cursor() from None
     if "\0" in key:
         raise wrong_cursor()

@@ -11,7 +11,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import JPEG2000, ExplicitVRBigEndian, ExplicitVRLittleEndian, RLELossless
+from pydicom.uid import JPEG2000, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
 from tests.support.data_sets import NATIVE, document, image, new_uid, part10
 from tests.support.http import Answer
@@ -229,6 +229,21 @@ def test_pixels_that_are_no_frames_are_bulk_data_all_the_same(archive: WebArchiv
     path = link.partition("/dicom-web")[2]
     assert archive.get(path, "*/*").body == ds.PixelData
     assert parts(archive.get(path, OCTETS))[0][1] == ds.PixelData
+
+
+@pytest.mark.filterwarnings("ignore:The value length:UserWarning")
+@pytest.mark.parametrize(
+    ("keyword", "syntax"), [*(("URNCodeValue", syntax) for syntax in NATIVE), ("SeriesDescription", ImplicitVRLittleEndian)]
+)
+def test_text_that_is_too_long_for_its_vr_is_bulk_data_that_can_be_had(archive: WebArchive, keyword: str, syntax: str) -> None:
+    """Checklist 84: what metadata names can be had, in whatever VR its file has it."""
+    ds = image()
+    setattr(ds, keyword, "y" * 70000)
+    archive.store(part10(ds, syntax))
+    link, _ = metadata_links(archive, path_of(ds))
+    assert archive.get(link.partition("/dicom-web")[2], "*/*").body == b"y" * 70000
+    assert [data for _, data in parts(archive.get(path_of(ds) + "/bulkdata", OCTETS))] == [b"y" * 70000, ds.PixelData]
+    assert archive.get(path_of(ds) + "/bulkdata/0020000D", "*/*").status == 404
 
 
 def test_bulk_data_is_not_sent_again(archive: WebArchive, study: list[Dataset]) -> None:

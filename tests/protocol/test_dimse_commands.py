@@ -103,3 +103,9 @@ def test_every_truncation_of_a_command_set_is_a_violation_or_lacks_something() -
 def test_what_is_no_uid_is_refused_naming_the_element(value: bytes) -> None:
     with pytest.raises(InvalidUid, match=r"\(0000,1000\)"):
         Command({0x1000: value}).uid(0x1000)
+
+
+def test_a_title_that_no_database_takes_is_one_that_nobody_has() -> None:
+    """PostgreSQL refuses text with a NUL; a Move Destination with one is unknown (A801H) there as well."""
+    command = decode_command(commands.encode_command({0x0100: 0x21, 0x0110: 1, 0x0800: 1, 0x0600: b"\xff\0bad AE\0"}))
+    assert command.title(commands.MOVE_DESTINATION) == "\ufffd\ufffdbad AE"

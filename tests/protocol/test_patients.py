@@ -115,7 +115,7 @@ def test_pages_of_a_search_hold_everything_once(site: Guarded) -> None:
         told += [one["mrn"] for one in page["items"]]
         path = page["next"] and page["next"].partition(f":{site.server.port}")[2]
     assert told == ["PAGE-0", "PAGE-2", "PAGE-4", "PAGE-1", "PAGE-3"]
-    for wrong in ("cursor=!", "cursor=YQ", "limit=0", "limit=1001", "colour=red"):
+    for wrong in ("cursor=!", "cursor=YQ", "cursor=%EF%BF%BF", "limit=0", "limit=1001", "colour=red"):
         assert _ask(site, "GET", f"{ROOT}?{wrong}").status == 400, wrong
 
 
