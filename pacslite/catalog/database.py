@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from copy import copy
-from types import TracebackType
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from pacslite import metrics
 from pacslite.catalog import changes, schema
+from pacslite.catalog.connections import RETRYABLE, Connections, Read, Translated, sqlstate, translate
 from pacslite.catalog.engines import (
-    begin_read,
     begin_write,
     database_file,
     end_transaction,
@@ -38,116 +36,11 @@ from pacslite.catalog.statements import Prepared, key_number, lock_keys
 from pacslite.catalog.visibility import EVERYTHING, Sight, Visibility, sight
 from pacslite.catalog.write_ahead_log import WriteAheadLog
 from pacslite.durability import sync_directory
-from pacslite.errors import Busy, OutcomeUnknown, OutOfSpace, PacsliteError, Unavailable
+from pacslite.errors import Busy, OutcomeUnknown, PacsliteError, Unavailable
 
 T = TypeVar("T")
 _ATTEMPTS = 8
-_RETRYABLE = frozenset({"40001", "40P01"})  # PostgreSQL: serialization failure, deadlock
-_OUT_OF_SPACE, _BUSY = frozenset({"53100", "SQLITE_FULL"}), frozenset({"55P03", "57014", "53300"})
 _POSTGRESQL_LEADERS = 4
-
-
-class _Connections:
-    """Connections kept open between uses: taking one from SQLAlchemy's pool costs as much as a small transaction."""
-
-    def __init__(self, bound: int) -> None:
-        self._bound = bound
-        self._idle: deque[Connection] = deque()
-
-    def taken(self, engine: Engine, doubted: tuple[type[BaseException], ...] = ()) -> _Taken:
-        """A connection without a transaction, for a `with`; what is not committed at the end is rolled back.
-
-        One on which an error of the kinds `doubted` was met is not used again: its transaction may still be open.
-        """
-        return _Taken(self, engine, doubted)
-
-    def take(self, engine: Engine) -> Connection:
-        """A connection that nobody uses."""
-        try:
-            return self._idle.pop()
-        except IndexError:
-            return engine.connect()
-
-    def give_back(self, conn: Connection, *, healthy: bool) -> None:
-        """Keep a connection for the next user, or close one that is not healthy."""
-        if healthy and len(self._idle) < self._bound:
-            self._idle.append(conn)
-        else:
-            conn.close()
-
-    def close(self) -> None:
-        """Close those that nobody uses."""
-        while self._idle:
-            self._idle.pop().close()
-
-
-class _Taken:
-    """A connection in use. A class, like those below: every statement passes here, and generators cost several times as much."""
-
-    __slots__ = ("_conn", "_connections", "_doubted", "_engine")
-
-    def __init__(self, connections: _Connections, engine: Engine, doubted: tuple[type[BaseException], ...]) -> None:
-        self._connections, self._engine, self._doubted = connections, engine, doubted
-
-    def __enter__(self) -> Connection:
-        self._conn = self._connections.take(self._engine)
-        return self._conn
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        conn, healthy = self._conn, False
-        try:
-            if error is None:
-                if conn.in_transaction():
-                    conn.rollback()
-                healthy = not conn.invalidated
-            elif isinstance(error, self._doubted):
-                conn.invalidate()
-        finally:
-            self._connections.give_back(conn, healthy=healthy)
-
-
-class _Translated:
-    """Raises our errors for those of the database."""
-
-    __slots__ = ("_driver_error",)
-
-    def __init__(self, driver_error: type[Exception]) -> None:
-        self._driver_error = driver_error
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if isinstance(error, (DBAPIError, self._driver_error, PoolTimeout)):
-            raise _translate(error) from error
-
-
-class _Read:
-    """A connection in a transaction that only reads."""
-
-    __slots__ = ("_conn", "_taken", "_translated")
-
-    def __init__(self, taken: _Taken, translated: _Translated) -> None:
-        self._taken, self._translated = taken, translated
-
-    def __enter__(self) -> Connection:
-        with self._translated:
-            self._conn = conn = self._taken.__enter__()
-            try:
-                begin_read(conn)
-            except BaseException as error:
-                self._taken.__exit__(type(error), error, None)
-                raise
-            return conn
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        with self._translated:
-            try:
-                if error is None:
-                    end_transaction(self._conn, commit=False)
-            finally:
-                self._taken.__exit__(kind, error, trace)
-        self._translated.__exit__(kind, error, trace)
 
 
 class Catalog:
@@ -172,13 +65,13 @@ class Catalog:
         else:
             self._reads = postgresql_engine(self.url, pool_size, busy_timeout_s, writes=False)
             self._writes = postgresql_engine(self.url, _POSTGRESQL_LEADERS, busy_timeout_s, writes=True)
-        self._connections, self._write_connections = _Connections(pool_size), _Connections(1 if self.is_sqlite else _POSTGRESQL_LEADERS)
+        leaders = 1 if self.is_sqlite else _POSTGRESQL_LEADERS
+        self._connections, self._write_connections = Connections(pool_size), Connections(leaders)
         # What is glanced at needs no transaction, which on PostgreSQL would be two more round trips.
-        self._glances = self._connections if self.is_sqlite else _Connections(pool_size)
+        self._glances = self._connections if self.is_sqlite else Connections(pool_size)
         self._autocommit = self._reads if self.is_sqlite else postgresql_engine(self.url, pool_size, busy_timeout_s, autocommit=True)
         self._driver_error: type[Exception] = self._writes.dialect.loaded_dbapi.Error
         self._log = WriteAheadLog(database_file(self.url)) if self.is_sqlite else None
-        leaders = 1 if self.is_sqlite else _POSTGRESQL_LEADERS
         self._group = GroupCommit(self._commit, leaders, self._log.sync if self._log else None)
 
     def seen_by(self, visibility: Visibility) -> Catalog:
@@ -195,7 +88,7 @@ class Catalog:
 
     def read(self) -> AbstractContextManager[Connection]:
         """A connection that sees one state of the catalog; to be left before anything is sent to anybody."""
-        return _Read(self._connections.taken(self._reads), self._translated())
+        return Read(self._connections.taken(self._reads), self._translated())
 
     def glance(self, statement: Prepared) -> Any:
         """The first column of the first row as of now, None without a row: for what every request asks."""
@@ -265,7 +158,7 @@ class Catalog:
                 changes.announce(conn)
                 for item in batch:
                     self._run(conn, item, alone=len(batch) == 1)
-                    if item.error is not None and not last and _sqlstate(item.error) in _RETRYABLE:
+                    if item.error is not None and not last and sqlstate(item.error) in RETRYABLE:
                         end_transaction(conn, commit=False)
                         return False
                 if _unready(batch):
@@ -274,16 +167,16 @@ class Catalog:
                 committing = any(item.error is None for item in batch)
                 end_transaction(conn, commit=committing)
         except (DBAPIError, self._driver_error, PoolTimeout) as error:
-            if not committing and not last and _sqlstate(error) in _RETRYABLE:
+            if not committing and not last and sqlstate(error) in RETRYABLE:
                 return False
-            failure = OutcomeUnknown("the commit of the catalog failed; nobody knows its outcome") if committing else _translate(error)
+            failure = OutcomeUnknown("the commit of the catalog failed; nobody knows its outcome") if committing else translate(error)
             for item in batch:
                 item.fail(failure)
             return True
         for item in batch:
             item.finished = True
             if isinstance(item.error, (DBAPIError, self._driver_error)):
-                item.error = _translate(item.error)
+                item.error = translate(item.error)
         return True
 
     def _run(self, conn: Connection, item: Item, *, alone: bool) -> None:
@@ -296,8 +189,8 @@ class Catalog:
             item.result = item.work(conn)
         execute(conn, "RELEASE SAVEPOINT item" if item.error is None else "ROLLBACK TO SAVEPOINT item")
 
-    def _translated(self) -> _Translated:
-        return _Translated(self._driver_error)
+    def _translated(self) -> Translated:
+        return Translated(self._driver_error)
 
     def revision(self) -> str | None:
         """The revision of the schema in the database, None when there is none."""
@@ -396,26 +289,3 @@ def _unready(batch: list[Item]) -> bool:
             item.fail(error)
             failed = True
     return failed
-
-
-def _driver_level(error: BaseException) -> BaseException:
-    return error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-
-
-def _sqlstate(error: BaseException) -> str:
-    """PostgreSQL's SQLSTATE or SQLite's error name, "" when it has none."""
-    origin = _driver_level(error)
-    return str(getattr(origin, "sqlstate", None) or getattr(origin, "sqlite_errorname", None) or "")
-
-
-def _translate(error: BaseException) -> PacsliteError:
-    """Our error for the database's; its text names no value of a row."""
-    state, origin = _sqlstate(error), _driver_level(error)
-    if isinstance(error, PoolTimeout) or state in _BUSY or state.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")) or state in _RETRYABLE:
-        return Busy("the catalog is busy")
-    if state in _OUT_OF_SPACE:
-        return OutOfSpace("no room for the catalog")
-    if isinstance(error, DBAPIError) and error.statement is None and str(origin):
-        # Nothing was asked yet: the text is why there is no connection, and names no value of a row and no password.
-        return Unavailable("the catalog cannot be reached", str(origin).splitlines()[0])
-    return Unavailable(f"the catalog cannot be used ({type(origin).__name__} {state})".replace(" )", ")"))

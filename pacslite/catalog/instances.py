@@ -182,16 +182,8 @@ def record(
         _note_conflicts(conn, arrival, place, now)
     series_pk = placement.ensure(conn, arrival, place, seq, now, owner)
     instance_pk = _put_instance(conn, arrival, place, series_pk, number, now)
-    version_row = {
-        "instance_pk": instance_pk,
-        "number": number,
-        "blob_pk": revived[0][0] if revived else _insert_blob(conn, new_blob, now),
-        "transfer_syntax_uid": arrival.transfer_syntax_uid,
-        "data_set_digest": arrival.data_set_digest,
-        "author": arrival.origin.actor or arrival.origin.calling_aet or None,
-        "created_at": now,
-    }
-    _INSERT_METADATA.do(conn, {"version_pk": _INSERT_VERSION.number(conn, version_row), **_metadata_row(arrival)})
+    blob_pk = revived[0][0] if revived else _insert_blob(conn, new_blob, now)
+    _insert_version(conn, arrival, instance_pk, number, blob_pk, now)
     return Recorded("stored" if place.instance_pk is None else "new_version", number)
 
 
@@ -209,6 +201,19 @@ def _insert_blob(conn: Connection, new: NewBlob, now: str) -> int:
     if new.content is not None:
         written_ahead.add(conn, new.uid, new.storage_key, new.content)
     return blob_pk
+
+
+def _insert_version(conn: Connection, arrival: Arrival, instance_pk: int, number: int, blob_pk: int, now: str) -> None:
+    row = {
+        "instance_pk": instance_pk,
+        "number": number,
+        "blob_pk": blob_pk,
+        "transfer_syntax_uid": arrival.transfer_syntax_uid,
+        "data_set_digest": arrival.data_set_digest,
+        "author": arrival.origin.actor or arrival.origin.calling_aet or None,
+        "created_at": now,
+    }
+    _INSERT_METADATA.do(conn, {"version_pk": _INSERT_VERSION.number(conn, row), **_metadata_row(arrival)})
 
 
 def _metadata_row(arrival: Arrival) -> dict[str, Any]:
