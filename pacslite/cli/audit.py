@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from pacslite.cli import EXIT_NO
-from pacslite.cli.options import json_option, load, local_user, open_pacs, say, settings_options
+from pacslite.cli.options import json_option, load, local_user, open_catalog, say, settings_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,10 +65,11 @@ def list_entries(limit: int, config_file: str | None, data: str | None, as_json:
     from pacslite.core.audit_segments import plain
 
     wanted = _filter(given)
-    pacs = open_pacs(load(config_file, data))
-    audit_chain.advance(pacs.catalog, audit_chain.anchor_of(pacs.settings.data))
-    found, _ = core.page(pacs.catalog, wanted, None, limit)
-    pacs.close()
+    settings = load(config_file, data)
+    catalog = open_catalog(settings)
+    audit_chain.advance(catalog, audit_chain.anchor_of(settings.data))
+    found, _ = core.page(catalog, wanted, None, limit)
+    catalog.close()
     say(as_json, [plain(entry) for entry in found], "\n".join(map(line, found)) or "There are no such entries.")
 
 
@@ -83,13 +84,14 @@ def verify(accept: bool, config_file: str | None, data: str | None, as_json: boo
     from pacslite.core import audit_chain
     from pacslite.core.audit_verify import verify as verify_log
 
-    pacs = open_pacs(load(config_file, data))
-    anchor = audit_chain.anchor_of(pacs.settings.data)
-    audit_chain.advance(pacs.catalog, anchor)
-    report = verify_log(pacs.catalog, anchor)
+    settings = load(config_file, data)
+    catalog = open_catalog(settings)
+    anchor = audit_chain.anchor_of(settings.data)
+    audit_chain.advance(catalog, anchor)
+    report = verify_log(catalog, anchor)
     if accept and not report.is_whole:
-        audit_chain.accept(pacs.catalog, anchor, local_user(), report.problems[0].problem)
-    pacs.close()
+        audit_chain.accept(catalog, anchor, local_user(), report.problems[0].problem)
+    catalog.close()
     say(as_json, {**dataclasses.asdict(report), "is_whole": report.is_whole}, _told(report))
     return 0 if report.is_whole else EXIT_NO
 
@@ -117,12 +119,13 @@ def export(form: str, output: TextIO, config_file: str | None, data: str | None,
     from pacslite.core.audit_segments import entries, plain
 
     wanted = _filter(given)
-    pacs = open_pacs(load(config_file, data))
-    audit_chain.advance(pacs.catalog, audit_chain.anchor_of(pacs.settings.data))
-    source = pacs.settings.audit_source_id or socket.gethostname()
-    for entry in entries(pacs.catalog, wanted):
+    settings = load(config_file, data)
+    catalog = open_catalog(settings)
+    audit_chain.advance(catalog, audit_chain.anchor_of(settings.data))
+    source = settings.audit_source_id or socket.gethostname()
+    for entry in entries(catalog, wanted):
         if form == "json":
             output.write(json.dumps(plain(entry), ensure_ascii=False) + "\n")
         else:
-            output.write(to_xml(entry, source, pacs.settings.aet).decode() + "\n")
-    pacs.close()
+            output.write(to_xml(entry, source, settings.aet).decode() + "\n")
+    catalog.close()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pacslite.cli import EXIT_NO
-from pacslite.cli.options import json_option, load, open_pacs, say, settings_options
+from pacslite.cli.options import json_option, load, open_catalog, say, settings_options
 
 if TYPE_CHECKING:
     from pacslite.core.jobs import Job
@@ -45,7 +45,7 @@ def list_jobs(state: str | None, kind: str | None, limit: int, config_file: str 
     """Print jobs, the newest first."""
     from pacslite.core import jobs as core
 
-    found, _ = core.page(open_pacs(load(config_file, data)).catalog, before=None, limit=limit, state=state or "", kind=kind or "")
+    found, _ = core.page(open_catalog(load(config_file, data)), before=None, limit=limit, state=state or "", kind=kind or "")
     say(as_json, [plain(job) for job in found], "\n".join(map(line, found)) or "There are no such jobs.")
 
 
@@ -57,7 +57,7 @@ def show(job_id: str, config_file: str | None, data: str | None, as_json: bool) 
     """Print the job ID and what became of its single items where that was not success."""
     from pacslite.core import jobs as core
 
-    catalog = open_pacs(load(config_file, data)).catalog
+    catalog = open_catalog(load(config_file, data))
     job = core.get(catalog, job_id)
     failed, _ = core.items(catalog, job_id, outcome="failed", after="", limit=100)
     lines = [line(job), *(f"  {name}: {value}" for name, value in (job.result or {}).items() if not isinstance(value, list))]
@@ -74,7 +74,7 @@ def cancel(job_id: str, config_file: str | None, data: str | None, as_json: bool
     """Cancel the job ID; it stops at its next step."""
     from pacslite.core import jobs as core
 
-    job = core.cancel(open_pacs(load(config_file, data)).catalog, job_id)
+    job = core.cancel(open_catalog(load(config_file, data)), job_id)
     say(as_json, plain(job), line(job))
 
 
@@ -86,5 +86,5 @@ def retry(job_id: str, config_file: str | None, data: str | None, as_json: bool)
     """Queue the job ID again, which failed or was cancelled; a running server's worker takes it up."""
     from pacslite.core import jobs as core
 
-    job = core.retry(open_pacs(load(config_file, data)).catalog, job_id)
+    job = core.retry(open_catalog(load(config_file, data)), job_id)
     say(as_json, plain(job), line(job))

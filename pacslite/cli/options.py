@@ -14,6 +14,8 @@ import click
 
 if TYPE_CHECKING:
     from pacslite.app import Pacs
+    from pacslite.catalog.database import Catalog
+    from pacslite.core.accounts import Accounts
     from pacslite.core.audit import Event
     from pacslite.settings import Settings
 
@@ -56,8 +58,27 @@ def open_pacs(settings: Settings) -> Pacs:
     logs.configure("warning" if settings.log_level == "info" else settings.log_level)
     pacs = app.build(settings)
     pacs.catalog.check_revision()
-    _record(pacs)
+    _record(settings, pacs.catalog)
     return pacs
+
+
+def open_catalog(settings: Settings) -> Catalog:
+    """As `open_pacs`, for commands that need nothing else, whose start takes two thirds of the time."""
+    from pacslite import app, logs
+
+    logs.configure("warning" if settings.log_level == "info" else settings.log_level)
+    app.prepare_directories(settings)
+    catalog = app.build_catalog(settings)
+    catalog.check_revision()
+    _record(settings, catalog)
+    return catalog
+
+
+def open_accounts(settings: Settings) -> Accounts:
+    """As `open_catalog`, for commands about accounts."""
+    from pacslite.core.accounts import Accounts
+
+    return Accounts(settings, open_catalog(settings))
 
 
 def local_user() -> str:
@@ -99,7 +120,7 @@ def record_end(code: int) -> None:
             catalog.close()
 
 
-def _record(pacs: Pacs) -> None:
+def _record(settings: Settings, catalog: Catalog) -> None:
     """Puts the command into the audit log before it reads or changes anything."""
     from pacslite.core import audit
     from pacslite.errors import PacsliteError
@@ -109,8 +130,8 @@ def _record(pacs: Pacs) -> None:
     name = ".".join(path) or "command"
     event = dataclasses.replace(audit.change_of(origin(), f"cli.{name}", name, state="begun"), object_type="command")
     try:
-        audit.record(pacs.catalog, event)
-        _begun[:] = [(pacs.settings, name)]
+        audit.record(catalog, event)
+        _begun[:] = [(settings, name)]
     except PacsliteError as error:  # a command may be what mends the catalog
         click.echo(f"pacslite: warning: the audit log cannot be written: {error}", err=True)
 

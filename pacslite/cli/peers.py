@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from pacslite.cli import EXIT_NO
-from pacslite.cli.options import json_option, load, local_user, open_pacs, say, settings_options
+from pacslite.cli.options import json_option, load, local_user, open_catalog, open_pacs, say, settings_options
 
 if TYPE_CHECKING:
-    from pacslite.app import Pacs
+    from pacslite.catalog.database import Catalog
     from pacslite.catalog.peers import Peer
     from pacslite.core.peers import Origin
 
@@ -57,10 +57,10 @@ def add(
     """Add the remote application entity AET, or replace the one of that title."""
     from pacslite.core import peers
 
-    pacs = open_pacs(load(config_file, data))
+    catalog = open_catalog(load(config_file, data))
     given = {"transfer_syntaxes": syntaxes, "coercion_warnings": warn}
-    kept = peers.put(pacs.catalog, peers.Peer(ae_title, host, port, allow or tuple(_SERVICES), tls, **given), _origin())  # type: ignore[arg-type]
-    say(as_json, _plain(pacs, kept), f"{ae_title} at {kept.host}:{kept.port} is known; `pacslite peer echo {ae_title}` calls it.")
+    kept = peers.put(catalog, peers.Peer(ae_title, host, port, allow or tuple(_SERVICES), tls, **given), _origin())  # type: ignore[arg-type]
+    say(as_json, _plain(catalog, kept), f"{ae_title} at {kept.host}:{kept.port} is known; `pacslite peer echo {ae_title}` calls it.")
 
 
 @peer.command("add-web")
@@ -88,16 +88,16 @@ def add_web(
     pairs = {key.strip(): value.strip() for key, _, value in (header.partition(":") for header in headers)}
     password = click.prompt("Password", hide_input=True) if username else None
     secrets = headers_of(pairs, token_file.read().strip() if token_file else None, username, password)
-    pacs = open_pacs(load(config_file, data))
-    kept = peers.put(pacs.catalog, peers.Peer(name, "", 0, (), kind="dicomweb", url=url, headers=secrets), _origin())
-    say(as_json, _plain(pacs, kept), f"{name} at {kept.url} is known; `pacslite peer echo {name}` asks it.")
+    catalog = open_catalog(load(config_file, data))
+    kept = peers.put(catalog, peers.Peer(name, "", 0, (), kind="dicomweb", url=url, headers=secrets), _origin())
+    say(as_json, _plain(catalog, kept), f"{name} at {kept.url} is known; `pacslite peer echo {name}` asks it.")
 
 
-def _plain(pacs: Pacs, peer: Peer) -> dict[str, Any]:
+def _plain(catalog: Catalog, peer: Peer) -> dict[str, Any]:
     from pacslite.admin.peers import view_of
     from pacslite.core import peers
 
-    return dataclasses.asdict(view_of(peer, peers.statistics(pacs.catalog, peer.ae_title)))
+    return dataclasses.asdict(view_of(peer, peers.statistics(catalog, peer.ae_title)))
 
 
 @peer.command()
@@ -108,11 +108,11 @@ def show(ae_title: str, config_file: str | None, data: str | None, as_json: bool
     """Print the peer AET and what has passed between it and this server."""
     from pacslite.core import peers
 
-    pacs = open_pacs(load(config_file, data))
-    known = peers.find(pacs.catalog, ae_title)
+    catalog = open_catalog(load(config_file, data))
+    known = peers.find(catalog, ae_title)
     if known is None:
         return _unknown(ae_title)
-    shown = _plain(pacs, known)
+    shown = _plain(catalog, known)
     say(as_json, shown, "\n".join([_line(known), *(f"  {name}: {value}" for name, value in shown["statistics"].items())]))
     return 0
 
@@ -124,10 +124,10 @@ def list_peers(config_file: str | None, data: str | None, as_json: bool) -> None
     """Print the known remote application entities."""
     from pacslite.core import peers
 
-    pacs = open_pacs(load(config_file, data))
-    known = peers.listed(pacs.catalog)
+    catalog = open_catalog(load(config_file, data))
+    known = peers.listed(catalog)
     none = "No peer is known; `pacslite peer add AET HOST PORT` adds one."
-    say(as_json, [_plain(pacs, p) for p in known], "\n".join(map(_line, known)) or none)
+    say(as_json, [_plain(catalog, p) for p in known], "\n".join(map(_line, known)) or none)
 
 
 @peer.command()
@@ -137,7 +137,7 @@ def remove(ae_title: str, config_file: str | None, data: str | None) -> int:
     """Forget the remote application entity AET."""
     from pacslite.core import peers
 
-    if peers.remove(open_pacs(load(config_file, data)).catalog, ae_title, _origin()):
+    if peers.remove(open_catalog(load(config_file, data)), ae_title, _origin()):
         click.echo(f"{ae_title} is forgotten.")
         return 0
     return _unknown(ae_title)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pacslite.cli.options import json_option, load, open_pacs, origin, say, settings_options
+from pacslite.cli.options import json_option, load, open_accounts, origin, say, settings_options
 
 if TYPE_CHECKING:
     from pacslite.core.users import Account, Change
@@ -33,9 +33,9 @@ def add(name: str, role: str, groups: tuple[str, ...], no_password: bool, config
     from pacslite.core import users
     from pacslite.core.access import Role
 
-    pacs = open_pacs(load(config_file, data))
+    accounts = open_accounts(load(config_file, data))
     password = None if no_password else _password()
-    made = users.create(pacs.accounts, name, password, Role(role), groups, origin())
+    made = users.create(accounts, name, password, Role(role), groups, origin())
     say(as_json, _plain(made), f"{made.username} may log in as {made.role}.")
 
 
@@ -46,7 +46,7 @@ def list_command(config_file: str | None, data: str | None, as_json: bool) -> No
     """List the users."""
     from pacslite.core import users
 
-    found = users.listed(open_pacs(load(config_file, data)).accounts)
+    found = users.listed(open_accounts(load(config_file, data)))
     lines = [
         f"{one.username:<24} {one.role:<10} {'disabled ' if one.disabled else ''}{', '.join(sorted(one.groups))}".rstrip() for one in found
     ]
@@ -112,19 +112,19 @@ def remove(name: str, config_file: str | None, data: str | None, as_json: bool) 
     """Forget the user NAME, with all logins and tokens."""
     from pacslite.core import users
 
-    pacs = open_pacs(load(config_file, data))
-    known = users.get_by_name(pacs.accounts, name)
-    users.remove(pacs.accounts, known.id, origin())
+    accounts = open_accounts(load(config_file, data))
+    known = users.get_by_name(accounts, name)
+    users.remove(accounts, known.id, origin())
     say(as_json, _plain(known), f"{known.username} is forgotten.")
 
 
 def _change(name: str, wanted: Any, config_file: str | None, data: str | None, as_json: bool, told: str) -> None:
     from pacslite.core import users
 
-    pacs = open_pacs(load(config_file, data))
-    known = users.get_by_name(pacs.accounts, name)
+    accounts = open_accounts(load(config_file, data))
+    known = users.get_by_name(accounts, name)
     change: Change = wanted()
-    kept = users.change(pacs.accounts, known.id, change, origin())
+    kept = users.change(accounts, known.id, change, origin())
     say(as_json, _plain(kept), f"{kept.username} {told}.")
 
 
