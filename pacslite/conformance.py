@@ -11,13 +11,15 @@ from pacslite import error_map
 from pacslite.core.access import Right
 from pacslite.dicom.attributes import ATTRIBUTES, Attribute, Level, Returned, Source
 from pacslite.dicom.indexed_attributes import indexed_attributes
-from pacslite.dicom.syntaxes import DECODABLE, DEFLATED, EXPLICIT, IMPLICIT, IRREVERSIBLE, REVERSIBLE
+from pacslite.dicom.syntaxes import DECODABLE, DEFLATED, DEFLATED_FRAMES, EXPLICIT, IMPLICIT, IRREVERSIBLE, REVERSIBLE
 from pacslite.web.markdown_page import as_html
 from pacslite.web.messages import Reply, Request, Route
 
 if TYPE_CHECKING:
     from pacslite.app import Pacs
 
+# Names that pydicom's table does not have yet.
+_NEWER = {DEFLATED_FRAMES: "Deflated Image Frame Compression"}
 _MADE_NATIVE = frozenset({IMPLICIT, EXPLICIT, DEFLATED})
 _POLICY = (
     "Content-Security-Policy",
@@ -120,7 +122,11 @@ frames, also rendered and as thumbnails. Delete: study, series, instance.
   accepted, else decoded. Every other syntax of the section Transcoding is made when asked for by its UID; 406 when these pixels cannot
   be decoded or written so.
 - A retrieval is all or nothing: 406 when an instance cannot be given as asked, 500 naming the instances whose bytes are missing (a
-  distant store is asked before the answer begins), 413 above `max_retrieve_instances`; 206 is for byte ranges only.
+  distant store is asked before the answer begins), 413 above `max_retrieve_instances`; 206 is for byte ranges only. What shows only
+  when pixels are decoded or written (damage, floats, single bits) withholds nothing else of a study or series: such an instance comes
+  in the transfer syntax it is stored in (instead of Implicit VR and Big Endian: Explicit VR Little Endian), which its part names, with a
+  Warning when that is known before the answer begins; 406 when it is so with all. A frame that cannot be decoded is 406, and in the
+  midst of several ones breaks the answer off: nothing may be taken for pixels that is none.
 - `/bulkdata` of a study, series or instance has a part for each value that metadata names by BulkDataURI; the resource itself asked for as
   `multipart/related; type="application/octet-stream"` is the same. `/pixeldata` has Pixel Data, Float and Double Float Pixel Data, not
   that of icons. Compressed pixel data is a part for each frame, a document has its own media type, other values are little endian octets.
@@ -174,12 +180,13 @@ frames, also rendered and as thumbnails. Delete: study, series, instance.
 
 ## Transcoding
 
-From and to Implicit (DIMSE only) and Explicit VR Little Endian, Deflated, RLE, JPEG Baseline (.50), Extended (.51) and Lossless (.57, .70),
-JPEG-LS (.80, .81), JPEG 2000 (.90, .91) and HTJ2K (.201, .202, .203); from Explicit VR Big Endian too. MPEG, H.264, HEVC and others pass as
-they are.
+From and to Implicit (DIMSE only) and Explicit VR Little Endian, Deflated, RLE, Deflated Image Frame, JPEG Baseline (.50), Extended (.51)
+and Lossless (.57, .70), JPEG-LS (.80, .81), JPEG 2000 (.90, .91) and HTJ2K (.201, .202, .203); from Explicit VR Big Endian too. MPEG,
+H.264, HEVC and others pass as they are.
 
-- Without loss are RLE (8, 16, 32 bits), JPEG Lossless, JPEG-LS, JPEG 2000 and HTJ2K (up to 16 bits allocated, 1 or 3 samples, signed or
-  not, palettes too). What stands in the words above Bits Stored is kept. Single bits and floats are native only.
+- Without loss are RLE and Deflated Image Frame (1, 8, 16, 32 bits), JPEG Lossless, JPEG-LS, JPEG 2000 and HTJ2K (up to 16 bits allocated,
+  1 or 3 samples, signed or not, palettes too). What stands in the words above Bits Stored is kept. Single bits are a byte each in RLE
+  (PS3.5 G.2; packed ones are read too) and one bit deep in JPEG 2000 and HTJ2K, but not in JPEG and JPEG-LS. Floats are native only.
 - A syntax with loss (.50, .51, .81, .91, .203) is only made of whole instances over DICOMweb, when its UID is asked for: the result is
   another instance (PS3.3 C.7.6.1.1.5). It has a SOP Instance UID of its own, always the same for the same content; Image Type begins with
   DERIVED; Lossy Image Compression, Ratio (of the first frame) and Method are set; Source Image Sequence names its source. Frames, C-GET
@@ -266,7 +273,7 @@ def _transfer_syntaxes() -> Iterable[str]:
     yield "\n## Transfer syntaxes\n\n| UID | Name | Taken in and sent as stored | Decoded | Made |\n|---|---|---|---|---|\n"
     for uid in sorted(TRANSFER_SYNTAXES, key=_numbers):
         made = "without loss" if uid in REVERSIBLE else "with loss" if uid in IRREVERSIBLE else "native" if uid in _MADE_NATIVE else "no"
-        yield f"| {uid} | {UID_dictionary[uid][0]} | yes | {'yes' if uid in DECODABLE else 'no'} | {made} |\n"
+        yield f"| {uid} | {_NEWER.get(uid) or UID_dictionary[uid][0]} | yes | {'yes' if uid in DECODABLE else 'no'} | {made} |\n"
 
 
 def _storage_classes() -> Iterable[str]:

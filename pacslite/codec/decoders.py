@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import imagecodecs
 import numpy as np
 
 from pacslite.codec.codestreams import CodestreamHead, check_end, codestream_of, is_reversible_jpeg2000, read_jpeg2000_head, read_jpeg_head
-from pacslite.codec.pixels import PixelDescription, Pixels
-from pacslite.dicom.syntaxes import ALL_HTJ2K, ALL_JPEG, ALL_JPEG_2000, ALL_JPEG_LS, RLE
+from pacslite.codec.pixels import PixelDescription, Pixels, decode_native
+from pacslite.dicom.syntaxes import ALL_HTJ2K, ALL_JPEG, ALL_JPEG_2000, ALL_JPEG_LS, DEFLATED_FRAMES, RLE
 from pacslite.errors import UndecodablePixels
 
 _LOSSLESS = frozenset({0xC3, 0xC7, 0xCB, 0xCF})
+# Padding of a frame, and room in which the end of a stream is seen.
+_SLACK = 64
 _RGB_IDS, _PLAIN_IDS = (0x52, 0x47, 0x42), (1, 2, 3)
 
 
@@ -21,6 +24,8 @@ def decode(encoded: bytes, description: PixelDescription, uid: str) -> tuple[Pix
     try:
         if uid == RLE:
             return _run_length(encoded, description), description.photometric_interpretation
+        if uid == DEFLATED_FRAMES:
+            return _deflated(encoded, description)
         if uid in ALL_JPEG:
             return _jpeg(encoded, description)
         if uid in ALL_JPEG_LS:
@@ -29,7 +34,7 @@ def decode(encoded: bytes, description: PixelDescription, uid: str) -> tuple[Pix
             return _jpeg_2000(encoded, description, uid), description.photometric_interpretation
     except UndecodablePixels:
         raise
-    except (ValueError, RuntimeError, TypeError, IndexError, MemoryError) as error:
+    except (ValueError, RuntimeError, zlib.error, TypeError, IndexError, MemoryError) as error:
         # The texts of the codecs tell what they met, nothing of the patient.
         raise UndecodablePixels(f"The frame cannot be decoded: {str(error)[:200]}") from error
     raise UndecodablePixels(f"Frames of transfer syntax {uid} are not decoded here.")
@@ -68,6 +73,8 @@ def _cells(array: Pixels, description: PixelDescription, precision: int) -> Pixe
 
 def _run_length(encoded: bytes, description: PixelDescription) -> Pixels:
     """Segments of bytes, the most significant plane first (PS3.5 annex G)."""
+    if description.bits_allocated == 1:
+        return _run_length_of_bits(encoded, description)
     if description.bits_allocated % 8:
         raise UndecodablePixels(f"RLE does not know {description.bits_allocated} bits (PS3.5 A.4.2).")
     segments = description.samples_per_pixel * description.bits_allocated // 8
@@ -82,6 +89,33 @@ def _run_length(encoded: bytes, description: PixelDescription) -> Pixels:
         return planes.reshape(description.rows, description.columns)
     stacked = planes.reshape(description.samples_per_pixel, description.rows, description.columns)
     return np.ascontiguousarray(np.moveaxis(stacked, 0, -1))
+
+
+def _run_length_of_bits(encoded: bytes, description: PixelDescription) -> Pixels:
+    """A byte for each bit (PS3.5 G.2: a pixel is padded to whole bytes); bits packed as in native pixels were written too."""
+    count = description.rows * description.columns
+    if len(encoded) < 64 or int.from_bytes(encoded[:4], "little") != 1 or description.samples_per_pixel != 1:
+        raise UndecodablePixels("The RLE header does not announce one segment of single bits.")
+    segment = np.frombuffer(imagecodecs.dicomrle_decode(encoded, np.dtype("u1")), "u1")
+    if segment.size >= count and segment.size - count < 2:
+        bits: Pixels = (segment[:count] != 0).astype("u1")
+    elif -(-count // 8) <= segment.size <= -(-count // 8) + 1:
+        bits = np.unpackbits(segment, bitorder="little", count=count)
+    else:
+        raise UndecodablePixels("The RLE segment does not have one byte or bit for each pixel.")
+    return bits.reshape(description.shape)
+
+
+def _deflated(encoded: bytes, description: PixelDescription) -> tuple[Pixels, str]:
+    """A native frame, deflated (PS3.5 8.2.16 and A.4.13); no more of it is inflated than a frame has."""
+    machine = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
+    native = machine.decompress(
+        encoded, description.rows * description.columns * description.samples_per_pixel * description.dtype.itemsize + _SLACK
+    )
+    if not machine.eof:
+        raise UndecodablePixels("The deflated frame is cut off, or larger than the image.")
+    frame = decode_native(native, description)
+    return frame.array, frame.photometric_interpretation
 
 
 def _jpeg(encoded: bytes, description: PixelDescription) -> tuple[Pixels, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from pacslite.dicom.syntaxes import (
     ALL_JPEG_2000,
     ALL_JPEG_LS,
     DCT,
+    DEFLATED_FRAMES,
     HTJ2K,
     HTJ2K_RPCL,
     JPEG_2000,
@@ -112,6 +114,11 @@ def _run_length(array: Pixels, photometric: str, description: PixelDescription, 
     return _RLE_HEADER.pack(len(segments), *offsets) + b"".join(segments), photometric
 
 
+def _deflated(array: Pixels, photometric: str, description: PixelDescription, uid: str) -> tuple[bytes, str]:
+    machine = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return machine.compress(native_bytes(array, description)) + machine.flush(), photometric
+
+
 def _lossless_jpeg(array: Pixels, photometric: str, description: PixelDescription, uid: str) -> tuple[bytes, str]:
     """Process 14 with the predictor of its first selection value, which fits both transfer syntaxes; colours as they are."""
     precision = _precision(array, description)
@@ -160,7 +167,8 @@ def _jpeg_ls(array: Pixels, photometric: str, description: PixelDescription, uid
 
 
 def _jpeg_2000(array: Pixels, photometric: str, description: PixelDescription, uid: str) -> tuple[bytes, str]:
-    precision, lossy, is_rgb = _precision(array, description), uid == JPEG_2000, photometric == "RGB"
+    lowest = 1 if description.bits_allocated == 1 else 2
+    precision, lossy, is_rgb = _precision(array, description, lowest), uid == JPEG_2000, photometric == "RGB"
     level = 0
     if lossy:
         level = round(PEAK_SIGNAL_TO_NOISE_DB[8 if precision <= 8 else 16] - 20 * math.log10(_used_range(array) / (1 << precision)))
@@ -195,6 +203,7 @@ def _htj2k(array: Pixels, photometric: str, description: PixelDescription, uid: 
 
 _ENCODERS = {
     RLE: _run_length,
+    DEFLATED_FRAMES: _deflated,
     **dict.fromkeys((JPEG_LOSSLESS, JPEG_LOSSLESS_SV1), _lossless_jpeg),
     **dict.fromkeys(DCT, _lossy_jpeg),
     **dict.fromkeys(ALL_JPEG_LS, _jpeg_ls),

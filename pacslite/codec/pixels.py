@@ -12,7 +12,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pacslite.dicom.syntaxes import DCT, DECODABLE, IRREVERSIBLE, JPEG_BASELINE, NATIVE, RLE
+from pacslite.dicom.syntaxes import (
+    ALL_HTJ2K,
+    DCT,
+    DECODABLE,
+    DEFLATED_FRAMES,
+    IRREVERSIBLE,
+    JPEG_2000_REVERSIBLE,
+    JPEG_BASELINE,
+    NATIVE,
+    RLE,
+)
 from pacslite.errors import UndecodablePixels
 
 __all__ = ["DECODABLE", "DecodedFrame", "PixelDescription", "Pixels", "decode_cells", "decode_frame", "refusal"]
@@ -21,6 +31,10 @@ Pixels = npt.NDArray[Any]
 
 FULL, SUBSAMPLED = "YBR_FULL", "YBR_FULL_422"
 _BY_CODEC = frozenset({"YBR_ICT", "YBR_RCT"})
+# Whose frames are bytes, or bits, of any kind.
+_OF_BYTES = frozenset({RLE, DEFLATED_FRAMES})
+# What knows samples of one bit; JPEG and JPEG-LS begin with two.
+_OF_BITS = _OF_BYTES | {JPEG_2000_REVERSIBLE} | (ALL_HTJ2K - IRREVERSIBLE)
 # One decoded frame; a whole-slide tile has 1 MiB, the largest mammogram 60 MiB.
 MAX_FRAME_BYTES = 512 * 1024 * 1024
 
@@ -100,7 +114,7 @@ def decode_cells(encoded: bytes | memoryview, description: PixelDescription, tra
     """Like `decode_frame`, but whatever else is in the words of native and run-length pixels stays (overlays, PS3.5 8.1.2)."""
     description.check()
     if transfer_syntax_uid in NATIVE:
-        return _native(encoded, description)
+        return decode_native(encoded, description)
     if transfer_syntax_uid not in DECODABLE:
         raise UndecodablePixels(f"Frames of transfer syntax {transfer_syntax_uid} are not decoded here.")
     if description.is_float:
@@ -130,7 +144,8 @@ def _samples(array: Pixels, description: PixelDescription) -> Pixels:
     return lowered
 
 
-def _native(encoded: bytes | memoryview, description: PixelDescription) -> DecodedFrame:
+def decode_native(encoded: bytes | memoryview, description: PixelDescription) -> DecodedFrame:
+    """The words of a native frame; raises UndecodablePixels."""
     photometric = description.photometric_interpretation
     if photometric == SUBSAMPLED and description.samples_per_pixel == 3:
         return DecodedFrame(_full_chroma(encoded, description), FULL)
@@ -181,9 +196,10 @@ def refusal(description: PixelDescription, target_uid: str) -> str:
     bits = description.dtype.itemsize * 8
     if target_uid in NATIVE:
         return ""
-    if description.is_float or description.bits_allocated == 1 or (bits > 16 and target_uid != RLE):
+    is_bits = description.bits_allocated == 1
+    if description.is_float or (is_bits and target_uid not in _OF_BITS) or (bits > 16 and target_uid not in _OF_BYTES):
         return f"Pixels of {description.bits_allocated} bits{' (float)' * description.is_float} cannot be written as {target_uid}."
-    if description.samples_per_pixel == 4 and target_uid != RLE:
+    if description.samples_per_pixel == 4 and target_uid not in _OF_BYTES:
         return f"Pixels of four samples cannot be written as {target_uid}."
     if target_uid in IRREVERSIBLE and description.photometric_interpretation == "PALETTE COLOR":
         return "Indices into a palette do not stand any loss."

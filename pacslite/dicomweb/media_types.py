@@ -54,7 +54,9 @@ DEFAULT_SYNTAX: dict[str, str] = {
 }
 # What can be made of other transfer syntaxes, in the order of PS3.18 Table 8.7.3-5.
 _MADE = tuple(sorted(DECODABLE - UNNAMEABLE, key=lambda uid: [int(part) for part in uid.split(".")]))
-_REVERSIBLE = frozenset({"1.2.840.10008.1.2.5"} | {_JPEG + n for n in ("57", "70", "80", "90", "92", "201", "202", "110")})
+_REVERSIBLE = frozenset(
+    {"1.2.840.10008.1.2.5", "1.2.840.10008.1.2.8.1"} | {_JPEG + n for n in ("57", "70", "80", "90", "92", "201", "202", "110")}
+)
 
 _LEGACY = {
     "image/x-jls": "image/jls",
@@ -300,8 +302,10 @@ def frame_offers(stored: str, single_part: bool) -> tuple[Offer, ...]:
         else:
             name = MEDIA_TYPE_OF_SYNTAX.get(stored, OCTET_STREAM)
             default = name != OCTET_STREAM and (DEFAULT_SYNTAX[name] == stored or stored not in _REVERSIBLE)
-            offers.append(Offer(name, multipart, stored, default=default))
-            if is_possible(stored, EXPLICIT_LE):
+            decoded = is_possible(stored, EXPLICIT_LE)
+            # Octets that are no pixels go to those who ask for them.
+            offers.append(Offer(name, multipart, stored, default=default, explicit_only=decoded and name == OCTET_STREAM))
+            if decoded:
                 offers.append(Offer(OCTET_STREAM, multipart, EXPLICIT_LE, stored=False))
         for uid in _MADE:
             made = MEDIA_TYPE_OF_SYNTAX.get(uid)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from itertools import chain, pairwise
+from itertools import chain, pairwise, starmap
 from typing import TYPE_CHECKING
 
 from pacslite.core import frames, pixel_module, retrieve
@@ -19,6 +20,7 @@ from pacslite.dicomweb.media_types import (
     DICOM,
     EXPLICIT_LE,
     OCTET_STREAM,
+    UNNAMEABLE,
     Offer,
     acceptable,
     choose,
@@ -35,8 +37,10 @@ from pacslite.web.replies import http_date, names_etag
 if TYPE_CHECKING:
     from pacslite.app import Pacs
 
+_log = logging.getLogger(__name__)
 _FRAME_LIST = re.compile(r"[1-9]\d{0,8}(?:,[1-9]\d{0,8})*")
 _MOST_FRAMES = 100_000
+_OTHERWISE = "some instances cannot be given in the transfer syntax asked for and come in another one, which their parts name"
 _ARCHIVE_SYNTAX = "Add transfer-syntax=* to get what is stored."
 
 
@@ -73,18 +77,51 @@ def retrieve_instances(pacs: Pacs, request: Request, study: str, series: str | N
 
 
 def _made_each(pacs: Pacs, request: Request, resource: Resource, chosen: Iterable[tuple[Item, Offer]], more: Headers) -> Reply:
-    """Instances of which some are made, each when its turn comes; the first one before the answer, whose status it may change."""
+    """Instances of which some are made, each when its turn comes. Until the first that is given as asked, there may still be a 406.
 
-    def parts() -> Iterator[OutgoingPart]:
+    Of one that cannot be decoded, or not written so, found in the midst of an answer, an error could only break that off.
+    So it comes in another transfer syntax, which its part names.
+    """
+
+    def tries() -> Iterator[tuple[Item, Offer, bytes | FileBody | StreamBody | UndecodablePixels]]:
         for item, offer in chosen:
-            location = instance_url(request.dicomweb_url, item) + suffix(resource, item.version_number)
-            given, body = _instance_body(pacs, request, item, offer)
-            yield OutgoingPart(content_type(given), (body,), location)
+            try:
+                yield item, *_instance_body(pacs, request, item, offer, begin=True)
+            except UndecodablePixels as error:
+                yield item, offer, error
 
-    each = parts()
-    reply = multipart_related.stream(chain((next(each),), each), DICOM)
-    reply.headers += more
+    def part(item: Item, offer: Offer, body: bytes | FileBody | StreamBody | UndecodablePixels) -> OutgoingPart:
+        if isinstance(body, UndecodablePixels):
+            _log.warning("an instance is sent in another transfer syntax than asked for", extra={"object_id": item.sop_instance_uid})
+            offer, body = _as_it_is(pacs, item, offer)
+        return OutgoingPart(content_type(offer), (body,), instance_url(request.dicomweb_url, item) + suffix(resource, item.version_number))
+
+    each, ahead = tries(), []
+    for found in each:
+        ahead.append(found)
+        if not isinstance(found[2], UndecodablePixels):
+            break
+    if isinstance(error := ahead[-1][2], UndecodablePixels):
+        raise error
+    reply = multipart_related.stream(starmap(part, chain(ahead, each)), DICOM)
+    reply.headers += [*more, ("Warning", f'299 pacslite "{_OTHERWISE}"')] if len(ahead) > 1 else more
     return reply
+
+
+def _begun(body: bytes | FileBody | StreamBody) -> bytes | FileBody | StreamBody:
+    """A stream with its first piece made: what is wrong with the first frame shows then."""
+    if not isinstance(body, StreamBody):
+        return body
+    pieces = body.chunks()
+    first = next(pieces, b"")
+    return StreamBody(body.length, lambda: chain((first,), pieces))
+
+
+def _as_it_is(pacs: Pacs, item: Item, offer: Offer) -> tuple[Offer, bytes | FileBody | StreamBody]:
+    """The instance as it is stored, or in explicit little endian when it is stored in something that is never sent."""
+    if item.transfer_syntax_uid in UNNAMEABLE:
+        return replace(offer, transfer_syntax=EXPLICIT_LE), pacs.conversions.instance(item, EXPLICIT_LE)
+    return replace(offer, transfer_syntax=item.transfer_syntax_uid), retrieve.stored(pacs.stores, item)
 
 
 def retrieve_frames(pacs: Pacs, request: Request, study: str, series: str, instance: str, frame_list: str) -> Reply:
@@ -169,7 +206,9 @@ def _negotiated(header: str | None, query: tuple[str, ...], strict: bool, stored
     return choose(acceptable(header, query, strict), (frame_offers if of_frames else instance_offers)(stored, single_part))
 
 
-def _instance_body(pacs: Pacs, request: Request, item: Item, offer: Offer) -> tuple[Offer, bytes | FileBody | StreamBody]:
+def _instance_body(
+    pacs: Pacs, request: Request, item: Item, offer: Offer, *, begin: bool = False
+) -> tuple[Offer, bytes | FileBody | StreamBody]:
     """The instance in the transfer syntax offered; one that cannot be decoded as it is stored, if the caller named no other.
 
     One damaged image is no reason to withhold a study: of its pixels there is no other form to be had (compare 8.7.3.4).
@@ -178,7 +217,8 @@ def _instance_body(pacs: Pacs, request: Request, item: Item, offer: Offer) -> tu
     if offer.transfer_syntax == item.transfer_syntax_uid:
         return offer, retrieve.stored(pacs.stores, item)
     try:
-        return offer, pacs.conversions.instance(item, offer.transfer_syntax or EXPLICIT_LE)
+        made = pacs.conversions.instance(item, offer.transfer_syntax or EXPLICIT_LE)
+        return offer, _begun(made) if begin else made
     except UndecodablePixels:
         if choose(acceptable(request.header("Accept"), tuple(request.arguments("accept"))), (stored,)) is None:
             raise

@@ -23,6 +23,7 @@ from pynetdicom.presentation import PresentationContext, negotiate_as_acceptor
 from pynetdicom.sop_class import _NON_PATIENT_OBJECT_CLASSES, _STORAGE_CLASSES
 
 from pacslite.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from pacslite.dicom.syntaxes import DECODABLE, GE_PRIVATE
 from pacslite.dicom.uids import clean_uid
 from pacslite.dimse.contexts import COMMITMENT, QUERY_SERVICES, Context, Service
 from pacslite.dimse.pdus import INVALID_PARAMETER, ProtocolViolation, reject_pdu
@@ -33,7 +34,8 @@ _VERIFICATION = "1.2.840.10008.1.1"
 _STANDARD_ROOT = "1.2.840.10008."
 # Where the standard puts composite storage classes (PS3.6 annex A); newer ones than pynetdicom's table fall in here.
 _STORAGE_ARC = "1.2.840.10008.5.1.4.1.1."
-TRANSFER_SYNTAXES = frozenset(uid for uid, row in UID_dictionary.items() if row[1] == "Transfer Syntax")
+# What we decode may be newer than pydicom's table.
+TRANSFER_SYNTAXES = DECODABLE - {GE_PRIVATE} | {uid for uid, row in UID_dictionary.items() if row[1] == "Transfer Syntax"}
 STORAGE_CLASSES = {uid: keyword for keyword, uid in _STORAGE_CLASSES.items()} | {
     uid: row[0] for uid, row in UID_dictionary.items() if row[1] == "SOP Class" and "Storage" in row[0] and "Commitment" not in row[0]
 }

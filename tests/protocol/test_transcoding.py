@@ -19,6 +19,7 @@ from pacslite.codec.pixels import PixelDescription, decode_frame
 from pacslite.dicom.syntaxes import (
     EXPLICIT,
     HTJ2K_REVERSIBLE,
+    IMPLICIT,
     JPEG_2000,
     JPEG_2000_REVERSIBLE,
     JPEG_BASELINE,
@@ -254,6 +255,80 @@ def test_one_damaged_image_does_not_withhold_its_study(server: WebServer, accept
         assert np.array_equal(read(got[one.SOPInstanceUID][1]).pixel_array, RAMP)
     alone = server.get(path_of(damaged), "application/dicom")
     assert (alone.headers["content-type"], alone.body) == (f"application/dicom; transfer-syntax={syntax}", part10(damaged, syntax))
+
+
+def damaged_one(study: str) -> Dataset:
+    return image(RAMP, compressed=[b"\xff\x4f\xff\x51 no picture \0"] * 3, study=study)
+
+
+def floats(study: str) -> Dataset:
+    ds = image(study=study)
+    del ds.PixelData, ds.BitsStored, ds.HighBit, ds.PixelRepresentation
+    ds.SOPClassUID, ds.BitsAllocated = "1.2.840.10008.5.1.4.1.1.30", 32
+    ds.FloatPixelData = np.linspace(-1, 1, 24, dtype="<f4").tobytes()
+    return ds
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["damaged first", "damaged last"])
+def test_a_study_in_a_named_transfer_syntax_is_whole_though_one_image_cannot_be_decoded(server: WebServer, first: bool) -> None:
+    """Checklist 23: nothing is missing and the answer is not broken off; the part of that image names what it comes in."""
+    study, stored = new_uid(), JPEG_2000_REVERSIBLE
+    sent = [compressed(stored, study=study, number=number) for number in (2, 3)]
+    bad = damaged_one(study)
+    bad.InstanceNumber = 1 if first else 9
+    for ds in (bad, *sent) if first else (*sent, bad):
+        ds.SeriesInstanceUID = sent[0].SeriesInstanceUID
+        store(server, ds, stored)
+    answer = server.get(f"/studies/{study}", f"{REL}; transfer-syntax={EXPLICIT}")
+    assert answer.status == 200
+    got = {read(data).SOPInstanceUID: (headers["content-type"], data) for headers, data in parts(answer)}
+    assert len(got) == 3
+    assert got[bad.SOPInstanceUID] == (f"application/dicom; transfer-syntax={stored}", part10(bad, stored))
+    for ds in sent:
+        assert got[ds.SOPInstanceUID][0] == f"application/dicom; transfer-syntax={EXPLICIT}"
+        assert np.array_equal(read(got[ds.SOPInstanceUID][1]).pixel_array, RAMP)
+    assert ("warning" in answer.headers) == (next(iter(got)) == bad.SOPInstanceUID)
+
+
+def test_what_cannot_be_written_as_named_comes_natively_beside_the_rest_of_its_study(server: WebServer) -> None:
+    """Parametric maps of floats are never compressed; stored in implicit little endian they are sent in explicit (8.7.3.4)."""
+    study = new_uid()
+    picture = store(server, grey(study=study))
+    explicit, implicit = store(server, floats(study)), store(server, floats(study), IMPLICIT)
+    answer = server.get(f"/studies/{study}", f"{REL}; transfer-syntax={JPEG_LS}")
+    assert answer.status == 200
+    got = {read(data).SOPInstanceUID: (headers["content-type"], read(data)) for headers, data in parts(answer)}
+    assert got[picture.SOPInstanceUID][0] == f"application/dicom; transfer-syntax={JPEG_LS}"
+    for ds in (explicit, implicit):
+        kind, data_set = got[ds.SOPInstanceUID]
+        assert kind == f"application/dicom; transfer-syntax={EXPLICIT}"
+        assert data_set.FloatPixelData == ds.FloatPixelData
+    assert all("content-length" in headers for headers, _ in parts(answer))
+
+
+def test_a_study_of_which_nothing_can_be_given_as_named_is_406(server: WebServer) -> None:
+    study = new_uid()
+    for _ in range(2):
+        store(server, damaged_one(study), JPEG_2000_REVERSIBLE)
+    answer = server.get(f"/studies/{study}", f"{REL}; transfer-syntax={EXPLICIT}")
+    assert (answer.status, b'"detail"' in answer.body) == (406, True)
+    assert server.get(f"/studies/{study}", f"{REL}; transfer-syntax=*").status == 200
+
+
+def test_a_large_image_that_cannot_be_decoded_does_not_break_its_study_off(server: WebServer) -> None:
+    """Large ones are sent while they are made: their first frame is made before their part begins."""
+    study, stored = new_uid(), JPEG_2000_REVERSIBLE
+    good = store(server, compressed(stored, study=study), stored)
+    large = image(
+        RAMP, compressed=[b"\xff\x4f\xff\x51" + b"no picture" * 300_000] * 3, study=study, series=good.SeriesInstanceUID, number=9
+    )
+    store(server, large, stored)
+    answer = server.get(f"/studies/{study}", f"{REL}; transfer-syntax={EXPLICIT}")
+    got = {read(data).SOPInstanceUID: headers["content-type"] for headers, data in parts(answer)}
+    assert got == {
+        good.SOPInstanceUID: f"application/dicom; transfer-syntax={EXPLICIT}",
+        large.SOPInstanceUID: f"application/dicom; transfer-syntax={stored}",
+    }
 
 
 def test_a_receiver_that_takes_no_compressed_instances_gets_them_decoded(tmp_path: Path) -> None:
