@@ -154,12 +154,7 @@ def _render(pacs: Pacs, request: Request, resource: Resource, frames: Sequence[i
     found = rendering.subject(means, resource)
     if frames is not None:
         _check_frames(found, frames)
-    if not found.media_types:
-        raise NotAcceptable(found.known.problem)
-    offers = _offers(found.media_types, single=True, several=frames is not None and len(frames) > 1)
-    offer = choose(_accepted(pacs, request), offers)
-    if offer is None:
-        raise NotAcceptable(f"The instance is rendered as {', '.join(found.media_types)}.")
+    offer = _offer(pacs, request, found, several=frames is not None and len(frames) > 1)
     options, warnings = parameters.options(request, _named(offer))
     etag = _picture_tag(found, options, frames, offer.multipart)
     headers = _headers(etag if not offer.multipart else "W/" + etag, warnings)
@@ -176,6 +171,15 @@ def _render(pacs: Pacs, request: Request, resource: Resource, frames: Sequence[i
     reply = encode(parts, options.media_type)
     reply.headers += headers
     return reply
+
+
+def _offer(pacs: Pacs, request: Request, found: Subject, *, several: bool) -> Offer:
+    if not found.media_types:
+        raise NotAcceptable(found.known.problem)
+    offer = choose(_accepted(pacs, request), _offers(found.media_types, single=True, several=several))
+    if offer is None:
+        raise NotAcceptable(f"The instance is rendered as {', '.join(found.media_types)}.")
+    return offer
 
 
 def _check_frames(found: Subject, frames: Sequence[int]) -> None:

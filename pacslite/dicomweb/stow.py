@@ -81,6 +81,17 @@ def store_instances(pacs: Pacs, request: Request, study: str | None = None) -> R
     pacs.spool.check_space(length or 0)
     origin = Origin("stow", address=request.address, actor=request.actor, request_id=request.request_id)
     batch = _Batch(pacs, origin, study)
+    outcomes = _taken(pacs, request, batch)
+    _refuse_whole(batch, outcomes)
+    reply = stow_response.reply(outcomes, offer, request.dicomweb_url + "/studies")
+    texts = dict.fromkeys(outcome.text for outcome in outcomes if isinstance(outcome, Failed))
+    _note(origin, outcomes, list(texts))
+    reply.headers += [("Warning", f'299 pacslite "{_quotable(text)}"') for text in list(texts)[:5]]
+    return reply
+
+
+def _taken(pacs: Pacs, request: Request, batch: _Batch) -> list[Outcome]:
+    """What became of each part; when the body ends in the middle, what came whole before is stored and says so."""
     try:
         for received in _received(pacs, request, batch):
             batch.add(received)
@@ -88,16 +99,8 @@ def store_instances(pacs: Pacs, request: Request, study: str | None = None) -> R
         outcomes = batch.outcomes()
         if not any(isinstance(outcome, Stored) for outcome in outcomes):
             raise
-        # What came whole before is stored and says so; the rest is one failure more.
-        outcomes.append(Failed(mapping_of(error).stow, str(error)))
-    else:
-        outcomes = batch.outcomes()
-    _refuse_whole(batch, outcomes)
-    reply = stow_response.reply(outcomes, offer, request.dicomweb_url + "/studies")
-    texts = dict.fromkeys(outcome.text for outcome in outcomes if isinstance(outcome, Failed))
-    _note(origin, outcomes, list(texts))
-    reply.headers += [("Warning", f'299 pacslite "{_quotable(text)}"') for text in list(texts)[:5]]
-    return reply
+        return [*outcomes, Failed(mapping_of(error).stow, str(error))]  # the rest is one failure more
+    return batch.outcomes()
 
 
 def _note(origin: Origin, outcomes: list[Outcome], reasons: list[str]) -> None:

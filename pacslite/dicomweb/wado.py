@@ -48,27 +48,20 @@ def retrieve_instances(pacs: Pacs, request: Request, study: str, series: str | N
     """`GET /studies/{study}[/series/{series}[/instances/{instance}]]`."""
     resource = requested(request, study, series, instance)
     items = retrieve.plan_whole(pacs.catalog, pacs.stores, resource, pacs.settings.max_retrieve_instances)
-    offers = [_instance_offer(pacs, request, item.transfer_syntax_uid, instance is not None) for item in items]
-    chosen = [offer for offer in offers if offer is not None]
-    if len(chosen) < len(items):
-        raise NotAcceptable(
-            f"{len(items) - len(chosen)} of {len(items)} instances cannot be given in an acceptable media type and "
-            f"transfer syntax. {_ARCHIVE_SYNTAX}"
-        )
+    chosen = _instance_offers(pacs, request, items, instance is not None)
     if not chosen[0].multipart:
         chosen[0], body = _instance_body(pacs, request, items[0], chosen[0])
     syntaxes = "|".join(f"{item.sha256}{offer.transfer_syntax}" for item, offer in zip(items, chosen, strict=True))
-    etag = hashlib.sha256(f"{syntaxes}|{request.dicomweb_url}".encode()).hexdigest()[:32]
+    root = request.dicomweb_url
+    etag = hashlib.sha256(f"{syntaxes}|{root}".encode()).hexdigest()[:32]
     if not chosen[0].multipart:
         changed = ("Last-Modified", http_date(items[0].created_at))
         return Reply(200, headers(f'"{etag}"', ("Content-Type", content_type(chosen[0])), changed), body)
     if names_etag(request.header("If-None-Match"), f'W/"{etag}"'):
         return Reply(200, headers(f'W/"{etag}"'))
-    root = request.dicomweb_url
-    if all(item.transfer_syntax_uid == offer.transfer_syntax for item, offer in zip(items, chosen, strict=True)):
-        bodies: Sequence[Segment] = retrieve.stored_each(pacs.stores, items)
-    else:
+    if any(item.transfer_syntax_uid != offer.transfer_syntax for item, offer in zip(items, chosen, strict=True)):
         return _made_each(pacs, request, resource, zip(items, chosen, strict=True), headers(f'W/"{etag}"'))
+    bodies: Sequence[Segment] = retrieve.stored_each(pacs.stores, items)
     parts = [
         OutgoingPart(content_type(offer), (body,), instance_url(root, item) + suffix(resource, item.version_number))
         for item, offer, body in zip(items, chosen, bodies, strict=True)
@@ -191,10 +184,17 @@ def parse_frame_list(text: str) -> tuple[int, ...]:
     return numbers
 
 
-def _instance_offer(pacs: Pacs, request: Request, stored: str, single_part: bool) -> Offer | None:
-    return _negotiated(
-        request.header("Accept"), tuple(request.arguments("accept")), pacs.settings.strict_accept, stored, single_part, False
-    )
+def _instance_offers(pacs: Pacs, request: Request, items: Sequence[Item], single_part: bool) -> list[Offer]:
+    """How each of the instances is given; raises NotAcceptable unless all of them can be."""
+    header, query, strict = request.header("Accept"), tuple(request.arguments("accept")), pacs.settings.strict_accept
+    offers = [_negotiated(header, query, strict, item.transfer_syntax_uid, single_part, False) for item in items]
+    chosen = [offer for offer in offers if offer is not None]
+    if len(chosen) < len(items):
+        raise NotAcceptable(
+            f"{len(items) - len(chosen)} of {len(items)} instances cannot be given in an acceptable media type and "
+            f"transfer syntax. {_ARCHIVE_SYNTAX}"
+        )
+    return chosen
 
 
 def _frame_offer(pacs: Pacs, request: Request, stored: str, single_part: bool) -> Offer | None:
