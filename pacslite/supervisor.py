@@ -229,7 +229,8 @@ class Supervisor:
             self._drop_pipe(child)
             if self._stopping_since is not None:
                 child.become(STOPPED)
-            elif code == EXIT_OF_NO_USE:
+            elif code == EXIT_OF_NO_USE and not self._announced:
+                # Later it is tried again: the others serve, and what keeps one from starting, as a database that restarts, may pass.
                 child.become(FAILED)
                 self._exit_code = _EXIT_USELESS
                 self._stop(f"{child.name} cannot run as things are; its last message says why")

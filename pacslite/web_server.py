@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import gunicorn.glogging
 from gunicorn.app.base import BaseApplication
 
+from pacslite.errors import PacsliteError
 from pacslite.private import UMASK
 from pacslite.settings import Settings
 from pacslite.web.observation import note
@@ -18,9 +21,11 @@ from pacslite.web.observation import note
 if TYPE_CHECKING:
     from pacslite.roles import Status
 
+_log = logging.getLogger(__name__)
 _GRACE_S = 10
 _WORKER_SILENCE_S = 120
 _KEEPALIVE_S = 30
+_RETRY_S = 1.0
 _SHARED_MEMORY = "/dev/shm"  # the heartbeat file of a worker must not wait for a disk
 
 
@@ -98,10 +103,23 @@ def run(settings: Settings, status: Status, listen_fd: int | None) -> None:
     values = options(settings)
     if listen_fd is not None:
         values["bind"] = [f"fd://{listen_fd}"]
-    master = os.getpid()
+    master, replaces = os.getpid(), False
 
     def post_fork(server: Any, worker: Any) -> None:
+        nonlocal replaces
         roles.end_with_parent(master)
+        replaces = worker.age > settings.web_processes
+
+    def load() -> Any:
+        try:
+            return app.web_application(settings)
+        except PacsliteError as error:
+            if not replaces:
+                raise
+            # Gunicorn would end all others with one that it cannot start; what the reason is, as a database that restarts, may pass.
+            _log.error("a web process cannot start: %s", error)
+            time.sleep(_RETRY_S)
+            raise SystemExit(1) from None
 
     def post_worker_init(worker: Any) -> None:
         status.ready()
@@ -113,4 +131,4 @@ def run(settings: Settings, status: Status, listen_fd: int | None) -> None:
         status.gone(worker.pid)
 
     values |= {"post_fork": post_fork, "post_worker_init": post_worker_init, "child_exit": child_exit, "worker_exit": worker_exit}
-    _Server(values, lambda: app.web_application(settings)).run()
+    _Server(values, load).run()

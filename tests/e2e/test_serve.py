@@ -13,13 +13,18 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 import requests
 from pydicom import dcmread
 
 from tests.support import data_sets
+from tests.support.databases import PostgresServer, postgres
 from tests.support.processes import Server, is_running, pacslite, serving, start, until
+
+__all__ = ["postgres"]
 
 needs_dcmtk = pytest.mark.skipif(not shutil.which("storescu"), reason="dcmtk is not installed")
 
@@ -292,6 +297,54 @@ def test_a_catalog_of_another_revision_ends_the_whole_with_a_message(tmp_path: P
     assert ended.returncode == 3
     assert "9999" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+@needs_dcmtk
+@pytest.mark.parametrize("name", ["dimse-1", "worker", "web"])
+def test_a_process_that_dies_while_the_catalog_takes_no_connections_is_started_until_it_does(
+    tmp_path: Path, postgres: PostgresServer, name: str
+) -> None:
+    """What others hold goes on meanwhile; a database that restarts, or has no connection left, ends no server."""
+    url = postgres.new_database()
+    with serving(tmp_path / "data", "--dimse-processes", "2", "--web-processes", "2", PACSLITE_DATABASE_URL=url) as running:
+
+        def role() -> dict[str, Any]:
+            return next(role for role in running.roles if role["name"] == name)
+
+        _take_connections(postgres, url, "false")
+        pid = role()["pid"]
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: role()["restarts"] >= 3, what="a third attempt")
+        assert {one["state"] for one in running.roles if one["name"] != name} == {"ready"}
+        _take_connections(postgres, url, "true")
+        until(lambda: role()["state"] == "ready")
+        assert running.health()["status"] == "ready"
+        assert dcmtk("echoscu", running).returncode == 0
+
+
+def test_web_processes_go_on_while_another_cannot_be_replaced(tmp_path: Path, postgres: PostgresServer) -> None:
+    url = postgres.new_database()
+    with serving(tmp_path / "data", "--dimse-processes", "1", "--web-processes", "2", PACSLITE_DATABASE_URL=url) as running:
+
+        def web() -> dict[str, Any]:
+            return next(role for role in running.roles if role["name"] == "web")
+
+        before = web()
+        _take_connections(postgres, url, "false")
+        os.kill(before["workers"][0], signal.SIGKILL)
+        until(lambda: running.logged().count("a web process cannot start") >= 2, what="a second attempt")
+        assert requests.get(f"{running.url}/health/live", timeout=10).status_code == 200
+        _take_connections(postgres, url, "true")
+        after = until(lambda: web() if web()["state"] == "ready" else None)
+        assert (after["pid"], after["restarts"]) == (before["pid"], 1)
+        assert before["workers"][1] in after["workers"]
+        assert "Traceback" not in running.logged()
+
+
+def _take_connections(postgres: PostgresServer, url: str, whether: str) -> None:
+    name = url.partition("@/")[2].partition("?")[0]
+    with psycopg.connect(host=str(postgres.socket_directory), user=postgres.user, dbname="postgres", autocommit=True) as conn:
+        conn.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS {whether}")  # type: ignore[arg-type]
 
 
 def test_stored_bytes_are_those_that_were_sent(server: Server, tmp_path: Path) -> None:
