@@ -136,8 +136,9 @@ frames, also rendered and as thumbnails. Delete: study, series, instance.
   or the frame; without either, 8 bits as they are and more than 8 spread from the lowest to the highest value that is no padding.
   PALETTE COLOR, RGB, YBR_FULL, YBR_FULL_422, YBR_ICT, YBR_RCT become RGB. Overlays, presentation states and supplemental palettes are
   not applied, presentation states not rendered (406). Studies and series are multipart: a part for each instance that can be rendered
-  acceptably, a Warning for others. MPEG and H.26x come as stored, documents as their own type (HTML, SVG and scripts as octets),
-  reports as HTML (default), plain text or XML.
+  acceptably, a Warning for others (images are decoded for that before the answer begins, 200 at most; of more a Warning says that they
+  may be left out). Above 10,000 instances that is 406. MPEG and H.26x come as stored, documents as their own type (HTML, SVG and
+  scripts as octets), reports as HTML (default), plain text or XML.
 - `annotation` (patient, technique), `quality`, `viewport`, `window`, `iccprofile` (no, yes, srgb, adobergb, rommrgb; JPEG, PNG and WebP
   carry profiles; grey becomes RGB for one). What has more than `max_rendered_pixels` pixels is 413.
 - Thumbnails: one image of at most 256 by 256 pixels or the `viewport`: of a loop the middle frame, of a series the middle instance, of a

@@ -78,7 +78,7 @@ def _renderable(
     accepted = _accepted(pacs, request)
     chosen: list[tuple[Item, Options]] = []
     warnings: Sequence[str] = []
-    left = _MOST_TRIED
+    left, untried = _MOST_TRIED, 0
     for item in items:
         try:
             found = rendering.subject(means, resource_of(item, wanted))
@@ -90,13 +90,17 @@ def _renderable(
         options, said = parameters.options(request, _named(offer))
         try:
             rendering.check(means, found, options)
-            if _is_kept(found, options) and left > 0:
+            if _is_kept(found, options):
+                if left > 0:
+                    _close(_rendered(pacs, means, found, options))
+                untried += left <= 0
                 left -= 1
-                _close(_rendered(pacs, means, found, options))
         except (NotAcceptable, FrameNotFound, TooLarge):
             continue
         warnings = warnings or said
         chosen.append((item, options))
+    if untried:
+        warnings = [*warnings, f"{untried} of {len(items)} instances are decoded while this is sent and left out if they cannot be"]
     return chosen, warnings
 
 

@@ -444,6 +444,17 @@ def test_a_study_is_rendered_without_what_cannot_be_decoded(stored: Stored) -> N
         assert stored.get(f"/studies/{study}/rendered", accept, **{"If-None-Match": answer.headers["etag"]}).status == 304
 
 
+def test_a_study_of_very_many_images_says_that_not_all_were_tried(stored: Stored) -> None:
+    """Checklist 23: what is left out while the answer is sent cannot be told of then, so its head says that it may be."""
+    study, series = new_uid(), new_uid()
+    tiny = [compressed(image(study=study, series=series, number=number), RLELossless) for number in range(1, 203)]
+    damaged = image(compressed=[b"no run lengths \0"], study=study, series=series, number=203)
+    stored.archive.store(*(part10(ds, RLELossless) for ds in (*tiny, damaged)))
+    answer = stored.get(f"/studies/{study}/rendered", f"{REL}image/png")
+    assert (answer.status, len(parts(answer))) == (200, 202)
+    assert "3 of 203 instances are decoded while this is sent" in answer.headers["warning"]
+
+
 def test_a_study_may_mix_pictures_and_text(stored: Stored) -> None:
     for accept in ("*/*", f"{REL}image/jpeg, {REL}text/html", "multipart/related"):
         answer = stored.get(f"{study_of(stored.study[0])}/rendered", accept)
