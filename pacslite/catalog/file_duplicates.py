@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import and_, select
 
-from pacslite.catalog.file_models import File, FilePart, FileVersion
+from pacslite.catalog.file_models import file as _file
+from pacslite.catalog.file_models import file_part as _part
+from pacslite.catalog.file_models import file_version as _version
 from pacslite.catalog.visibility import file_clauses
 
 if TYPE_CHECKING:
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
 
     from pacslite.catalog.visibility import Sight
 
-_file, _version, _part = File.__table__, FileVersion.__table__, FilePart.__table__
 LIVE = "live"
 
 

@@ -9,210 +9,168 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, Table, UniqueConstraint, false
 
-from pacslite.catalog.models import _ID, _TEXT, Base, _filled_index, _parent, _text
+from pacslite.catalog.models import _ID, _TEXT, SCHEMA, _filled_index, _parent, _text
 
+file = Table(
+    "file",
+    SCHEMA,
+    Column("pk", _ID, primary_key=True),
+    _text("uid"),
+    _parent("patient_pk"),
+    Column("origin_patient", BigInteger),
+    _text("file_type"),
+    Column("medical_category", _TEXT),
+    Column("study_date", _TEXT),
+    Column("body_part", _TEXT),
+    Column("description", _TEXT),
+    Column("study_instance_uid", _TEXT),
+    Column("dicom_study_uid", _TEXT),
+    Column("dicom_series_uid", _TEXT),
+    Column("dicom_sop_uid", _TEXT),
+    Column("version_number", Integer, nullable=False),
+    # Of all its versions as they were sent, equal ones once; 0 of an instance, whose bytes are counted with its study.
+    Column("size_bytes", BigInteger, nullable=False, server_default="0"),
+    _text("state", "live"),
+    Column("legal_hold", Boolean, nullable=False, server_default=false()),
+    _text("created_by"),
+    _text("created_at"),
+    _text("updated_at"),
+    Column("deleted_at", _TEXT),
+    UniqueConstraint("uid"),
+    # A patient's list, newest first, is this index read backwards.
+    Index(None, "patient_pk", "created_at", "pk"),
+    _filled_index("file", "deleted_at"),
+    _filled_index("file", "study_instance_uid"),
+    _filled_index("file", "dicom_sop_uid"),
+    _filled_index("file", "origin_patient"),
+)
+"""A file of a patient; `version_number` is its newest version. `state` is live or trash; a purged one is in `purged_file`.
 
-class File(Base):
-    """A file of a patient; `version_number` is its newest version. `state` is live or trash; a purged one is in `purged_file`.
+`study_instance_uid` ties it to a study. A DICOM file has the UIDs of its instance in `dicom_*`, and then no bytes of its own.
+`origin_patient` is whose it is by itself, when it is with another because they were merged.
+"""
 
-    `study_instance_uid` ties it to a study. A DICOM file has the UIDs of its instance in `dicom_*`, and then no bytes of its own.
-    `origin_patient` is whose it is by itself, when it is with another because they were merged.
-    """
+file_version = Table(
+    "file_version",
+    SCHEMA,
+    Column("pk", _ID, primary_key=True),
+    _parent("file_pk"),
+    Column("number", Integer, nullable=False),
+    _text("type"),
+    Column("description", _TEXT),
+    _text("created_by"),
+    Column("owner_id", BigInteger),
+    _text("created_at"),
+    UniqueConstraint("file_pk", "number"),
+)
+"""One version of a file; never changed. `owner_id` is the account whose quota it counts for."""
 
-    __table__ = Table(
-        "file",
-        Base.metadata,
-        Column("pk", _ID, primary_key=True),
-        _text("uid"),
-        _parent("patient_pk"),
-        Column("origin_patient", BigInteger),
-        _text("file_type"),
-        Column("medical_category", _TEXT),
-        Column("study_date", _TEXT),
-        Column("body_part", _TEXT),
-        Column("description", _TEXT),
-        Column("study_instance_uid", _TEXT),
-        Column("dicom_study_uid", _TEXT),
-        Column("dicom_series_uid", _TEXT),
-        Column("dicom_sop_uid", _TEXT),
-        Column("version_number", Integer, nullable=False),
-        # Of all its versions as they were sent, equal ones once; 0 of an instance, whose bytes are counted with its study.
-        Column("size_bytes", BigInteger, nullable=False, server_default="0"),
-        _text("state", "live"),
-        Column("legal_hold", Boolean, nullable=False, server_default=false()),
-        _text("created_by"),
-        _text("created_at"),
-        _text("updated_at"),
-        Column("deleted_at", _TEXT),
-        UniqueConstraint("uid"),
-        # A patient's list, newest first, is this index read backwards.
-        Index(None, "patient_pk", "created_at", "pk"),
-        _filled_index("file", "deleted_at"),
-        _filled_index("file", "study_instance_uid"),
-        _filled_index("file", "dicom_sop_uid"),
-        _filled_index("file", "origin_patient"),
-    )
+file_part = Table(
+    "file_part",
+    SCHEMA,
+    Column("pk", _ID, primary_key=True),
+    Column("version_pk", _ID, ForeignKey("file_version.pk"), nullable=False),
+    Column("position", Integer, nullable=False),
+    _text("original_filename"),
+    Column("blob_pk", _ID, ForeignKey("blob.pk"), index=True),
+    Column("dicom_version", Integer),
+    Column("size_bytes", BigInteger, nullable=False),
+    _text("sha256"),
+    _text("media_type"),
+    UniqueConstraint("version_pk", "position"),
+)
+"""The bytes of a version as they were sent, by position from 0; size, digest and media type are repeated from the blob for lists.
 
+`dicom_version` is the version of the instance when the file is a DICOM file, and `blob_pk` is empty then.
+"""
 
-class FileVersion(Base):
-    """One version of a file; never changed. `owner_id` is the account whose quota it counts for."""
+purged_file = Table(
+    "purged_file",
+    SCHEMA,
+    Column("uid", _TEXT, primary_key=True),
+    Column("patient_id", BigInteger, nullable=False),
+    _text("purged_at"),
+)
+"""A file that was erased for good, so that asking for it is answered with Gone."""
 
-    __table__ = Table(
-        "file_version",
-        Base.metadata,
-        Column("pk", _ID, primary_key=True),
-        _parent("file_pk"),
-        Column("number", Integer, nullable=False),
-        _text("type"),
-        Column("description", _TEXT),
-        _text("created_by"),
-        Column("owner_id", BigInteger),
-        _text("created_at"),
-        UniqueConstraint("file_pk", "number"),
-    )
+rendition = Table(
+    "rendition",
+    SCHEMA,
+    Column("blob_pk", _ID, ForeignKey("blob.pk"), primary_key=True, autoincrement=False),
+    Column("name", _TEXT, primary_key=True),
+    _text("state", "pending"),
+    Column("result_blob", _ID, ForeignKey("blob.pk"), index=True),
+    Column("problem", _TEXT),
+    _text("updated_at"),
+)
+"""What is made of a blob: `served` (the MP4 of a video), `large`, `medium`, `thumbnail`. `state` is pending, ready, failed or none.
 
+`none` says that there is nothing to be made. The result is a blob of its own, swept when the source goes.
+"""
 
-class FilePart(Base):
-    """The bytes of a version as they were sent, by position from 0; size, digest and media type are repeated from the blob for lists.
+blob_info = Table(
+    "blob_info",
+    SCHEMA,
+    Column("blob_pk", _ID, ForeignKey("blob.pk"), primary_key=True, autoincrement=False),
+    _text("info"),
+)
+"""What was found out about bytes, as JSON: width, height, duration_s, pages, triangles, dimensions, is_watertight, ..."""
 
-    `dicom_version` is the version of the instance when the file is a DICOM file, and `blob_pk` is empty then.
-    """
+upload = Table(
+    "upload",
+    SCHEMA,
+    Column("uid", _TEXT, primary_key=True),
+    _text("kind", "whole"),
+    _text("state", "open"),
+    Column("owner_id", BigInteger),
+    _text("created_by"),
+    _text("form", "{}"),
+    Column("length", BigInteger),
+    Column("offset", BigInteger, nullable=False, server_default="0"),
+    Column("parts", _TEXT),
+    Column("file_uid", _TEXT),
+    Column("problem", _TEXT),
+    Column("lease_owner", _TEXT),
+    _text("created_at"),
+    _text("updated_at"),
+    _text("expires_at"),
+    Index(None, "expires_at"),
+    Index(None, "created_by", "state"),
+)
+"""A resumable upload (tus). `state` is open, complete, failed, expired or terminated; `kind` whole, partial or final.
 
-    __table__ = Table(
-        "file_part",
-        Base.metadata,
-        Column("pk", _ID, primary_key=True),
-        Column("version_pk", _ID, ForeignKey("file_version.pk"), nullable=False),
-        Column("position", Integer, nullable=False),
-        _text("original_filename"),
-        Column("blob_pk", _ID, ForeignKey("blob.pk"), index=True),
-        Column("dicom_version", Integer),
-        Column("size_bytes", BigInteger, nullable=False),
-        _text("sha256"),
-        _text("media_type"),
-        UniqueConstraint("version_pk", "position"),
-    )
+`form` is its metadata and `parts` the uploads it is made of, as JSON. `lease_owner` is the token of who may move its offset.
+"""
 
+quota = Table(
+    "quota",
+    SCHEMA,
+    Column("account_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("quota_bytes", BigInteger),
+    Column("used_bytes", BigInteger, nullable=False, server_default="0"),
+)
+"""How much an account may keep, and how much it keeps in files: all versions, the trash included; account 0 stands for nobody's."""
 
-class PurgedFile(Base):
-    """A file that was erased for good, so that asking for it is answered with Gone."""
+study_hold = Table(
+    "study_hold",
+    SCHEMA,
+    Column("study_instance_uid", _TEXT, primary_key=True),
+    _text("created_by"),
+    _text("created_at"),
+)
+"""A study that must not go, by its UID."""
 
-    __table__ = Table(
-        "purged_file",
-        Base.metadata,
-        Column("uid", _TEXT, primary_key=True),
-        Column("patient_id", BigInteger, nullable=False),
-        _text("purged_at"),
-    )
-
-
-class Rendition(Base):
-    """What is made of a blob: `served` (the MP4 of a video), `large`, `medium`, `thumbnail`. `state` is pending, ready, failed or none.
-
-    `none` says that there is nothing to be made. The result is a blob of its own, swept when the source goes.
-    """
-
-    __table__ = Table(
-        "rendition",
-        Base.metadata,
-        Column("blob_pk", _ID, ForeignKey("blob.pk"), primary_key=True, autoincrement=False),
-        Column("name", _TEXT, primary_key=True),
-        _text("state", "pending"),
-        Column("result_blob", _ID, ForeignKey("blob.pk"), index=True),
-        Column("problem", _TEXT),
-        _text("updated_at"),
-    )
-
-
-class BlobInfo(Base):
-    """What was found out about bytes, as JSON: width, height, duration_s, pages, triangles, dimensions, is_watertight, ..."""
-
-    __table__ = Table(
-        "blob_info",
-        Base.metadata,
-        Column("blob_pk", _ID, ForeignKey("blob.pk"), primary_key=True, autoincrement=False),
-        _text("info"),
-    )
-
-
-class Upload(Base):
-    """A resumable upload (tus). `state` is open, complete, failed, expired or terminated; `kind` whole, partial or final.
-
-    `form` is its metadata and `parts` the uploads it is made of, as JSON. `lease_owner` is the token of who may move its offset.
-    """
-
-    __table__ = Table(
-        "upload",
-        Base.metadata,
-        Column("uid", _TEXT, primary_key=True),
-        _text("kind", "whole"),
-        _text("state", "open"),
-        Column("owner_id", BigInteger),
-        _text("created_by"),
-        _text("form", "{}"),
-        Column("length", BigInteger),
-        Column("offset", BigInteger, nullable=False, server_default="0"),
-        Column("parts", _TEXT),
-        Column("file_uid", _TEXT),
-        Column("problem", _TEXT),
-        Column("lease_owner", _TEXT),
-        _text("created_at"),
-        _text("updated_at"),
-        _text("expires_at"),
-        Index(None, "expires_at"),
-        Index(None, "created_by", "state"),
-    )
-
-
-class Quota(Base):
-    """How much an account may keep, and how much it keeps in files: all versions, the trash included; account 0 stands for nobody's."""
-
-    __table__ = Table(
-        "quota",
-        Base.metadata,
-        Column("account_id", BigInteger, primary_key=True, autoincrement=False),
-        Column("quota_bytes", BigInteger),
-        Column("used_bytes", BigInteger, nullable=False, server_default="0"),
-    )
-
-
-class StudyHold(Base):
-    """A study that must not go, by its UID."""
-
-    __table__ = Table(
-        "study_hold",
-        Base.metadata,
-        Column("study_instance_uid", _TEXT, primary_key=True),
-        _text("created_by"),
-        _text("created_at"),
-    )
-
-
-class PatientMerge(Base):
-    """A patient that became part of another: `moved` (JSON) is how much changed hands. By `origin_patient` of it all it is undone."""
-
-    __table__ = Table(
-        "patient_merge",
-        Base.metadata,
-        Column("id", _ID, primary_key=True),
-        Column("from_patient", BigInteger, nullable=False),
-        Column("into_patient", BigInteger, nullable=False),
-        _text("moved"),
-        _text("created_by"),
-        _text("created_at"),
-        Column("reverted_at", _TEXT),
-        Index(None, "from_patient"),
-        Index(None, "into_patient"),
-    )
-
-
-file = File.__table__
-file_version = FileVersion.__table__
-file_part = FilePart.__table__
-purged_file = PurgedFile.__table__
-rendition = Rendition.__table__
-blob_info = BlobInfo.__table__
-upload = Upload.__table__
-quota = Quota.__table__
-study_hold = StudyHold.__table__
-patient_merge = PatientMerge.__table__
+patient_merge = Table(
+    "patient_merge",
+    SCHEMA,
+    Column("id", _ID, primary_key=True),
+    Column("from_patient", BigInteger, nullable=False),
+    Column("into_patient", BigInteger, nullable=False),
+    _text("moved"),
+    _text("created_by"),
+    _text("created_at"),
+    Column("reverted_at", _TEXT),
+    Index(None, "from_patient"),
+    Index(None, "into_patient"),
+)
+"""A patient that became part of another: `moved` (JSON) is how much changed hands. By `origin_patient` of it all it is undone."""

@@ -14,7 +14,7 @@ from pacslite.catalog import access_models, account_models, holds, renditions
 from pacslite.catalog.file_models import file, file_part, file_version, quota, rendition, study_hold, upload
 from pacslite.catalog.jobs import REBUILDING
 from pacslite.catalog.models import (
-    Base,
+    SCHEMA,
     audit_event,
     audit_pending,
     audit_state,
@@ -223,10 +223,10 @@ def forget(conn: Connection, pks: Sequence[int]) -> None:
 def begin_rebuilding(conn: Connection, at: str) -> None:
     """Empty the catalog but for accounts, peers and jobs, and note that it is being made anew; numbers begin at 1 again."""
     if conn.dialect.name == "postgresql":
-        names = ", ".join(table.name for table in Base.metadata.sorted_tables if table not in _KEPT_TABLES)
+        names = ", ".join(table.name for table in SCHEMA.sorted_tables if table not in _KEPT_TABLES)
         conn.execute(text(f"TRUNCATE TABLE {names} RESTART IDENTITY"))
     else:
-        for table in reversed(Base.metadata.sorted_tables):
+        for table in reversed(SCHEMA.sorted_tables):
             if table not in _KEPT_TABLES:
                 conn.execute(delete(table))
         conn.execute(text("DELETE FROM sqlite_sequence WHERE name NOT IN ('account', 'written_ahead')"))

@@ -25,7 +25,6 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.orm import DeclarativeBase
 
 from pacslite.dicom.attributes import REQUEST_ATTRIBUTES_SEQUENCE, SEQUENCE_ITEMS, Attribute, Level, Source, of_level
 
@@ -49,17 +48,15 @@ PEER_COUNTS = (
 """What is counted of a peer."""
 
 
-class Base(DeclarativeBase):
-    """Base of all models; its metadata is what migrations are compared with."""
-
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
+SCHEMA = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+"""All tables: what migrations are compared with."""
 
 
 def _attribute_columns(attributes: tuple[Attribute, ...]) -> list[Column[object]]:
@@ -106,111 +103,97 @@ def _filled_index(table: str, column: str) -> Index:
     return Index(f"ix_{table}_{column}", column, sqlite_where=filled, postgresql_where=filled)
 
 
-class Patient(Base):
-    """A patient: PatientID and issuer, trimmed; with an empty PatientID one of its own per study (`identity_study`)."""
+patient = Table(
+    "patient",
+    SCHEMA,
+    Column("pk", _ID, primary_key=True),
+    _text("identity_id"),
+    _text("identity_issuer"),
+    _text("identity_study"),
+    *_attribute_columns(of_level(Level.PATIENT)),
+    Column("attributes_digest", LargeBinary),
+    _text("created_at"),
+    _text("updated_at"),
+    # Made by a person, it stays when its last study goes; a merged one leads to who it became part of.
+    Column("created_by", _TEXT),
+    Column("merged_into", BigInteger),
+    UniqueConstraint("identity_id", "identity_issuer", "identity_study"),
+    Index(None, "patient_id"),
+    Index(None, "patient_name_alphabetic"),
+    *(_index_where_filled("patient", f"patient_name_{group}") for group in ("ideographic", "phonetic")),
+    _filled_index("patient", "merged_into"),
+    Index(None, "patient_birth_date_normal"),
+)
+"""A patient: PatientID and issuer, trimmed; with an empty PatientID one of its own per study (`identity_study`)."""
 
-    __table__ = Table(
-        "patient",
-        Base.metadata,
-        Column("pk", _ID, primary_key=True),
-        _text("identity_id"),
-        _text("identity_issuer"),
-        _text("identity_study"),
-        *_attribute_columns(of_level(Level.PATIENT)),
-        Column("attributes_digest", LargeBinary),
-        _text("created_at"),
-        _text("updated_at"),
-        # Made by a person, it stays when its last study goes; a merged one leads to who it became part of.
-        Column("created_by", _TEXT),
-        Column("merged_into", BigInteger),
-        UniqueConstraint("identity_id", "identity_issuer", "identity_study"),
-        Index(None, "patient_id"),
-        Index(None, "patient_name_alphabetic"),
-        *(_index_where_filled("patient", f"patient_name_{group}") for group in ("ideographic", "phonetic")),
-        _filled_index("patient", "merged_into"),
-        Index(None, "patient_birth_date_normal"),
-    )
+study = Table(
+    "study",
+    SCHEMA,
+    Column("pk", _ID, primary_key=True),
+    _parent("patient_pk", index=True),
+    *_attribute_columns(of_level(Level.STUDY)),
+    Column("modalities_in_study", _TEXT),
+    Column("sop_classes_in_study", _TEXT),
+    _count("number_of_study_related_series"),
+    _count("number_of_study_related_instances"),
+    Column("attributes_digest", LargeBinary),
+    Column("change_seq", BigInteger, nullable=False, server_default="0"),
+    _text("created_at"),
+    _text("updated_at"),
+    # Whose it is by itself, when it is with another because they were merged.
+    Column("origin_patient", BigInteger),
+    _filled_index("study", "origin_patient"),
+    UniqueConstraint("study_instance_uid"),
+    # The default order of studies, newest first, is this index read backwards.
+    Index(None, "study_date_normal", "study_time_normal", "pk"),
+    Index(None, "accession_number"),
+    Index(None, "study_id"),
+    Index(None, "referring_physician_name_alphabetic"),
+)
+"""A study; it stays with the patient of its first instance. Attributes are those of the version last stored."""
 
+series = Table(
+    "series",
+    SCHEMA,
+    Column("pk", _ID, primary_key=True),
+    _parent("study_pk"),
+    *_attribute_columns(of_level(Level.SERIES)),
+    _count("number_of_series_related_instances"),
+    Column("attributes_digest", LargeBinary),
+    Column("change_seq", BigInteger, nullable=False, server_default="0"),
+    _text("created_at"),
+    _text("updated_at"),
+    UniqueConstraint("series_instance_uid", "study_pk"),
+    Index(None, "study_pk", "series_number_value", "pk"),
+    Index(None, "modality", "study_pk"),
+)
+"""A series of one study: the same UID in two studies is two series."""
 
-class Study(Base):
-    """A study; it stays with the patient of its first instance. Attributes are those of the version last stored."""
+request_attribute = Table(
+    "request_attribute",
+    SCHEMA,
+    Column("series_pk", _ID, ForeignKey("series.pk"), primary_key=True),
+    Column("item", Integer, primary_key=True),
+    *_attribute_columns(SEQUENCE_ITEMS[REQUEST_ATTRIBUTES_SEQUENCE]),
+    Index(None, "scheduled_procedure_step_id"),
+    Index(None, "requested_procedure_id"),
+)
+"""An item of a series' Request Attributes Sequence (0040,0275), in its order."""
 
-    __table__ = Table(
-        "study",
-        Base.metadata,
-        Column("pk", _ID, primary_key=True),
-        _parent("patient_pk", index=True),
-        *_attribute_columns(of_level(Level.STUDY)),
-        Column("modalities_in_study", _TEXT),
-        Column("sop_classes_in_study", _TEXT),
-        _count("number_of_study_related_series"),
-        _count("number_of_study_related_instances"),
-        Column("attributes_digest", LargeBinary),
-        Column("change_seq", BigInteger, nullable=False, server_default="0"),
-        _text("created_at"),
-        _text("updated_at"),
-        # Whose it is by itself, when it is with another because they were merged.
-        Column("origin_patient", BigInteger),
-        _filled_index("study", "origin_patient"),
-        UniqueConstraint("study_instance_uid"),
-        # The default order of studies, newest first, is this index read backwards.
-        Index(None, "study_date_normal", "study_time_normal", "pk"),
-        Index(None, "accession_number"),
-        Index(None, "study_id"),
-        Index(None, "referring_physician_name_alphabetic"),
-    )
-
-
-class Series(Base):
-    """A series of one study: the same UID in two studies is two series."""
-
-    __table__ = Table(
-        "series",
-        Base.metadata,
-        Column("pk", _ID, primary_key=True),
-        _parent("study_pk"),
-        *_attribute_columns(of_level(Level.SERIES)),
-        _count("number_of_series_related_instances"),
-        Column("attributes_digest", LargeBinary),
-        Column("change_seq", BigInteger, nullable=False, server_default="0"),
-        _text("created_at"),
-        _text("updated_at"),
-        UniqueConstraint("series_instance_uid", "study_pk"),
-        Index(None, "study_pk", "series_number_value", "pk"),
-        Index(None, "modality", "study_pk"),
-    )
-
-
-class RequestAttribute(Base):
-    """An item of a series' Request Attributes Sequence (0040,0275), in its order."""
-
-    __table__ = Table(
-        "request_attribute",
-        Base.metadata,
-        Column("series_pk", _ID, ForeignKey("series.pk"), primary_key=True),
-        Column("item", Integer, primary_key=True),
-        *_attribute_columns(SEQUENCE_ITEMS[REQUEST_ATTRIBUTES_SEQUENCE]),
-        Index(None, "scheduled_procedure_step_id"),
-        Index(None, "requested_procedure_id"),
-    )
-
-
-class Instance(Base):
-    """An instance of one series; `version_number` is its newest version, which is the one everybody sees."""
-
-    __table__ = Table(
-        "instance",
-        Base.metadata,
-        Column("pk", _ID, primary_key=True),
-        _parent("series_pk"),
-        *_attribute_columns(of_level(Level.INSTANCE)),
-        Column("transfer_syntax_uid", _TEXT, nullable=False),
-        Column("version_number", Integer, nullable=False),
-        _text("created_at"),
-        _text("updated_at"),
-        UniqueConstraint("sop_instance_uid", "series_pk"),
-        Index(None, "series_pk", "instance_number_value", "pk"),
-    )
+instance = Table(
+    "instance",
+    SCHEMA,
+    Column("pk", _ID, primary_key=True),
+    _parent("series_pk"),
+    *_attribute_columns(of_level(Level.INSTANCE)),
+    Column("transfer_syntax_uid", _TEXT, nullable=False),
+    Column("version_number", Integer, nullable=False),
+    _text("created_at"),
+    _text("updated_at"),
+    UniqueConstraint("sop_instance_uid", "series_pk"),
+    Index(None, "series_pk", "instance_number_value", "pk"),
+)
+"""An instance of one series; `version_number` is its newest version, which is the one everybody sees."""
 
 
 def _value_table(table: str) -> Table:
@@ -218,7 +201,7 @@ def _value_table(table: str) -> Table:
     owner, filled = f"{table}_pk", text("number IS NOT NULL")
     return Table(
         f"{table}_value",
-        Base.metadata,
+        SCHEMA,
         Column(owner, _ID, ForeignKey(f"{table}.pk", ondelete="CASCADE"), primary_key=True, autoincrement=False),
         Column("name", _TEXT, primary_key=True),
         Column("item", Integer, primary_key=True, autoincrement=False),
@@ -232,311 +215,245 @@ def _value_table(table: str) -> Table:
     )
 
 
-class SearchIndex(Base):
-    """An attribute indexed by configuration: at which level, and how far what was there before is indexed."""
+search_index = Table(
+    "search_index",
+    SCHEMA,
+    Column("tag", _TEXT, primary_key=True),
+    _text("level"),
+    _text("state", "building"),
+    Column("last_pk", BigInteger, nullable=False, server_default="0"),
+)
+"""An attribute indexed by configuration: at which level, and how far what was there before is indexed."""
 
-    __table__ = Table(
-        "search_index",
-        Base.metadata,
-        Column("tag", _TEXT, primary_key=True),
-        _text("level"),
-        _text("state", "building"),
-        Column("last_pk", BigInteger, nullable=False, server_default="0"),
-    )
+blob = Table(
+    "blob",
+    SCHEMA,
+    Column("pk", _ID, primary_key=True),
+    _text("uid"),
+    _text("storage_key"),
+    _text("store_name"),
+    Column("size_bytes", BigInteger, nullable=False),
+    _text("sha256"),
+    _text("media_type"),
+    _text("state", "live"),
+    Column("reference_count", Integer, nullable=False, server_default="1"),
+    Column("doomed_at", _TEXT),
+    _text("created_at"),
+    # Of a live blob of files: equal bytes find it by this. Instances are told apart by their UIDs and have none.
+    Column("shared_sha256", _TEXT),
+    # How the bytes are packed where they lie, and how long they are then; as they are when empty.
+    Column("encoding", _TEXT),
+    Column("stored_bytes", BigInteger),
+    UniqueConstraint("uid"),
+    Index(
+        "uq_blob_shared_sha256",
+        "shared_sha256",
+        unique=True,
+        sqlite_where=text("shared_sha256 IS NOT NULL"),
+        postgresql_where=text("shared_sha256 IS NOT NULL"),
+    ),
+    Index("ix_blob_doomed", "doomed_at", sqlite_where=text("state = 'doomed'"), postgresql_where=text("state = 'doomed'")),
+    # Quarantined and doomed blobs are few; live ones are not in any index but that of their id.
+)
+"""Immutable bytes in a store. `uid` is the unique id inside the key; `state` is live, doomed or quarantined."""
 
+written_ahead = Table(
+    "written_ahead",
+    SCHEMA,
+    Column("pk", _ID, primary_key=True),
+    _text("blob_uid"),
+    _text("storage_key"),
+    Column("content", LargeBinary, nullable=False),
+    sqlite_autoincrement=True,  # who settles a number must not meet another file under it
+)
+"""Bytes of a small file that its storage may not have on the disk yet; see `catalog.written_ahead`."""
 
-class Blob(Base):
-    """Immutable bytes in a store. `uid` is the unique id inside the key; `state` is live, doomed or quarantined."""
+version = Table(
+    "version",
+    SCHEMA,
+    Column("pk", _ID, primary_key=True),
+    _parent("instance_pk"),
+    Column("number", Integer, nullable=False),
+    _parent("blob_pk", index=True),
+    _text("transfer_syntax_uid"),
+    _text("data_set_digest"),
+    Column("type", _TEXT),
+    Column("description", _TEXT),
+    Column("author", _TEXT),
+    _text("created_at"),
+    UniqueConstraint("instance_pk", "number"),
+)
+"""One version of an instance; never changed but for a repair of lost bytes."""
 
-    __table__ = Table(
-        "blob",
-        Base.metadata,
-        Column("pk", _ID, primary_key=True),
-        _text("uid"),
-        _text("storage_key"),
-        _text("store_name"),
-        Column("size_bytes", BigInteger, nullable=False),
-        _text("sha256"),
-        _text("media_type"),
-        _text("state", "live"),
-        Column("reference_count", Integer, nullable=False, server_default="1"),
-        Column("doomed_at", _TEXT),
-        _text("created_at"),
-        # Of a live blob of files: equal bytes find it by this. Instances are told apart by their UIDs and have none.
-        Column("shared_sha256", _TEXT),
-        # How the bytes are packed where they lie, and how long they are then; as they are when empty.
-        Column("encoding", _TEXT),
-        Column("stored_bytes", BigInteger),
-        UniqueConstraint("uid"),
-        Index(
-            "uq_blob_shared_sha256",
-            "shared_sha256",
-            unique=True,
-            sqlite_where=text("shared_sha256 IS NOT NULL"),
-            postgresql_where=text("shared_sha256 IS NOT NULL"),
-        ),
-        Index("ix_blob_doomed", "doomed_at", sqlite_where=text("state = 'doomed'"), postgresql_where=text("state = 'doomed'")),
-        # Quarantined and doomed blobs are few; live ones are not in any index but that of their id.
-    )
+metadata = Table(
+    "metadata",
+    SCHEMA,
+    Column("version_pk", _ID, ForeignKey("version.pk"), primary_key=True, autoincrement=False),
+    Column("extractor_version", Integer, nullable=False),
+    Column("json", LargeBinary, nullable=False),
+    Column("frame_index", LargeBinary),
+)
+"""DICOM JSON of a version without bulk data (zlib), and where its frames lie; made once at ingest."""
 
+change = Table(
+    "change",
+    SCHEMA,
+    Column("seq", _ID, primary_key=True),
+    # PostgreSQL only: a reader passes over what an older, still open transaction may yet come before.
+    Column("transaction_id", BigInteger),
+    _text("at"),
+    _text("kind"),
+    Column("study_instance_uid", _TEXT),
+    Column("series_instance_uid", _TEXT),
+    Column("sop_instance_uid", _TEXT),
+    Column("version_number", Integer),
+    Column("blob_uid", _TEXT),
+    Column("protocol", _TEXT),
+    Column("calling_aet", _TEXT),
+    Column("address", _TEXT),
+    Column("actor", _TEXT),
+    Column("request_id", _TEXT),
+    Column("detail", _TEXT),
+    Column("file_id", _TEXT),
+    Column("patient_id", BigInteger),  # whose file it is, by our number
+    sqlite_autoincrement=True,  # a number is never used twice, even when the newest rows are pruned
+)
+"""One entry of the ordered feed of everything that happened; see `catalog.changes`."""
 
-class WrittenAhead(Base):
-    """Bytes of a small file that its storage may not have on the disk yet; see `catalog.written_ahead`."""
+conflict = Table(
+    "conflict",
+    SCHEMA,
+    Column("id", _ID, primary_key=True),
+    _text("kind"),
+    _text("study_instance_uid"),
+    _text("series_instance_uid"),
+    _text("sop_instance_uid"),
+    Column("detail", _TEXT),
+    _text("created_at"),
+    UniqueConstraint("study_instance_uid", "series_instance_uid", "sop_instance_uid", "kind", name="uq_conflict_instance_kind"),
+)
+"""Something stored that contradicts what was there: `sop_instance_uid` or `patient_id`; waits for a person."""
 
-    __table__ = Table(
-        "written_ahead",
-        Base.metadata,
-        Column("pk", _ID, primary_key=True),
-        _text("blob_uid"),
-        _text("storage_key"),
-        Column("content", LargeBinary, nullable=False),
-        sqlite_autoincrement=True,  # who settles a number must not meet another file under it
-    )
+tombstone = Table(
+    "tombstone",
+    SCHEMA,
+    Column("study_instance_uid", _TEXT, primary_key=True),
+    Column("series_instance_uid", _TEXT, primary_key=True),
+    Column("sop_instance_uid", _TEXT, primary_key=True),
+    _text("deleted_at"),
+)
+"""What was deleted, so that asking for it is answered with Gone; "" for the UIDs below the level deleted."""
 
+job = Table(
+    "job",
+    SCHEMA,
+    Column("id", _ID, primary_key=True),
+    _text("kind"),
+    _text("state", "queued"),
+    Column("dedupe_key", _TEXT),
+    _text("payload", "{}"),
+    Column("result", _TEXT),
+    Column("error", _TEXT),
+    Column("actor", _TEXT),
+    _count("attempts"),
+    Column("max_attempts", Integer, nullable=False, server_default="5"),
+    _count("progress_done"),
+    Column("progress_total", Integer),
+    _text("run_after_at"),
+    Column("lease_owner", _TEXT),
+    Column("lease_until_at", _TEXT),
+    _text("created_at"),
+    _text("updated_at"),
+    # Numbers are ours; a job is told by this to others.
+    Column("uid", _TEXT),
+    Column("memo", _TEXT),
+    Column("progress_unit", _TEXT),
+    Column("started_at", _TEXT),
+    Column("ended_at", _TEXT),
+    Index("ix_job_uid", "uid", unique=True),
+    Index(None, "state", "run_after_at", "id"),
+    Index(
+        "uq_job_dedupe_key",
+        "dedupe_key",
+        unique=True,
+        sqlite_where=text("state IN ('queued', 'running')"),
+        postgresql_where=text("state IN ('queued', 'running')"),
+    ),
+)
+"""Work to be done outside of a request, with a lease; see `catalog.jobs`."""
 
-class Version(Base):
-    """One version of an instance; never changed but for a repair of lost bytes."""
+job_item = Table(
+    "job_item",
+    SCHEMA,
+    Column("job_id", _ID, ForeignKey("job.id", ondelete="CASCADE"), primary_key=True),
+    Column("item", _TEXT, primary_key=True),
+    _text("outcome"),
+    Column("detail", _TEXT),
+    Index(None, "job_id", "outcome", "item"),
+)
+"""What became of one thing that a job deals with, an instance mostly: by it a job goes on where it stopped."""
 
-    __table__ = Table(
-        "version",
-        Base.metadata,
-        Column("pk", _ID, primary_key=True),
-        _parent("instance_pk"),
-        Column("number", Integer, nullable=False),
-        _parent("blob_pk", index=True),
-        _text("transfer_syntax_uid"),
-        _text("data_set_digest"),
-        Column("type", _TEXT),
-        Column("description", _TEXT),
-        Column("author", _TEXT),
-        _text("created_at"),
-        UniqueConstraint("instance_pk", "number"),
-    )
+peer = Table(
+    "peer",
+    SCHEMA,
+    Column("ae_title", _TEXT, primary_key=True),
+    _text("host"),
+    Column("port", Integer, nullable=False),
+    _text("allow", "store find move get"),  # what it may ask of us, in this order
+    Column("tls", Boolean, nullable=False, server_default=false()),
+    _text("created_at"),
+    _text("updated_at"),
+    _text("kind", "dicom"),
+    Column("url", _TEXT),
+    Column("headers", _TEXT),  # of every request to a DICOMweb server, as JSON; they hold its secrets
+    Column("transfer_syntaxes", _TEXT),
+    Column("coercion_warnings", Boolean),
+)
+"""A remote application entity, or a DICOMweb server, that the server knows."""
 
+peer_statistics = Table(
+    "peer_statistics",
+    SCHEMA,
+    Column("ae_title", _TEXT, primary_key=True),
+    *(Column(name, BigInteger, nullable=False, server_default="0") for name in PEER_COUNTS),
+    Column("last_seen_at", _TEXT),
+)
+"""What has passed between us and a peer since it was made known."""
 
-class Metadata(Base):
-    """DICOM JSON of a version without bulk data (zlib), and where its frames lie; made once at ingest."""
+audit_pending = Table(
+    "audit_pending",
+    SCHEMA,
+    Column("id", _ID, primary_key=True),
+    _text("payload"),
+)
+"""An event of the audit log that was noted and has no place in the chain yet."""
 
-    __table__ = Table(
-        "metadata",
-        Base.metadata,
-        Column("version_pk", _ID, ForeignKey("version.pk"), primary_key=True, autoincrement=False),
-        Column("extractor_version", Integer, nullable=False),
-        Column("json", LargeBinary, nullable=False),
-        Column("frame_index", LargeBinary),
-    )
+audit_event = Table(
+    "audit_event",
+    SCHEMA,
+    Column("seq", _ID, primary_key=True, autoincrement=False),
+    *(_text(name) for name in ("at", "action", "outcome", "actor", "object_type", "object_id", "study_instance_uid")),
+    *(_text(name) for name in ("address", "protocol", "calling_aet", "request_id")),
+    Column("actor_id", BigInteger),
+    Column("patient_id", BigInteger),
+    _text("detail"),
+    _text("hash"),
+    Index(None, "at"),
+    Index(None, "actor", "seq"),
+    Index(None, "action", "seq"),
+    Index(None, "patient_id", "seq"),
+    Index(None, "study_instance_uid", "seq"),
+)
+"""An entry of the audit log, never changed; `hash` is over the entry and the hash of the one before (`catalog.audit`)."""
 
+audit_state = Table(
+    "audit_state",
+    SCHEMA,
+    Column("name", _TEXT, primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)
+"""How far somebody is who follows the audit log, or whom it follows."""
 
-class Change(Base):
-    """One entry of the ordered feed of everything that happened; see `catalog.changes`."""
-
-    __table__ = Table(
-        "change",
-        Base.metadata,
-        Column("seq", _ID, primary_key=True),
-        # PostgreSQL only: a reader passes over what an older, still open transaction may yet come before.
-        Column("transaction_id", BigInteger),
-        _text("at"),
-        _text("kind"),
-        Column("study_instance_uid", _TEXT),
-        Column("series_instance_uid", _TEXT),
-        Column("sop_instance_uid", _TEXT),
-        Column("version_number", Integer),
-        Column("blob_uid", _TEXT),
-        Column("protocol", _TEXT),
-        Column("calling_aet", _TEXT),
-        Column("address", _TEXT),
-        Column("actor", _TEXT),
-        Column("request_id", _TEXT),
-        Column("detail", _TEXT),
-        Column("file_id", _TEXT),
-        Column("patient_id", BigInteger),  # whose file it is, by our number
-        sqlite_autoincrement=True,  # a number is never used twice, even when the newest rows are pruned
-    )
-
-
-class Conflict(Base):
-    """Something stored that contradicts what was there: `sop_instance_uid` or `patient_id`; waits for a person."""
-
-    __table__ = Table(
-        "conflict",
-        Base.metadata,
-        Column("id", _ID, primary_key=True),
-        _text("kind"),
-        _text("study_instance_uid"),
-        _text("series_instance_uid"),
-        _text("sop_instance_uid"),
-        Column("detail", _TEXT),
-        _text("created_at"),
-        UniqueConstraint("study_instance_uid", "series_instance_uid", "sop_instance_uid", "kind", name="uq_conflict_instance_kind"),
-    )
-
-
-class Tombstone(Base):
-    """What was deleted, so that asking for it is answered with Gone; "" for the UIDs below the level deleted."""
-
-    __table__ = Table(
-        "tombstone",
-        Base.metadata,
-        Column("study_instance_uid", _TEXT, primary_key=True),
-        Column("series_instance_uid", _TEXT, primary_key=True),
-        Column("sop_instance_uid", _TEXT, primary_key=True),
-        _text("deleted_at"),
-    )
-
-
-class Job(Base):
-    """Work to be done outside of a request, with a lease; see `catalog.jobs`."""
-
-    __table__ = Table(
-        "job",
-        Base.metadata,
-        Column("id", _ID, primary_key=True),
-        _text("kind"),
-        _text("state", "queued"),
-        Column("dedupe_key", _TEXT),
-        _text("payload", "{}"),
-        Column("result", _TEXT),
-        Column("error", _TEXT),
-        Column("actor", _TEXT),
-        _count("attempts"),
-        Column("max_attempts", Integer, nullable=False, server_default="5"),
-        _count("progress_done"),
-        Column("progress_total", Integer),
-        _text("run_after_at"),
-        Column("lease_owner", _TEXT),
-        Column("lease_until_at", _TEXT),
-        _text("created_at"),
-        _text("updated_at"),
-        # Numbers are ours; a job is told by this to others.
-        Column("uid", _TEXT),
-        Column("memo", _TEXT),
-        Column("progress_unit", _TEXT),
-        Column("started_at", _TEXT),
-        Column("ended_at", _TEXT),
-        Index("ix_job_uid", "uid", unique=True),
-        Index(None, "state", "run_after_at", "id"),
-        Index(
-            "uq_job_dedupe_key",
-            "dedupe_key",
-            unique=True,
-            sqlite_where=text("state IN ('queued', 'running')"),
-            postgresql_where=text("state IN ('queued', 'running')"),
-        ),
-    )
-
-
-class JobItem(Base):
-    """What became of one thing that a job deals with, an instance mostly: by it a job goes on where it stopped."""
-
-    __table__ = Table(
-        "job_item",
-        Base.metadata,
-        Column("job_id", _ID, ForeignKey("job.id", ondelete="CASCADE"), primary_key=True),
-        Column("item", _TEXT, primary_key=True),
-        _text("outcome"),
-        Column("detail", _TEXT),
-        Index(None, "job_id", "outcome", "item"),
-    )
-
-
-class Peer(Base):
-    """A remote application entity, or a DICOMweb server, that the server knows."""
-
-    __table__ = Table(
-        "peer",
-        Base.metadata,
-        Column("ae_title", _TEXT, primary_key=True),
-        _text("host"),
-        Column("port", Integer, nullable=False),
-        _text("allow", "store find move get"),  # what it may ask of us, in this order
-        Column("tls", Boolean, nullable=False, server_default=false()),
-        _text("created_at"),
-        _text("updated_at"),
-        _text("kind", "dicom"),
-        Column("url", _TEXT),
-        Column("headers", _TEXT),  # of every request to a DICOMweb server, as JSON; they hold its secrets
-        Column("transfer_syntaxes", _TEXT),
-        Column("coercion_warnings", Boolean),
-    )
-
-
-class PeerStatistics(Base):
-    """What has passed between us and a peer since it was made known."""
-
-    __table__ = Table(
-        "peer_statistics",
-        Base.metadata,
-        Column("ae_title", _TEXT, primary_key=True),
-        *(Column(name, BigInteger, nullable=False, server_default="0") for name in PEER_COUNTS),
-        Column("last_seen_at", _TEXT),
-    )
-
-
-class AuditPending(Base):
-    """An event of the audit log that was noted and has no place in the chain yet."""
-
-    __table__ = Table(
-        "audit_pending",
-        Base.metadata,
-        Column("id", _ID, primary_key=True),
-        _text("payload"),
-    )
-
-
-class AuditEvent(Base):
-    """An entry of the audit log, never changed; `hash` is over the entry and the hash of the one before (`catalog.audit`)."""
-
-    __table__ = Table(
-        "audit_event",
-        Base.metadata,
-        Column("seq", _ID, primary_key=True, autoincrement=False),
-        *(_text(name) for name in ("at", "action", "outcome", "actor", "object_type", "object_id", "study_instance_uid")),
-        *(_text(name) for name in ("address", "protocol", "calling_aet", "request_id")),
-        Column("actor_id", BigInteger),
-        Column("patient_id", BigInteger),
-        _text("detail"),
-        _text("hash"),
-        Index(None, "at"),
-        Index(None, "actor", "seq"),
-        Index(None, "action", "seq"),
-        Index(None, "patient_id", "seq"),
-        Index(None, "study_instance_uid", "seq"),
-    )
-
-
-class AuditState(Base):
-    """How far somebody is who follows the audit log, or whom it follows."""
-
-    __table__ = Table(
-        "audit_state",
-        Base.metadata,
-        Column("name", _TEXT, primary_key=True),
-        Column("value", BigInteger, nullable=False),
-    )
-
-
-patient = Patient.__table__
-study = Study.__table__
-series = Series.__table__
-request_attribute = RequestAttribute.__table__
-instance = Instance.__table__
-blob = Blob.__table__
-version = Version.__table__
-written_ahead = WrittenAhead.__table__
-metadata = Metadata.__table__
-change = Change.__table__
-conflict = Conflict.__table__
-tombstone = Tombstone.__table__
-job = Job.__table__
-job_item = JobItem.__table__
-peer = Peer.__table__
-peer_statistics = PeerStatistics.__table__
-audit_pending = AuditPending.__table__
-audit_event = AuditEvent.__table__
-audit_state = AuditState.__table__
-
-search_index = SearchIndex.__table__
 VALUES_OF_LEVEL = {level: _value_table(table.name) for level, table in zip(Level, (patient, study, series, instance), strict=True)}
 
 TABLE_OF_LEVEL = {Level.PATIENT: patient, Level.STUDY: study, Level.SERIES: series, Level.INSTANCE: instance}

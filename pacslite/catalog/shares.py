@@ -1,4 +1,4 @@
-"""Share links in the catalog; see `access_models.Share`. All processes count and end them here."""
+"""Share links in the catalog; see `access_models.share`. All processes count and end them here."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Column, Connection, LargeBinary, Table, column, func, insert, inspect, select, table, text
 
 from pacslite.catalog.jobs import HOLD
-from pacslite.catalog.models import REVISION, Base, blob, change, job, patient, written_ahead
+from pacslite.catalog.models import REVISION, SCHEMA, blob, change, job, patient, written_ahead
 from pacslite.errors import StorageError
 
 FORM = 1
@@ -30,7 +30,7 @@ def lines(conn: Connection) -> Iterator[Line]:
     """The catalog as this transaction sees it."""
     yield {"form": FORM, "revision": REVISION}
     counts: dict[str, int] = {}
-    for of in Base.metadata.sorted_tables:
+    for of in SCHEMA.sorted_tables:
         if of is written_ahead:  # the bytes are in the storage too, and so in the backup
             continue
         columns = list(of.columns)
@@ -63,7 +63,7 @@ def _numbers(conn: Connection) -> dict[str, int]:
     """The last number given out in each table that has numbers of the database: none of them is given out again."""
     if conn.dialect.name == "sqlite":
         known = conn.execute(text("SELECT name, seq FROM sqlite_sequence"))
-        return {str(name): int(last) for name, last in known if name in Base.metadata.tables}
+        return {str(name): int(last) for name, last in known if name in SCHEMA.tables}
     last: dict[str, int] = {}
     for of, name in _numbered():
         sequence = conn.execute(text("SELECT pg_get_serial_sequence(:of, :name)"), {"of": of.name, "name": name}).scalar()
@@ -74,7 +74,7 @@ def _numbers(conn: Connection) -> dict[str, int]:
 
 
 def _numbered() -> Iterator[tuple[Table, str]]:
-    for of in Base.metadata.sorted_tables:
+    for of in SCHEMA.sorted_tables:
         if of.autoincrement_column is not None:
             yield of, of.autoincrement_column.name
 

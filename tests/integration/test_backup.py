@@ -16,7 +16,7 @@ from sqlalchemy import select, text
 from pacslite.catalog import holds, snapshots
 from pacslite.catalog.changes import Origin
 from pacslite.catalog.database import Catalog
-from pacslite.catalog.models import Base, blob, job, patient
+from pacslite.catalog.models import SCHEMA, blob, job, patient
 from pacslite.core import audit_chain, backup, backup_restore, files, lookahead
 from pacslite.core.audit_verify import verify as verify_audit
 from pacslite.core.backup_repository import Repository
@@ -106,7 +106,7 @@ def rows(of: Archive) -> dict[str, list[Any]]:
     """Everything the catalog says, its numbers too; but for what belongs to its database and its storage alone."""
     found = {}
     with of.catalog.read() as conn:
-        for table in Base.metadata.sorted_tables:
+        for table in SCHEMA.sorted_tables:
             if table.name == "written_ahead":  # only until the storage has synced
                 continue
             columns = [column for column in table.columns if column.name not in ("transaction_id", "store_name")]

@@ -42,7 +42,7 @@ def shape(conn: Connection) -> dict[str, object]:
 def test_migrations_make_exactly_the_tables_of_the_models(new_database: Callable[[], str]) -> None:
     migrated, made = Catalog(new_database()), Catalog(new_database())
     migrated.migrate()
-    made.write(models.Base.metadata.create_all)
+    made.write(models.SCHEMA.create_all)
     with migrated.read() as one, made.read() as other:
         tables = shape(one)
         assert {"study", "version", "change"} <= set(tables)
