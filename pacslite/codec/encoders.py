@@ -167,8 +167,9 @@ def _jpeg_ls(array: Pixels, photometric: str, description: PixelDescription, uid
 
 
 def _jpeg_2000(array: Pixels, photometric: str, description: PixelDescription, uid: str) -> tuple[bytes, str]:
-    lowest = 1 if description.bits_allocated == 1 else 2
-    precision, lossy, is_rgb = _precision(array, description, lowest), uid == JPEG_2000, photometric == "RGB"
+    if description.bits_allocated == 1:
+        return _jpeg_2000_of_bits(array), photometric
+    precision, lossy, is_rgb = _precision(array, description), uid == JPEG_2000, photometric == "RGB"
     level = 0
     if lossy:
         level = round(PEAK_SIGNAL_TO_NOISE_DB[8 if precision <= 8 else 16] - 20 * math.log10(_used_range(array) / (1 << precision)))
@@ -177,6 +178,17 @@ def _jpeg_2000(array: Pixels, photometric: str, description: PixelDescription, u
         cells, level, codecformat="j2k", reversible=not lossy, mct=is_rgb, planar=False, bitspersample=precision, numthreads=1
     )
     return bytes(data), ("YBR_ICT" if lossy else "YBR_RCT") if is_rgb else photometric
+
+
+def _jpeg_2000_of_bits(array: Pixels) -> bytes:
+    """A code stream of one bit: OpenJPEG has no room for noise in it, but in two, which the same values with a sign need.
+
+    Unsigned samples are lowered by half their range (ISO 15444-1 annex G.1), so that only the head tells them apart.
+    """
+    cells = array.astype("i1") - 1
+    data = bytearray(imagecodecs.jpeg2k_encode(cells, 0, codecformat="j2k", reversible=True, bitspersample=2, numthreads=1))
+    data[DEPTH_AT] = 0
+    return bytes(data)
 
 
 def _narrowed(array: Pixels, precision: int) -> Pixels:

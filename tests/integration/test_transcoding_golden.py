@@ -245,6 +245,18 @@ def raw_of(ds: Dataset) -> np.ndarray:
     return get_decoder(ds.file_meta.TransferSyntaxUID).as_array(ds, raw=True)[0]
 
 
+@pytest.mark.parametrize("target", sorted(REVERSIBLE))
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("shape", [(1, 1), (2, 3), (512, 520)])
+def test_single_bits_of_any_kind_come_back(shape: tuple[int, int], share: float, target: str) -> None:
+    """Noise too, for which a codec may have no room."""
+    bits = (np.random.default_rng(5).random(shape) < share).astype("u1")
+    description = PixelDescription(*shape, 1, 1)
+    if not refusal(description, target):
+        encoded = encode_frame(bits, "MONOCHROME2", description, target).data
+        assert np.array_equal(decode_frame(encoded, description, target).array, bits)
+
+
 @pytest.mark.parametrize("target", [JPEG_LOSSLESS, JPEG_LOSSLESS_SV1])
 @pytest.mark.parametrize(("name", "ids"), [("ybr", (1, 2, 3)), ("rgb", tuple(b"RGB"))])
 def test_lossless_jpeg_claims_no_other_colours_than_the_data_set(
