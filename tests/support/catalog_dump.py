@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Table, select
 
 from pacslite.catalog.database import Catalog
-from pacslite.catalog.models import Base, job, patient, written_ahead
+from pacslite.catalog.models import SCHEMA, job, patient, written_ahead
 
 # A row is told by these; what refers to a row is replaced by what tells it.
 _TOLD_BY = {
@@ -29,7 +29,7 @@ def dump(catalog: Catalog, *, numbers: bool = False) -> dict[str, list[dict[str,
     told: dict[str, dict[int, Any]] = {}
     tables: dict[str, list[dict[str, Any]]] = {}
     with catalog.read() as conn:
-        for table in Base.metadata.sorted_tables:
+        for table in SCHEMA.sorted_tables:
             # The audit log is not made anew, it goes on; bytes are written ahead only until the storage has synced.
             if table in (job, written_ahead) or table.name.startswith("audit_"):
                 continue

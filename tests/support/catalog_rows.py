@@ -117,7 +117,7 @@ class Loader:
         for table in ("patient", "study", "series", "request_attribute", "instance", "blob", "version", "metadata", *words):
             rows = self._rows.get(table)
             if rows:
-                self._connection.execute(insert(models.Base.metadata.tables[table]), rows)
+                self._connection.execute(insert(models.SCHEMA.tables[table]), rows)
 
 
 def json_of(values: Mapping[str, str]) -> dict[str, Any]:
