@@ -16,6 +16,7 @@ from pacslite.catalog.visibility import Sight, file_clauses
 from pacslite.dicom.attributes import Level
 
 _LIVE = "live"
+_MOST_FILES = 100
 
 
 class ArchivedRow(NamedTuple):
@@ -120,8 +121,8 @@ def known_parts(conn: Connection, patient_pk: int, digests: Iterable[str], most:
     return [KnownPart._make(row) for row in conn.execute(statement)]
 
 
-def files_of_blob(conn: Connection, blob_uid: str, most: int = 100) -> list[str]:
-    """The ids of the files, the trash included, of which some version has these bytes."""
+def files_of_blob(conn: Connection, blob_uid: str) -> list[str]:
+    """The ids of the files, the trash included, of which some version has these bytes; the first hundred."""
     statement = (
         select(file.c.uid)
         .distinct()
@@ -130,6 +131,6 @@ def files_of_blob(conn: Connection, blob_uid: str, most: int = 100) -> list[str]
         .join(file_version, file_version.c.pk == file_part.c.version_pk)
         .join(file, file.c.pk == file_version.c.file_pk)
         .where(blob.c.uid == blob_uid)
-        .limit(most)
+        .limit(_MOST_FILES)
     )
     return list(conn.execute(statement).scalars())

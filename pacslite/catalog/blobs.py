@@ -23,7 +23,7 @@ LIVE, DOOMED = "live", "doomed"
 
 
 class StoredBlob(NamedTuple):
-    """Where bytes lie and what they are; `encoding` is how they are packed there, None when they are as they are."""
+    """Where bytes lie and what they are. Whether they are packed there, their key tells (`storage.packing`)."""
 
     pk: int
     uid: str
@@ -33,8 +33,6 @@ class StoredBlob(NamedTuple):
     sha256: str
     media_type: str
     state: str
-    encoding: str | None
-    stored_bytes: int | None
 
 
 _COLUMNS = tuple(blob.c[name] for name in StoredBlob._fields)
@@ -121,30 +119,30 @@ def link_again(conn: Connection, blob_pk: int) -> str | None:
     return rows[0][0] if rows else None
 
 
-def insert_shared(conn: Connection, new: NewBlob, media_type: str | None = None) -> tuple[int, bool]:
+def insert_shared(conn: Connection, new: NewBlob) -> tuple[int, bool]:
     """A blob that others may share, with one reference: its number, and whether it is new.
 
     When somebody was faster with the same bytes, a reference to theirs is taken, and those of `new` are in nobody's use.
     """
-    row = {**_row(new, media_type), "shared_sha256": new.sha256}
+    row = {**_row(new), "shared_sha256": new.sha256}
     pk, uid = _INSERT[conn.dialect.name].all(conn, row)[0]
     return pk, uid == new.uid
 
 
-def insert_alone(conn: Connection, new: NewBlob, media_type: str | None = None) -> int:
+def insert_alone(conn: Connection, new: NewBlob) -> int:
     """A blob that nobody shares, with one reference: what is made of others."""
-    pk: int = _INSERT_ALONE.only(conn, _row(new, media_type))
+    pk: int = _INSERT_ALONE.only(conn, _row(new))
     return pk
 
 
-def _row(new: NewBlob, media_type: str | None) -> dict[str, Any]:
+def _row(new: NewBlob) -> dict[str, Any]:
     return {
         "uid": new.uid,
         "storage_key": new.storage_key,
         "store_name": new.store_name,
         "size_bytes": new.size_bytes,
         "sha256": new.sha256,
-        "media_type": media_type or new.media_type,
+        "media_type": new.media_type,
         "created_at": now_text(),
     }
 

@@ -1,7 +1,8 @@
 """The catalog's database: short reads, grouped writes, and its schema.
 
 `Catalog.read`, `write` and, for one statement by itself, `first`, `rows` and `glance` are the only ways to a connection. Of what the
-tables mean only the feed of changes is known here: on PostgreSQL each transaction announces itself to it (`changes.announce`).
+tables mean no more is known here than what is hidden from whom (`sight`), and that on PostgreSQL each transaction announces itself
+to the feed of changes (`changes.announce`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pacslite import metrics
 from pacslite.catalog import changes, schema
 from pacslite.catalog.connections import RETRYABLE, Connections, Read, Translated, sqlstate, translate
 from pacslite.catalog.engines import (
+    KEPT_CONNECTIONS,
     begin_write,
     database_file,
     end_transaction,
@@ -66,9 +68,10 @@ class Catalog:
             self._reads = postgresql_engine(self.url, pool_size, busy_timeout_s, writes=False)
             self._writes = postgresql_engine(self.url, _POSTGRESQL_LEADERS, busy_timeout_s, writes=True)
         leaders = 1 if self.is_sqlite else _POSTGRESQL_LEADERS
-        self._connections, self._write_connections = Connections(pool_size), Connections(leaders)
+        kept = pool_size if self.is_sqlite else min(pool_size, KEPT_CONNECTIONS)
+        self._connections, self._write_connections = Connections(kept), Connections(leaders)
         # What is glanced at needs no transaction, which on PostgreSQL would be two more round trips.
-        self._glances = self._connections if self.is_sqlite else Connections(pool_size)
+        self._glances = self._connections if self.is_sqlite else Connections(kept)
         self._autocommit = self._reads if self.is_sqlite else postgresql_engine(self.url, pool_size, busy_timeout_s, autocommit=True)
         self._driver_error: type[Exception] = self._writes.dialect.loaded_dbapi.Error
         self._log = WriteAheadLog(database_file(self.url)) if self.is_sqlite else None

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, delete, func, insert, or_, select, text, update
 
 from pacslite.catalog import blobs
+from pacslite.catalog.arrival import PatientIdentity
 from pacslite.catalog.blobs import StoredBlob
 from pacslite.catalog.file_models import file, file_part, file_version, purged_file, rendition
 from pacslite.catalog.models import blob, instance, patient, series, study, version
@@ -103,8 +104,8 @@ class Identity(NamedTuple):
 
     @property
     def key(self) -> str:
-        """As `arrival.PatientIdentity.key`."""
-        return f"patient:{self.patient_id}\\{self.issuer}\\{self.study}"
+        """The same that an arrival has."""
+        return PatientIdentity(self.patient_id, self.issuer, self.study).key
 
 
 _FILE = tuple(file.c[name] for name in FileRow._fields)

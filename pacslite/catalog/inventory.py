@@ -221,7 +221,7 @@ def forget(conn: Connection, pks: Sequence[int]) -> None:
 
 
 def begin_rebuilding(conn: Connection, at: str) -> None:
-    """Empty the catalog but for accounts, peers and jobs, and note that it is being made anew; numbers begin at 1 again."""
+    """Empty the catalog but for `_KEPT_TABLES`, and note that it is being made anew; numbers begin at 1 again."""
     if conn.dialect.name == "postgresql":
         names = ", ".join(table.name for table in SCHEMA.sorted_tables if table not in _KEPT_TABLES)
         conn.execute(text(f"TRUNCATE TABLE {names} RESTART IDENTITY"))

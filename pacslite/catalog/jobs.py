@@ -26,7 +26,7 @@ QUEUED, RUNNING, SUCCEEDED, FAILED, CANCELLED = "queued", "running", "succeeded"
 STATES = (QUEUED, RUNNING, SUCCEEDED, FAILED, CANCELLED)
 _ENDED = (SUCCEEDED, FAILED, CANCELLED)
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 5, 3600
-_AT_ONCE = 500
+_AT_ONCE, _PRUNED_AT_ONCE = 500, 1000
 REBUILDING, HOLD = "catalog.rebuild", "backup.hold"
 """Marks of `catalog.inventory` and `catalog.holds` among the jobs, which are none."""
 _MARKS = (REBUILDING, HOLD)
@@ -302,9 +302,9 @@ def open_of(conn: Connection, kinds: Sequence[str], mark: str) -> Job | None:
     return None if row is None else _job(row)
 
 
-def prune(conn: Connection, until: str, limit: int = 1000) -> int:
-    """Forget jobs that ended before; how many, `limit` at most."""
-    old = select(job.c.id).where(job.c.state.in_(_ENDED), job.c.ended_at < until).limit(limit)
+def prune(conn: Connection, until: str) -> int:
+    """Forget jobs that ended before, so many at once; how many, 0 when there is none left."""
+    old = select(job.c.id).where(job.c.state.in_(_ENDED), job.c.ended_at < until).limit(_PRUNED_AT_ONCE)
     numbers = list(conn.execute(old).scalars())
     if numbers:
         conn.execute(delete(job_item).where(job_item.c.job_id.in_(numbers)))

@@ -241,7 +241,7 @@ blob = Table(
     _text("created_at"),
     # Of a live blob of files: equal bytes find it by this. Instances are told apart by their UIDs and have none.
     Column("shared_sha256", _TEXT),
-    # How the bytes are packed where they lie, and how long they are then; as they are when empty.
+    # How the bytes are packed where they lie (`identity`: packing gains nothing), and how long they are then; as they are when empty.
     Column("encoding", _TEXT),
     Column("stored_bytes", BigInteger),
     UniqueConstraint("uid"),
@@ -253,7 +253,7 @@ blob = Table(
         postgresql_where=text("shared_sha256 IS NOT NULL"),
     ),
     Index("ix_blob_doomed", "doomed_at", sqlite_where=text("state = 'doomed'"), postgresql_where=text("state = 'doomed'")),
-    # Quarantined and doomed blobs are few; live ones are not in any index but that of their id.
+    # Doomed blobs are few; others are in no index but that of their id and, of files, of their digest.
 )
 """Immutable bytes in a store. `uid` is the unique id inside the key; `state` is live, doomed or quarantined."""
 

@@ -115,7 +115,7 @@ class Sight:
         """SQL for rows of studies under another name."""
         return _seen_study(self, study)
 
-    def file_condition(self, file: str = "file") -> str:
+    def file_condition(self, file: str) -> str:
         """SQL for rows of files under a name; "" for all."""
         return _seen_file(self, file)
 
@@ -178,9 +178,9 @@ def sight(conn: Connection, visibility: Visibility) -> Sight | None:
     return Sight(token, *known[:3], visibility.study, visibility.actor, known[3], visibility.file)
 
 
-def file_clauses(seen: Sight | None, file: str = "file") -> tuple[ColumnElement[bool], ...]:
-    """For statements on files, whose table is in them under this name: what is in sight of somebody."""
-    sql = seen.file_condition(file) if seen is not None else ""
+def file_clauses(seen: Sight | None) -> tuple[ColumnElement[bool], ...]:
+    """For statements on files, whose table is in them under its own name: what is in sight of somebody."""
+    sql = seen.file_condition("file") if seen is not None else ""
     return (text(f"({sql})"),) if sql else ()  # type: ignore[return-value]
 
 
