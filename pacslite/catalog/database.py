@@ -22,7 +22,6 @@ from pacslite import metrics
 from pacslite.catalog import changes, schema
 from pacslite.catalog.connections import RETRYABLE, Connections, Read, Translated, sqlstate, translate
 from pacslite.catalog.engines import (
-    KEPT_CONNECTIONS,
     begin_write,
     database_file,
     end_transaction,
@@ -68,10 +67,9 @@ class Catalog:
             self._reads = postgresql_engine(self.url, pool_size, busy_timeout_s, writes=False)
             self._writes = postgresql_engine(self.url, _POSTGRESQL_LEADERS, busy_timeout_s, writes=True)
         leaders = 1 if self.is_sqlite else _POSTGRESQL_LEADERS
-        kept = pool_size if self.is_sqlite else min(pool_size, KEPT_CONNECTIONS)
-        self._connections, self._write_connections = Connections(kept), Connections(leaders)
+        self._connections, self._write_connections = Connections(pool_size), Connections(leaders)
         # What is glanced at needs no transaction, which on PostgreSQL would be two more round trips.
-        self._glances = self._connections if self.is_sqlite else Connections(kept)
+        self._glances = self._connections if self.is_sqlite else Connections(pool_size)
         self._autocommit = self._reads if self.is_sqlite else postgresql_engine(self.url, pool_size, busy_timeout_s, autocommit=True)
         self._driver_error: type[Exception] = self._writes.dialect.loaded_dbapi.Error
         self._log = WriteAheadLog(database_file(self.url)) if self.is_sqlite else None
