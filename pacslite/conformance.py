@@ -125,7 +125,8 @@ frames, also rendered and as thumbnails. Delete: study, series, instance.
   distant store is asked before the answer begins), 413 above `max_retrieve_instances`; 206 is for byte ranges only. What shows only
   when pixels are decoded or written (damage, floats, single bits) withholds nothing else of a study or series: such an instance comes
   in the transfer syntax it is stored in (instead of Implicit VR and Big Endian: Explicit VR Little Endian), which its part names, with a
-  Warning when that is known before the answer begins; 406 when it is so with all. A frame that cannot be decoded is 406, and in the
+  Warning when that is known before the answer begins; 406 when it is so with all. Of what is above 8 MiB only the first frame is looked at
+  for that. A frame that cannot be decoded is 406, and in the
   midst of several ones breaks the answer off: nothing may be taken for pixels that is none.
 - `/bulkdata` of a study, series or instance has a part for each value that metadata names by BulkDataURI; the resource itself asked for as
   `multipart/related; type="application/octet-stream"` is the same. `/pixeldata` has Pixel Data, Float and Double Float Pixel Data, not

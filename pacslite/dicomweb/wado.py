@@ -122,9 +122,19 @@ def retrieve_frames(pacs: Pacs, request: Request, study: str, series: str, insta
     numbers = parse_frame_list(frame_list)
     resource = requested(request, study, series, instance)
     image = retrieve.plan_frames(pacs.catalog, resource)
-    offer = _frame_offer(pacs, request, image.item.transfer_syntax_uid, len(numbers) == 1 or image.index.frame_bits > 0)
-    if offer is None:
-        raise NotAcceptable(f"The frames cannot be given in an acceptable media type and transfer syntax. {_ARCHIVE_SYNTAX}")
+    without: frozenset[str | None] = frozenset()
+    refused: NotAcceptable = NotAcceptable(f"The frames cannot be given in an acceptable media type and transfer syntax. {_ARCHIVE_SYNTAX}")
+    while offer := _frame_offer(pacs, request, image, len(numbers), without):
+        try:
+            return _given_frames(pacs, request, resource, image, offer, numbers)
+        except UndecodablePixels as error:
+            # What the caller likes less may be possible.
+            refused, without = error if not without else refused, without | {offer.transfer_syntax}
+    raise refused
+
+
+def _given_frames(pacs: Pacs, request: Request, resource: Resource, image: retrieve.Frames, offer: Offer, numbers: Sequence[int]) -> Reply:
+    frame_list = ",".join(map(str, numbers))
     named = frame_list if len(frame_list) <= 32 else hashlib.sha256(frame_list.encode()).hexdigest()[:32]
     etag = f'"{image.item.sha256[:32]}-{named}-{offer.transfer_syntax}"'
     changed = ("Last-Modified", http_date(image.item.created_at))
@@ -187,7 +197,7 @@ def parse_frame_list(text: str) -> tuple[int, ...]:
 def _instance_offers(pacs: Pacs, request: Request, items: Sequence[Item], single_part: bool) -> list[Offer]:
     """How each of the instances is given; raises NotAcceptable unless all of them can be."""
     header, query, strict = request.header("Accept"), tuple(request.arguments("accept")), pacs.settings.strict_accept
-    offers = [_negotiated(header, query, strict, item.transfer_syntax_uid, single_part, False) for item in items]
+    offers = [_negotiated(header, query, strict, item.transfer_syntax_uid, single_part) for item in items]
     chosen = [offer for offer in offers if offer is not None]
     if len(chosen) < len(items):
         raise NotAcceptable(
@@ -197,32 +207,58 @@ def _instance_offers(pacs: Pacs, request: Request, items: Sequence[Item], single
     return chosen
 
 
-def _frame_offer(pacs: Pacs, request: Request, stored: str, single_part: bool) -> Offer | None:
-    return _negotiated(request.header("Accept"), tuple(request.arguments("accept")), pacs.settings.strict_accept, stored, single_part, True)
+def _frame_offer(pacs: Pacs, request: Request, image: retrieve.Frames, count: int, without: frozenset[str | None]) -> Offer | None:
+    header, query, strict = request.header("Accept"), tuple(request.arguments("accept")), pacs.settings.strict_accept
+    single_part = count == 1 or image.index.frame_bits > 0
+    return _negotiated(header, query, strict, image.item.transfer_syntax_uid, single_part, min(count, 2), without)
 
 
 @lru_cache(maxsize=1024)
-def _negotiated(header: str | None, query: tuple[str, ...], strict: bool, stored: str, single_part: bool, of_frames: bool) -> Offer | None:
-    return choose(acceptable(header, query, strict), (frame_offers if of_frames else instance_offers)(stored, single_part))
+def _negotiated(
+    header: str | None,
+    query: tuple[str, ...],
+    strict: bool,
+    stored: str,
+    single_part: bool,
+    frame_count: int = 0,
+    without: frozenset[str | None] = frozenset(),
+) -> Offer | None:
+    """What the caller likes best of an instance, or of its frames: of one, or of several (2)."""
+    offers = frame_offers(stored, single_part) if frame_count else instance_offers(stored, single_part)
+    if frame_count > 1:
+        # Several ones follow each other in a single part as bits (8.7.3.3.1), not as code streams.
+        offers = tuple(offer for offer in offers if offer.multipart or offer.name == OCTET_STREAM)
+    return choose(acceptable(header, query, strict), tuple(offer for offer in offers if offer.transfer_syntax not in without))
 
 
 def _instance_body(
-    pacs: Pacs, request: Request, item: Item, offer: Offer, *, begin: bool = False
+    pacs: Pacs, request: Request, item: Item, offer: Offer, *, begin: bool = False, tried: frozenset[str | None] = frozenset()
 ) -> tuple[Offer, bytes | FileBody | StreamBody]:
-    """The instance in the transfer syntax offered; one that cannot be decoded as it is stored, if the caller named no other.
+    """The instance as it is offered, or as the caller likes it next best where its pixels cannot be had so.
 
-    One damaged image is no reason to withhold a study: of its pixels there is no other form to be had (compare 8.7.3.4).
+    One that cannot be decoded comes as it is stored, if the caller named no other transfer syntax: one damaged image is no reason to
+    withhold a study, and of its pixels there is no other form to be had (compare 8.7.3.4).
     """
-    stored = replace(offer, transfer_syntax=item.transfer_syntax_uid, stored=True, default=True)
     if offer.transfer_syntax == item.transfer_syntax_uid:
         return offer, retrieve.stored(pacs.stores, item)
     try:
         made = pacs.conversions.instance(item, offer.transfer_syntax or EXPLICIT_LE)
         return offer, _begun(made) if begin else made
     except UndecodablePixels:
-        if choose(acceptable(request.header("Accept"), tuple(request.arguments("accept"))), (stored,)) is None:
+        other = _other_offer(request, item, offer, tried)
+        if other is None:
             raise
-        return stored, retrieve.stored(pacs.stores, item)
+    return _instance_body(pacs, request, item, other, begin=begin, tried=tried | {offer.transfer_syntax})
+
+
+def _other_offer(request: Request, item: Item, offer: Offer, tried: frozenset[str | None]) -> Offer | None:
+    accepted = acceptable(request.header("Accept"), tuple(request.arguments("accept")))
+    others = (other for other in instance_offers(item.transfer_syntax_uid, not offer.multipart) if other.multipart == offer.multipart)
+    found = choose(accepted, tuple(other for other in others if other.transfer_syntax not in {*tried, offer.transfer_syntax}))
+    if found is not None or item.transfer_syntax_uid in NATIVE:
+        return found
+    stored = replace(offer, transfer_syntax=item.transfer_syntax_uid, stored=True, default=True)
+    return stored if choose(accepted, (stored,)) is not None else None
 
 
 def one_body(pieces: Sequence[Segment]) -> Body:

@@ -306,6 +306,34 @@ def test_what_cannot_be_written_as_named_comes_natively_beside_the_rest_of_its_s
     assert all("content-length" in headers for headers, _ in parts(answer))
 
 
+@pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT])
+@pytest.mark.parametrize("second", ["application/dicom; q=0.3", f"application/dicom; transfer-syntax={EXPLICIT}; q=0.5", "*/*; q=0.1"])
+def test_what_the_caller_likes_less_is_given_where_the_first_choice_is_not_possible(server: WebServer, syntax: str, second: str) -> None:
+    """Checklist 5, 12: floats are in no compressed transfer syntax; and implicit little endian is nobody's second choice."""
+    ds = store(server, floats(new_uid()), syntax)
+    answer = server.get(path_of(ds), f"application/dicom; transfer-syntax={JPEG_LS}, {second}")
+    assert (answer.status, answer.headers["content-type"]) == (200, f"application/dicom; transfer-syntax={EXPLICIT}")
+    octets = server.get(f"{path_of(ds)}/frames/1", "image/jls, application/octet-stream; q=0.5")
+    assert (octets.status, octets.body) == (200, ds.FloatPixelData)
+    assert server.get(f"{path_of(ds)}/frames/1", "image/jls, image/jp2; q=0.5").status == 406
+
+
+def test_of_damaged_frames_the_stored_code_stream_is_given_to_those_who_take_it(server: WebServer) -> None:
+    """Checklist 5: what is liked best cannot be made, what is liked less is there."""
+    ds = store(server, damaged_one(new_uid()), JPEG_2000_REVERSIBLE)
+    answer = server.get(f"{path_of(ds)}/frames/1", "application/octet-stream, image/jp2; q=0.5")
+    assert (answer.status, answer.headers["content-type"]) == (200, f"image/jp2; transfer-syntax={JPEG_2000_REVERSIBLE}")
+
+
+@pytest.mark.parametrize("media_type", ["image/jls", "image/jp2", "image/dicom-rle"])
+def test_several_frames_are_no_single_code_stream(server: WebServer, native: Dataset, media_type: str) -> None:
+    """Checklist 16, 88: native pixels are sent one behind the other as octets, and never under the name of a code stream."""
+    assert server.get(f"{path_of(native)}/frames/1,2", media_type).status == 406
+    octets = server.get(f"{path_of(native)}/frames/1,2", f"{media_type}, application/octet-stream")
+    assert (octets.headers["content-type"], octets.body) == (f"application/octet-stream; transfer-syntax={EXPLICIT}", RAMP[:2].tobytes())
+    assert server.get(f"{path_of(native)}/frames/1", media_type).headers["content-type"].startswith(media_type)
+
+
 def test_a_study_of_which_nothing_can_be_given_as_named_is_406(server: WebServer) -> None:
     study = new_uid()
     for _ in range(2):
