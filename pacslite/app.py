@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pacslite.web.messages import Route
 
 _log = logging.getLogger(__name__)
+_PATIENCE_S = 3600
 _UNLOGGED = (
     "%s lies on an ext4 without a journal: what was acknowledged survives a crash of the programs, and perhaps not a failure of power; "
     "keep it on a file system with a journal"
@@ -159,11 +160,12 @@ def build_stores(settings: Settings, active: BlobStore) -> Stores:
     return Stores(active, others, spools)
 
 
-def build_catalog(settings: Settings) -> Catalog:
-    """The catalog, connected lazily; its schema is not looked at."""
+def build_catalog(settings: Settings, *, is_patient: bool = True) -> Catalog:
+    """The catalog, connected lazily; its schema is not looked at. Who is patient has no client that waits for a statement."""
     from pacslite.catalog.database import Catalog
 
-    return Catalog(settings.resolved_database_url, busy_timeout_s=settings.busy_timeout_s)
+    timeout_s = max(_PATIENCE_S, settings.database_timeout_s) if is_patient else settings.database_timeout_s
+    return Catalog(settings.resolved_database_url, busy_timeout_s=settings.busy_timeout_s, statement_timeout_s=timeout_s)
 
 
 def migrate(settings: Settings) -> None:
@@ -225,7 +227,7 @@ def first_administrator(settings: Settings) -> tuple[str, str] | None:
         catalog.close()
 
 
-def build(settings: Settings) -> Pacs:
+def build(settings: Settings, *, is_patient: bool = True) -> Pacs:
     """Everything of one process, on existing directories or new ones. Call it after forking, never before."""
     from pacslite.codec.processes import CodecProcesses
     from pacslite.core.audit import Recorder
@@ -241,7 +243,7 @@ def build(settings: Settings) -> Pacs:
     indexed_attributes(settings.index_attributes)  # a wrong name is told at the start, not by the first search
     prepare_directories(settings)
     catalog, store, spool = (
-        build_catalog(settings),
+        build_catalog(settings, is_patient=is_patient),
         build_store(settings),
         Spool(settings.spool_directory, settings.free_space_reserve_bytes),
     )
@@ -288,7 +290,7 @@ def web_application(settings: Settings) -> WsgiApplication:
     from pacslite.web.authentication import authenticate
     from pacslite.web.rate_limits import limited
 
-    pacs = build(settings)
+    pacs = build(settings, is_patient=False)
     pacs.catalog.check_revision()
     observe(settings, "web")
     return web.create(pacs, _routes_of(settings), limited(authenticate), record_request)

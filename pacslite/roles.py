@@ -84,7 +84,7 @@ def run_dimse(assignment: Assignment, status: Status) -> None:
     from pacslite.dimse.server import DimseServer
 
     stop = stop_event()
-    pacs = app.build(assignment.settings)
+    pacs = app.build(assignment.settings, is_patient=False)
     pacs.catalog.check_revision()
     app.observe(assignment.settings, "dimse")
     server = DimseServer(assignment.settings, pacs, DicomLogins(pacs.accounts, pacs.limits), on_deaf=stop.set)

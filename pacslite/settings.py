@@ -229,6 +229,9 @@ class Settings:
     video_timeout_s: int = _setting(4 * 3600, "Time the conversion of one video may take.", minimum=1)
     video_threads: int = _setting(2, "Threads of ffmpeg.", minimum=1)
     busy_timeout_s: int = _setting(20, "Time a catalog write waits for its turn before it is Busy.", minimum=1)
+    database_timeout_s: int = _setting(
+        60, "Time one statement of a PostgreSQL catalog may take in a request; a worker and commands have an hour.", minimum=1
+    )
 
     @property
     def resolved_storage_root(self) -> Path:

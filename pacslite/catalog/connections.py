@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
@@ -11,6 +13,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from pacslite.catalog.engines import begin_read, end_transaction
 from pacslite.errors import Busy, OutOfSpace, PacsliteError, Unavailable
+
+if TYPE_CHECKING:
+    from pacslite.catalog.silence import Silence
 
 RETRYABLE = frozenset({"40001", "40P01"})
 """SQLSTATEs of PostgreSQL after which the same may be done again: serialization failure, deadlock."""
@@ -21,9 +26,10 @@ _OUT_OF_SPACE, _BUSY = frozenset({"53100", "SQLITE_FULL"}), frozenset({"55P03", 
 class Connections:
     """Connections kept open between uses: taking one from SQLAlchemy's pool costs as much as a small transaction."""
 
-    def __init__(self, bound: int) -> None:
+    def __init__(self, bound: int, silence: Silence | None = None) -> None:
         self._bound = bound
         self._idle: deque[Connection] = deque()
+        self._silence = silence
 
     def taken(self, engine: Engine, doubted: tuple[type[BaseException], ...] = ()) -> Taken:
         """A connection without a transaction, for a `with`; what is not committed at the end is rolled back.
@@ -33,7 +39,9 @@ class Connections:
         return Taken(self, engine, doubted)
 
     def take(self, engine: Engine) -> Connection:
-        """A connection that nobody uses."""
+        """A connection that nobody uses; raises Unavailable while the server does not answer."""
+        if self._silence is not None:
+            self._silence.check()
         try:
             return self._idle.pop()
         except IndexError:
@@ -46,10 +54,14 @@ class Connections:
         else:
             conn.close()
 
-    def close(self) -> None:
-        """Close those that nobody uses."""
-        while self._idle:
-            self._idle.pop().close()
+    def close(self, *, doubted: bool = False) -> None:
+        """Close those that nobody uses; nothing is asked on those that are doubted."""
+        with suppress(IndexError):
+            while True:
+                conn = self._idle.pop()
+                if doubted:
+                    conn.invalidate()
+                conn.close()
 
 
 class Taken:

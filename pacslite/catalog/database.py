@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from copy import copy
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError
@@ -29,6 +29,7 @@ from pacslite.catalog.engines import (
     parse_url,
     postgresql_engine,
     sqlite_engine,
+    unbounded,
 )
 from pacslite.catalog.group_commit import GroupCommit, Item, Take
 from pacslite.catalog.models import REVISION
@@ -38,6 +39,9 @@ from pacslite.catalog.visibility import EVERYTHING, Sight, Visibility, sight
 from pacslite.catalog.write_ahead_log import WriteAheadLog
 from pacslite.durability import sync_directory
 from pacslite.errors import Busy, OutcomeUnknown, PacsliteError, Unavailable
+
+if TYPE_CHECKING:
+    from pacslite.catalog.silence import Silence
 
 T = TypeVar("T")
 _ATTEMPTS = 8
@@ -53,27 +57,40 @@ class Catalog:
 
     visibility: Visibility = EVERYTHING
 
-    def __init__(self, url: str, *, busy_timeout_s: float = 20, pool_size: int = 16) -> None:
+    def __init__(self, url: str, *, busy_timeout_s: float = 20, pool_size: int = 16, statement_timeout_s: float = 60) -> None:
         self.url = parse_url(url)
         self.busy_timeout_s = busy_timeout_s
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self._lock: ProcessLock | None = None
+        silence = None
         if self.is_sqlite:
             file = database_file(self.url)
             self._lock = ProcessLock(file)
             self._reads = sqlite_engine(self.url, pool_size, busy_timeout_s, writes=False)
             self._writes = sqlite_engine(self.url, 1, busy_timeout_s, writes=True)
         else:
-            self._reads = postgresql_engine(self.url, pool_size, busy_timeout_s, writes=False)
-            self._writes = postgresql_engine(self.url, _POSTGRESQL_LEADERS, busy_timeout_s, writes=True)
+            silence = self._silence(max(statement_timeout_s, busy_timeout_s + 1))
+            self._reads = postgresql_engine(self.url, pool_size, busy_timeout_s, silence, writes=False)
+            self._writes = postgresql_engine(self.url, _POSTGRESQL_LEADERS, busy_timeout_s, silence, writes=True)
         leaders = 1 if self.is_sqlite else _POSTGRESQL_LEADERS
-        self._connections, self._write_connections = Connections(pool_size), Connections(leaders)
+        self._connections, self._write_connections = Connections(pool_size, silence), Connections(leaders, silence)
         # What is glanced at needs no transaction, which on PostgreSQL would be two more round trips.
-        self._glances = self._connections if self.is_sqlite else Connections(pool_size)
-        self._autocommit = self._reads if self.is_sqlite else postgresql_engine(self.url, pool_size, busy_timeout_s, autocommit=True)
+        self._glances, self._autocommit = self._connections, self._reads
+        if silence is not None:
+            self._glances = Connections(pool_size, silence)
+            self._autocommit = postgresql_engine(self.url, pool_size, busy_timeout_s, silence, autocommit=True)
         self._driver_error: type[Exception] = self._writes.dialect.loaded_dbapi.Error
         self._log = WriteAheadLog(database_file(self.url)) if self.is_sqlite else None
         self._group = GroupCommit(self._commit, leaders, self._log.sync if self._log else None)
+
+    def _silence(self, bound_s: float) -> Silence:
+        from pacslite.catalog.silence import Silence  # with psycopg
+
+        def end_idle() -> None:
+            for connections in (self._connections, self._glances, self._write_connections):
+                connections.close(doubted=True)
+
+        return Silence(bound_s, end_idle)
 
     def seen_by(self, visibility: Visibility) -> Catalog:
         """This catalog for somebody who may not see everything."""
@@ -227,6 +244,7 @@ class Catalog:
         if self._lock:
             held = self._lock.held(time.monotonic() + max(60, self.busy_timeout_s))
         with held, self._translated(), self._writes.connect() as conn, conn.begin():
+            unbounded(conn)
             if not self.is_sqlite:
                 conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": key_number("migrate")})
             schema.upgrade(conn, target)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Dialect, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from pacslite.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pacslite.catalog.silence import Silence
 
 # Each process keeps so many pages of the write-ahead log before a commit has to copy them (64 MiB); the worker does it earlier.
 _WAL_PAGES = 16000
@@ -84,7 +87,9 @@ def _alive(url: URL) -> dict[str, int]:
     return {name: value for name, value in wanted.items() if name not in url.query}
 
 
-def postgresql_engine(url: URL, pool_size: int, busy_timeout_s: float, *, writes: bool = False, autocommit: bool = False) -> Engine:
+def postgresql_engine(
+    url: URL, pool_size: int, busy_timeout_s: float, silence: Silence, *, writes: bool = False, autocommit: bool = False
+) -> Engine:
     """An engine for reading, for writing, or for statements each on its own."""
     engine = create_engine(
         url,
@@ -96,6 +101,11 @@ def postgresql_engine(url: URL, pool_size: int, busy_timeout_s: float, *, writes
         isolation_level="AUTOCOMMIT" if autocommit else "READ COMMITTED" if writes else "REPEATABLE READ",
         connect_args={"connect_timeout": max(2, int(busy_timeout_s)), "application_name": "pacslite"} | _alive(url),
     )
+
+    @event.listens_for(engine, "do_connect")
+    def connect(_dialect: Dialect, _record: object, arguments: Any, parameters: dict[str, Any]) -> Any:
+        return silence.connect(*arguments, **parameters)
+
     settings = [f"SET lock_timeout = {int(busy_timeout_s * 1000)}", "SET synchronous_commit = on"]
     settings += [f"SET tcp_{name} = {value}" for name, value in _KEEPALIVES.items()]
     if not writes:
@@ -109,6 +119,13 @@ def postgresql_engine(url: URL, pool_size: int, busy_timeout_s: float, *, writes
         connection.commit()
 
     return engine
+
+
+def unbounded(conn: Connection) -> None:
+    """Statements of this connection may take as long as they do; a server that does not answer is given up all the same."""
+    if conn.dialect.name == "postgresql":
+        driver: Any = conn.connection.driver_connection
+        driver.bound_s = None
 
 
 def begin_write(conn: Connection) -> None:

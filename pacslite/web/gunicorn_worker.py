@@ -15,6 +15,7 @@ import select
 import socket
 import struct
 import time
+from concurrent.futures import Future
 from contextlib import suppress
 from datetime import timedelta
 from http import HTTPStatus
@@ -48,6 +49,7 @@ _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _EXHAUSTED_PAUSE_S = 0.2
 # Clients that send all of a refused body before they look for the answer would not see it.
 _MOST_DRAINED_BYTES = 64 * 1024 * 1024
+_ASKS_FOR_LIFE = re.compile(rb"(?:GET|HEAD) [^ ?]*/health/live[ ?]")
 _HEAD_END = re.compile(rb"\n\r?\n")
 
 
@@ -125,13 +127,25 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def get_thread_pool(self) -> Threads:
         """Threads that can wait for clients without being missed."""
+        self._spare = Threads(1, self.patience)
         return Threads(self.cfg.threads, self.patience)
 
     def enqueue_req(self, conn: Any) -> None:
         """Gives a connection to a thread; in the main thread."""
         if type(conn.sock) is socket.socket:  # just accepted
             conn.sock = AnswerSocket.of(conn.sock, _address(conn))
-        super().enqueue_req(conn)
+        if not self.tpool.is_full:
+            super().enqueue_req(conn)
+            return
+        # All threads may be waiting for a database or a disk that hangs: the process lives, and says so.
+        come = _peeked(conn.sock, _COMMON_HEAD_BYTES, 0)
+        if come is None and conn.parser is None:
+            self.finish_request(conn, _done(_DEFER))  # the poller waits for what it is
+        elif come and _ASKS_FOR_LIFE.match(come):
+            answered = self._spare.submit(self._serve, conn)
+            answered.add_done_callback(lambda done: self.method_queue.defer(self.finish_request, conn, done))
+        else:
+            super().enqueue_req(conn)
 
     def handle(self, conn: Any) -> Any:
         """Serves what has come on a connection, and what comes at once after that."""
@@ -250,6 +264,12 @@ def worker_class(patience: Patience) -> type[Worker]:
 
 class _TooSlow(Exception):
     """The head of a request took too long."""
+
+
+def _done(result: Any) -> Future[Any]:
+    future: Future[Any] = Future()
+    future.set_result(result)
+    return future
 
 
 def _has_head(conn: Any, silence_s: int) -> bool:

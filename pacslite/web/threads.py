@@ -146,6 +146,12 @@ class Threads(Executor):
     def _working(self) -> int:
         return self._count - self._bodies.taken - self._answers.taken
 
+    @property
+    def is_full(self) -> bool:
+        """Whether another job would wait for one of those that are under way."""
+        with self._lock:
+            return self._idle + self._lingering <= self._open_jobs and self._working >= self._size
+
     def linger(self, sock: socket.socket, most_ms: int) -> bool:
         """Whether something has come on a connection; the calling thread waits for it until somebody else needs a thread."""
         with self._lock:

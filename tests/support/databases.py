@@ -10,9 +10,11 @@ import itertools
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +37,28 @@ class PostgresServer:
         with psycopg.connect(host=str(self.socket_directory), user=self.user, dbname="postgres", autocommit=True) as conn:
             conn.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY WAL_LOG")  # type: ignore[arg-type]
         return f"postgresql://{self.user}@/{name}?host={self.socket_directory}"
+
+    @contextmanager
+    def frozen(self, *, only_connections: bool = False) -> Iterator[None]:
+        """No process of it runs while the block lasts, or none but the one that takes new connections (SIGSTOP)."""
+        first = int((self.socket_directory / "data/postmaster.pid").read_text().splitlines()[0])
+        os.kill(first, signal.SIGSTOP)  # so that no further ones come
+        pids = [first]
+        try:
+            pids += [int(pid) for pid in Path(f"/proc/{first}/task/{first}/children").read_text().split()]
+            for pid in pids:
+                _signal(pid, signal.SIGSTOP)
+            if only_connections:
+                _signal(first, signal.SIGCONT)
+            yield
+        finally:
+            for pid in pids:
+                _signal(pid, signal.SIGCONT)
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):  # one that has ended meanwhile
+        os.kill(pid, number)
 
 
 def _binaries() -> Path | None:
