@@ -9,6 +9,7 @@ from pydicom.uid import UID_dictionary
 from pynetdicom import pdu_primitives as primitives
 from pynetdicom.presentation import StoragePresentationContexts
 
+from pacslite.dicom.syntaxes import DEFLATED_FRAMES
 from pacslite.dimse.contexts import Service
 from pacslite.dimse.negotiation import Agreed, Refused, negotiate, service_of
 from pacslite.dimse.pdus import ProtocolViolation
@@ -42,7 +43,7 @@ def outcome(offer: Offer) -> dict[int, tuple[int, str]]:
     return {cx.context_id: (cx.result, str(cx.transfer_syntax)) for cx in answer.presentation_context}
 
 
-@pytest.mark.parametrize("syntax", [*ALL_SYNTAXES, PRIVATE_SYNTAX])
+@pytest.mark.parametrize("syntax", [*ALL_SYNTAXES, DEFLATED_FRAMES, PRIVATE_SYNTAX])
 def test_every_transfer_syntax_of_the_dictionary_and_private_ones_are_taken_for_storage(syntax: str) -> None:
     assert outcome([(CT, [syntax])]) == {1: (0, syntax)}
 
