@@ -22,6 +22,7 @@ from pacslite import metrics
 from pacslite.catalog import changes, schema
 from pacslite.catalog.connections import RETRYABLE, Connections, Read, Translated, sqlstate, translate
 from pacslite.catalog.engines import (
+    KEPT_CONNECTIONS,
     begin_write,
     database_file,
     end_transaction,
@@ -73,11 +74,12 @@ class Catalog:
             self._reads = postgresql_engine(self.url, pool_size, busy_timeout_s, silence, writes=False)
             self._writes = postgresql_engine(self.url, _POSTGRESQL_LEADERS, busy_timeout_s, silence, writes=True)
         leaders = 1 if self.is_sqlite else _POSTGRESQL_LEADERS
-        self._connections, self._write_connections = Connections(pool_size, silence), Connections(leaders, silence)
+        kept = pool_size if self.is_sqlite else min(pool_size, KEPT_CONNECTIONS)
+        self._connections, self._write_connections = Connections(kept, silence), Connections(leaders, silence)
         # What is glanced at needs no transaction, which on PostgreSQL would be two more round trips.
         self._glances, self._autocommit = self._connections, self._reads
         if silence is not None:
-            self._glances = Connections(pool_size, silence)
+            self._glances = Connections(kept, silence)
             self._autocommit = postgresql_engine(self.url, pool_size, busy_timeout_s, silence, autocommit=True)
         self._driver_error: type[Exception] = self._writes.dialect.loaded_dbapi.Error
         self._log = WriteAheadLog(database_file(self.url)) if self.is_sqlite else None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Dialect, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from pacslite.errors import ConfigurationError
 
@@ -19,6 +21,11 @@ _WAL_PAGES = 16000
 # A machine that loses its power says nothing: by the system's defaults its connections, and its locks in the database, live for two hours.
 _KEEPALIVES = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
 _UNACKNOWLEDGED_MS = 60_000
+KEPT_CONNECTIONS = 3
+"""Of each kind that a process keeps on PostgreSQL between uses: six processes have to do with the 100 that a server has by default."""
+# "too many clients", or "connections" for a database or role; the SQLSTATE 53300 is not told to who is refused.
+_FULL = ("too many c", "remaining connection slots")
+_PAUSE_S = 0.02
 
 
 def parse_url(url: str) -> URL:
@@ -93,19 +100,16 @@ def postgresql_engine(
     """An engine for reading, for writing, or for statements each on its own."""
     engine = create_engine(
         url,
-        pool_size=pool_size,
-        max_overflow=0 if writes else pool_size,
+        # `Connections` keeps those in use often; what the pool keeps besides is taken from other processes.
+        pool_size=pool_size if writes else 1,
+        max_overflow=0 if writes else 2 * pool_size - 1,
         pool_timeout=busy_timeout_s,
         pool_pre_ping=False,
         hide_parameters=True,
         isolation_level="AUTOCOMMIT" if autocommit else "READ COMMITTED" if writes else "REPEATABLE READ",
         connect_args={"connect_timeout": max(2, int(busy_timeout_s)), "application_name": "pacslite"} | _alive(url),
     )
-
-    @event.listens_for(engine, "do_connect")
-    def connect(_dialect: Dialect, _record: object, arguments: Any, parameters: dict[str, Any]) -> Any:
-        return silence.connect(*arguments, **parameters)
-
+    _wait_for_room(engine, busy_timeout_s, silence)
     settings = [f"SET lock_timeout = {int(busy_timeout_s * 1000)}", "SET synchronous_commit = on"]
     settings += [f"SET tcp_{name} = {value}" for name, value in _KEEPALIVES.items()]
     if not writes:
@@ -119,6 +123,23 @@ def postgresql_engine(
         connection.commit()
 
     return engine
+
+
+def _wait_for_room(engine: Engine, seconds: float, silence: Silence) -> None:
+    """A server without a connection left is asked again: another process gives one back in a moment."""
+
+    @event.listens_for(engine, "do_connect")
+    def connect(dialect: Dialect, _record: object, arguments: Any, options: Any) -> Any:
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                return silence.connect(*arguments, **options)
+            except dialect.loaded_dbapi.OperationalError as error:
+                if not any(text in str(error) for text in _FULL):
+                    raise
+                if time.monotonic() > deadline:
+                    raise PoolTimeout("the database has no connection left") from error
+            time.sleep(_PAUSE_S)
 
 
 def unbounded(conn: Connection) -> None:
