@@ -25,6 +25,7 @@ EXIT_OF_NO_USE = 78  # EX_CONFIG of sysexits: starting again cannot help
 
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 _MOST_DESCRIPTORS = 65536
+_SERVING_ALLOCATIONS = (700, 10, 10)  # Python's own
 _log = logging.getLogger(__name__)
 
 
@@ -181,6 +182,7 @@ def load(names: Sequence[str], database_url: str) -> None:
     statements.compile_all(engines.dialect_of(database_url))
     gc.collect()
     gc.freeze()  # the collector does not touch, and so not copy, what is shared
+    gc.set_threshold(*_SERVING_ALLOCATIONS)
 
 
 def start(assignment: Assignment) -> Process:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -43,10 +45,23 @@ def test_help_lists_every_command_and_loads_little() -> None:
     code = (
         "import sys; from pacslite import cli; cli.run(['--help']); sys.exit(bool({'flask', 'sqlalchemy', 'pydicom'} & set(sys.modules)))"
     )
-    import subprocess
-    import sys
-
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_commands_about_accounts_and_peers_load_nothing_that_reads_images(tmp_path: Path) -> None:
+    assert pacslite("migrate", "--data", str(tmp_path)).returncode == 0
+    for command in (["user", "list"], ["peer", "list"]):
+        code = f"import sys; from pacslite import cli; assert cli.run({[*command, '--data', str(tmp_path)]!r}) == 0; print(*sys.modules)"
+        ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert not {"pydicom", "numpy", "flask", "sqlalchemy.orm", "pacslite.core.ingest"} & set(ran.stdout.split()), command
+
+
+def test_servers_collect_garbage_as_python_does_though_their_start_does_not() -> None:
+    code = (
+        "import gc; from pacslite import cli, roles; gc.set_threshold(cli._START_ALLOCATIONS);"
+        "roles.load(('worker',), 'sqlite:///catalog.db'); print(gc.get_threshold() == (700, 10, 10), gc.get_freeze_count() > 10_000)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "True True\n"
 
 
 @pytest.mark.parametrize("name", cli._COMMANDS)
