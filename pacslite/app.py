@@ -163,9 +163,12 @@ def build_stores(settings: Settings, active: BlobStore) -> Stores:
 def build_catalog(settings: Settings, *, is_patient: bool = True) -> Catalog:
     """The catalog, connected lazily; its schema is not looked at. Who is patient has no client that waits for a statement."""
     from pacslite.catalog.database import Catalog
+    from pacslite.catalog.engines import kept_for_reading
 
+    kept = kept_for_reading(settings.web_processes + settings.dimse_processes + 1)
     timeout_s = max(_PATIENCE_S, settings.database_timeout_s) if is_patient else settings.database_timeout_s
-    return Catalog(settings.resolved_database_url, busy_timeout_s=settings.busy_timeout_s, statement_timeout_s=timeout_s)
+    url, busy_s = settings.resolved_database_url, settings.busy_timeout_s
+    return Catalog(url, busy_timeout_s=busy_s, kept_connections=kept, statement_timeout_s=timeout_s)
 
 
 def migrate(settings: Settings) -> None:

@@ -127,7 +127,7 @@ class Read:
         with self._translated:
             try:
                 if error is None:
-                    end_transaction(self._conn, commit=False)
+                    end_transaction(self._conn, commit=True)  # PostgreSQL's driver forgets prepared statements at a rollback
             finally:
                 self._taken.__exit__(kind, error, trace)
         self._translated.__exit__(kind, error, trace)

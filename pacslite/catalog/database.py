@@ -22,7 +22,7 @@ from pacslite import metrics
 from pacslite.catalog import changes, schema
 from pacslite.catalog.connections import RETRYABLE, Connections, Read, Translated, sqlstate, translate
 from pacslite.catalog.engines import (
-    KEPT_CONNECTIONS,
+    POSTGRESQL_LEADERS,
     begin_write,
     database_file,
     end_transaction,
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _ATTEMPTS = 8
-_POSTGRESQL_LEADERS = 4
 
 
 class Catalog:
@@ -58,7 +57,9 @@ class Catalog:
 
     visibility: Visibility = EVERYTHING
 
-    def __init__(self, url: str, *, busy_timeout_s: float = 20, pool_size: int = 16, statement_timeout_s: float = 60) -> None:
+    def __init__(
+        self, url: str, *, busy_timeout_s: float = 20, pool_size: int = 16, kept_connections: int = 2, statement_timeout_s: float = 60
+    ) -> None:
         self.url = parse_url(url)
         self.busy_timeout_s = busy_timeout_s
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
@@ -72,15 +73,10 @@ class Catalog:
         else:
             silence = self._silence(max(statement_timeout_s, busy_timeout_s + 1))
             self._reads = postgresql_engine(self.url, pool_size, busy_timeout_s, silence, writes=False)
-            self._writes = postgresql_engine(self.url, _POSTGRESQL_LEADERS, busy_timeout_s, silence, writes=True)
-        leaders = 1 if self.is_sqlite else _POSTGRESQL_LEADERS
-        kept = pool_size if self.is_sqlite else min(pool_size, KEPT_CONNECTIONS)
+            self._writes = postgresql_engine(self.url, POSTGRESQL_LEADERS, busy_timeout_s, silence, writes=True)
+        leaders = 1 if self.is_sqlite else POSTGRESQL_LEADERS
+        kept = pool_size if self.is_sqlite else kept_connections
         self._connections, self._write_connections = Connections(kept, silence), Connections(leaders, silence)
-        # What is glanced at needs no transaction, which on PostgreSQL would be two more round trips.
-        self._glances, self._autocommit = self._connections, self._reads
-        if silence is not None:
-            self._glances = Connections(kept, silence)
-            self._autocommit = postgresql_engine(self.url, pool_size, busy_timeout_s, silence, autocommit=True)
         self._driver_error: type[Exception] = self._writes.dialect.loaded_dbapi.Error
         self._log = WriteAheadLog(database_file(self.url)) if self.is_sqlite else None
         self._group = GroupCommit(self._commit, leaders, self._log.sync if self._log else None)
@@ -89,7 +85,7 @@ class Catalog:
         from pacslite.catalog.silence import Silence  # with psycopg
 
         def end_idle() -> None:
-            for connections in (self._connections, self._glances, self._write_connections):
+            for connections in (self._connections, self._write_connections):
                 connections.close(doubted=True)
 
         return Silence(bound_s, end_idle)
@@ -117,12 +113,12 @@ class Catalog:
 
     def first(self, statement: Prepared, parameters: Mapping[str, Any]) -> tuple[Any, ...] | None:
         """The first row as of now of one statement by itself, None without a row."""
-        with self._translated(), self._glances.taken(self._autocommit) as conn:
+        with self._translated(), self._connections.taken(self._reads) as conn:
             return statement.first(conn, parameters)
 
     def rows(self, statement: Prepared, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         """All rows as of now of one statement by itself."""
-        with self._translated(), self._glances.taken(self._autocommit) as conn:
+        with self._translated(), self._connections.taken(self._reads) as conn:
             return statement.all(conn, parameters)
 
     def write(self, work: Callable[[Connection], T], keys: tuple[str, ...] = (), ready: Callable[[], None] | None = None) -> T:
@@ -286,10 +282,8 @@ class Catalog:
     def close(self) -> None:
         """Close all connections; the catalog is not used afterwards."""
         self._connections.close()
-        self._glances.close()
         self._write_connections.close()
         self._reads.dispose()
-        self._autocommit.dispose()
         self._writes.dispose()
         if self._log:
             self._log.close()

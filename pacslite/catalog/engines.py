@@ -21,8 +21,10 @@ _WAL_PAGES = 16000
 # A machine that loses its power says nothing: by the system's defaults its connections, and its locks in the database, live for two hours.
 _KEEPALIVES = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
 _UNACKNOWLEDGED_MS = 60_000
-KEPT_CONNECTIONS = 3
-"""Of each kind that a process keeps on PostgreSQL between uses: six processes have to do with the 100 that a server has by default."""
+POSTGRESQL_LEADERS = 4
+"""Transactions that one process may have under way on PostgreSQL, each with a connection of its own."""
+# Of the 100 connections that a server has by default, what its administrators and commands of ours need taken off.
+_SERVED = 80
 # "too many clients", or "connections" for a database or role; the SQLSTATE 53300 is not told to who is refused.
 _FULL = ("too many c", "remaining connection slots")
 _PAUSE_S = 0.02
@@ -94,10 +96,13 @@ def _alive(url: URL) -> dict[str, int]:
     return {name: value for name, value in wanted.items() if name not in url.query}
 
 
-def postgresql_engine(
-    url: URL, pool_size: int, busy_timeout_s: float, silence: Silence, *, writes: bool = False, autocommit: bool = False
-) -> Engine:
-    """An engine for reading, for writing, or for statements each on its own."""
+def kept_for_reading(processes: int) -> int:
+    """Connections that each of so many processes keeps between uses on PostgreSQL, so that there is one for everybody."""
+    return max(2, _SERVED // processes - POSTGRESQL_LEADERS)
+
+
+def postgresql_engine(url: URL, pool_size: int, busy_timeout_s: float, silence: Silence, *, writes: bool) -> Engine:
+    """An engine for writing, or for reading: statements each on its own, or in what `begin_read` begins."""
     engine = create_engine(
         url,
         # `Connections` keeps those in use often; what the pool keeps besides is taken from other processes.
@@ -106,7 +111,7 @@ def postgresql_engine(
         pool_timeout=busy_timeout_s,
         pool_pre_ping=False,
         hide_parameters=True,
-        isolation_level="AUTOCOMMIT" if autocommit else "READ COMMITTED" if writes else "REPEATABLE READ",
+        isolation_level="READ COMMITTED" if writes else "AUTOCOMMIT",
         connect_args={"connect_timeout": max(2, int(busy_timeout_s)), "application_name": "pacslite"} | _alive(url),
     )
     _wait_for_room(engine, busy_timeout_s, silence)
@@ -154,19 +159,15 @@ def begin_write(conn: Connection) -> None:
 
     A statement that goes through SQLAlchemy finds the transaction begun (`sqlite_engine`).
     """
-    _begin(conn, "BEGIN IMMEDIATE")
+    if conn.dialect.name == "sqlite":
+        execute(conn, "BEGIN IMMEDIATE")
+    else:
+        conn.begin()
 
 
 def begin_read(conn: Connection) -> None:
-    """Begin a transaction that only reads."""
-    _begin(conn, "BEGIN")
-
-
-def _begin(conn: Connection, statement: str) -> None:
-    if conn.dialect.name == "sqlite":
-        execute(conn, statement)
-    else:
-        conn.begin()
+    """Begin a transaction that only reads, and sees one state. Past SQLAlchemy, for which the connection knows single statements alone."""
+    execute(conn, "BEGIN" if conn.dialect.name == "sqlite" else "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
 
 
 def end_transaction(conn: Connection, *, commit: bool) -> None:

@@ -8,10 +8,13 @@ from contextlib import closing
 
 import psycopg
 import pytest
-from sqlalchemy import text
+from sqlalchemy import bindparam, select, text
 
 from pacslite.catalog.database import Catalog
-from pacslite.errors import Busy
+from pacslite.catalog.engines import POSTGRESQL_LEADERS, kept_for_reading
+from pacslite.catalog.models import peer
+from pacslite.catalog.statements import Prepared
+from pacslite.errors import Busy, Unavailable
 from tests.support.databases import PostgresServer
 from tests.support.processes import until
 
@@ -20,7 +23,7 @@ from tests.support.processes import until
 def test_a_server_that_is_gone_without_a_word_is_given_up(postgres: PostgresServer, more: str, idle: str) -> None:
     """By the system's defaults a connection to a machine that has lost its power lives for two hours, and every write with it."""
     catalog = Catalog(postgres.new_database() + more)
-    for engine in (catalog._reads, catalog._writes, catalog._autocommit):
+    for engine in (catalog._reads, catalog._writes):
         with engine.connect() as conn:
             driver = conn.connection.driver_connection
             assert isinstance(driver, psycopg.Connection)
@@ -30,9 +33,8 @@ def test_a_server_that_is_gone_without_a_word_is_given_up(postgres: PostgresServ
 
 
 def test_after_a_busy_moment_few_connections_are_kept(postgres: PostgresServer) -> None:
-    """Six processes with the defaults of ours have to live with PostgreSQL's: 100 connections."""
     url = postgres.new_database()
-    with closing(Catalog(url)) as catalog:
+    with closing(Catalog(url, kept_connections=5)) as catalog:
         catalog.migrate()
         all_in = threading.Barrier(12)
 
@@ -42,7 +44,7 @@ def test_after_a_busy_moment_few_connections_are_kept(postgres: PostgresServer) 
                 all_in.wait(20)
 
         def glance(number: int) -> None:
-            with catalog._glances.taken(catalog._autocommit) as conn:
+            with catalog._connections.taken(catalog._reads) as conn:
                 conn.execute(text("SELECT 1"))
                 all_in.wait(20)
 
@@ -52,7 +54,45 @@ def test_after_a_busy_moment_few_connections_are_kept(postgres: PostgresServer) 
         name = url.partition("@/")[2].partition("?")[0]
         with psycopg.connect(host=str(postgres.socket_directory), user=postgres.user, dbname="postgres") as conn:
             kept = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s"
-            until(lambda: conn.execute(kept, [name]).fetchone()[0] <= 12)  # type: ignore[index]
+            until(lambda: conn.execute(kept, [name]).fetchone()[0] <= 5 + 1 + 1)  # type: ignore[index]  # one for writing, one of the pool
+
+
+@pytest.mark.parametrize("processes", [2, 6, 9, 13])
+def test_what_all_processes_keep_fits_into_a_server_as_it_is_installed(processes: int) -> None:
+    """PostgreSQL has 100 connections by default, and keeps some for its administrators."""
+    kept = kept_for_reading(processes)
+    assert kept >= 2
+    assert processes * (kept + 1 + POSTGRESQL_LEADERS) < 97
+
+
+def test_a_transaction_that_reads_sees_one_state_and_cannot_write(postgres: PostgresServer) -> None:
+    with closing(Catalog(postgres.new_database())) as catalog:
+        catalog.migrate()
+        count = text("SELECT count(*) FROM peer")
+        add = "INSERT INTO peer (ae_title, host, port, created_at, updated_at) VALUES ('A', 'h', 1, '', '')"
+        with catalog.read() as conn:
+            before = conn.execute(count).scalar()
+            catalog.write(lambda writing: writing.exec_driver_sql(add))
+            assert conn.execute(count).scalar() == before == 0
+        with catalog.read() as conn:
+            assert conn.execute(count).scalar() == 1
+        with pytest.raises(Unavailable), catalog.read() as conn:
+            conn.exec_driver_sql("DELETE FROM peer")
+        with pytest.raises(Unavailable), catalog._connections.taken(catalog._reads) as conn, catalog._translated():
+            conn.exec_driver_sql("DELETE FROM peer")
+        assert catalog.write(lambda writing: writing.execute(count).scalar()) == 1
+
+
+def test_statements_that_read_stay_prepared(postgres: PostgresServer) -> None:
+    statement = Prepared(select(peer.c.host).where(peer.c.ae_title == bindparam("title")))
+    with closing(Catalog(postgres.new_database())) as catalog:
+        catalog.migrate()
+        for _ in range(10):
+            with catalog.read() as conn:
+                statement.first(conn, {"title": "A"})
+                conn.execute(text("SELECT 1"))
+        with catalog.read() as conn:
+            assert conn.exec_driver_sql("SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%%host%%'").scalar() == 1
 
 
 def test_a_server_without_a_connection_left_is_waited_for(postgres: PostgresServer) -> None:
