@@ -37,7 +37,7 @@ def _text_value(text: str) -> str:
 def _name_value(text: str) -> str:
     if text and "=" not in text:
         return f'{{"Alphabetic":{quote(text)}}}'
-    groups = zip(("Alphabetic", "Ideographic", "Phonetic"), text.split("=", 2), strict=False)
+    groups = zip(("Alphabetic", "Ideographic", "Phonetic"), text.split("="), strict=False)  # more than three mean nothing (PS3.5 6.2)
     return "{" + ",".join(f'"{name}":{quote(group)}' for name, group in groups if group) + "}" if text.strip("=") else "null"
 
 

@@ -73,6 +73,16 @@ def test_names_are_objects_of_the_groups_they_have(archive: WebArchive) -> None:
     assert found["00080090"] == {"vr": "PN"}
 
 
+def test_a_fourth_group_of_a_name_is_told_by_nobody(archive: WebArchive) -> None:
+    """Three component groups there are (PS3.5 6.2.1.1); a search says of a name what metadata say."""
+    ds = image()
+    ds.pop("ReferringPhysicianName", None)
+    expected = [{"Alphabetic": "F", "Ideographic": "G", "Phonetic": "H"}]
+    archive.store(with_elements(ds, (0x00080090, element(0x00080090, "PN", b"F=G=H=I "))))
+    answer = archive.get(f"/studies?StudyInstanceUID={ds.StudyInstanceUID}&includefield=00080090", DICOM_JSON)
+    assert json.loads(answer.body)[0]["00080090"]["Value"] == metadata(archive, ds)["00080090"]["Value"] == expected
+
+
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian])
 def test_what_is_empty_has_only_its_vr(archive: WebArchive, syntax: str) -> None:
     """Checklist 75: an empty element is its vr, an empty value null, an empty item {} (F.2.5)."""
