@@ -66,7 +66,7 @@ def frame(ds: Dataset, syntax: str, number: int, count: int) -> bytes | None:
     """The bytes of one of `count` frames, in little endian; None when pydicom cannot tell them apart."""
     if syntax not in NATIVE:
         try:
-            return get_frame(ds.PixelData, number - 1, number_of_frames=count)
+            return _without_boxes(get_frame(ds.PixelData, number - 1, number_of_frames=count))
         except ValueError:
             return None
     pixels = _value(ds["PixelData"], syntax == ExplicitVRBigEndian)
@@ -78,3 +78,10 @@ def frame(ds: Dataset, syntax: str, number: int, count: int) -> bytes | None:
         return np.packbits(bits, bitorder="little").tobytes()
     length = samples * ds.BitsAllocated // 8
     return bytes(pixels[(number - 1) * length : number * length])
+
+
+def _without_boxes(frame: bytes) -> bytes:
+    """The code stream of a JP2 file (ISO/IEC 15444-1 I.5.4), which some writers encapsulate: it alone is the frame (Checklist 89)."""
+    at = frame.find(b"jp2c") if frame[4:8] == b"jP  " else -1
+    length = int.from_bytes(frame[at - 4 : at], "big") - 8
+    return frame if at < 0 else frame[at + 4 : at + 4 + length] if length > 0 else frame[at + 4 :]
