@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +38,16 @@ def test_tasks_run_elsewhere_and_in_the_same_process_again(codecs: CodecProcesse
     assert first != os.getpid()
     assert codecs.run("os:getpid") == first
     assert list(codecs.run_each([("builtins:abs", -n) for n in range(7)])) == list(range(7))
+
+
+def test_the_memory_of_the_process_that_starts_a_codec_is_not_its_own() -> None:
+    """Or each process that a large one starts would be ended after one task."""
+    usage = "resource.getrusage(resource.RUSAGE_SELF).ru_maxrss"
+    child = f"import resource; from pacslite.codec.process import peak_kib; print(peak_kib(), {usage})"
+    parent = f"import subprocess, sys; held = bytearray(b'1') * 400_000_000; subprocess.run([sys.executable, '-c', {child!r}], check=True)"
+    told = subprocess.run([sys.executable, "-c", parent], check=True, capture_output=True, text=True).stdout
+    own, inherited = map(int, told.split())
+    assert 5_000 < own < 300_000 < inherited
 
 
 def test_the_death_of_a_codec_is_an_error_of_its_frame_only(codecs: CodecProcesses, caplog: pytest.LogCaptureFixture) -> None:
