@@ -12,8 +12,10 @@ import logging
 import os
 import resource
 import signal
+import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
@@ -161,8 +163,23 @@ def of_scope(scope: str) -> tuple[str, ...]:
     return ROLES if scope == "all" else (scope,)
 
 
+@contextmanager
+def _unavailable(name: str) -> Iterator[None]:
+    """Whoever can do without a package does without it while the block lasts."""
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
 def load(names: Sequence[str], database_url: str) -> None:
     """Imports the code of the roles and compiles its statements, so that the processes forked afterwards share both."""
+    with _unavailable("requests"):  # pydicom loads it to download test data: 5 MB, and 0.1 s
+        import pydicom  # noqa: F401
     from pacslite import app
 
     if "web" in names:
@@ -180,8 +197,8 @@ def load(names: Sequence[str], database_url: str) -> None:
     from pacslite.catalog import engines, statements
 
     statements.compile_all(engines.dialect_of(database_url))
-    gc.collect()
-    gc.freeze()  # the collector does not touch, and so not copy, what is shared
+    # The collector does not touch, and so not copy, what is shared. The little garbage there is stays: its holes would be filled.
+    gc.freeze()
     gc.set_threshold(*_SERVING_ALLOCATIONS)
 
 

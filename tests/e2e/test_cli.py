@@ -64,6 +64,14 @@ def test_servers_collect_garbage_as_python_does_though_their_start_does_not() ->
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "True True\n"
 
 
+def test_servers_load_no_client_for_downloads_and_can_later() -> None:
+    code = (
+        "import sys; from pacslite import roles; roles.load(('web', 'dimse', 'worker'), 'sqlite:///catalog.db');"
+        "print('requests' in sys.modules); import pacslite.oidc.provider; print('requests' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\nTrue\n"
+
+
 @pytest.mark.parametrize("name", cli._COMMANDS)
 def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run([name, "--help"]) == 0
