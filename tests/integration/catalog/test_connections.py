@@ -8,7 +8,7 @@ from contextlib import closing
 
 import psycopg
 import pytest
-from sqlalchemy import bindparam, select, text
+from sqlalchemy import bindparam, func, select, text
 
 from pacslite.catalog.database import Catalog
 from pacslite.catalog.engines import POSTGRESQL_LEADERS, kept_for_reading
@@ -43,14 +43,8 @@ def test_after_a_busy_moment_few_connections_are_kept(postgres: PostgresServer) 
                 conn.execute(text("SELECT 1"))
                 all_in.wait(20)
 
-        def glance(number: int) -> None:
-            with catalog._connections.taken(catalog._reads) as conn:
-                conn.execute(text("SELECT 1"))
-                all_in.wait(20)
-
         with ThreadPoolExecutor(12) as threads:
-            for work in (use, glance):
-                list(threads.map(work, range(12)))
+            list(threads.map(use, range(12)))
         name = url.partition("@/")[2].partition("?")[0]
         with psycopg.connect(host=str(postgres.socket_directory), user=postgres.user, dbname="postgres") as conn:
             kept = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s"
@@ -81,6 +75,19 @@ def test_a_transaction_that_reads_sees_one_state_and_cannot_write(postgres: Post
         with pytest.raises(Unavailable), catalog._connections.taken(catalog._reads) as conn, catalog._translated():
             conn.exec_driver_sql("DELETE FROM peer")
         assert catalog.write(lambda writing: writing.execute(count).scalar()) == 1
+
+
+def test_nothing_of_a_transaction_that_failed_stays_on_its_connection(postgres: PostgresServer) -> None:
+    """SQLAlchemy does not know of the transaction in which is read; the connection is given back without it."""
+    state = Prepared(select(func.now() == func.statement_timestamp()))  # within a transaction `now` is when that began
+    with closing(Catalog(postgres.new_database())) as catalog:
+        for failing in ("SELECT 1 / 0", "SELECT pg_terminate_backend(pg_backend_pid())"):
+            with pytest.raises(Unavailable), catalog.read() as conn:
+                conn.exec_driver_sql(failing)
+            assert [catalog.glance(state) for _ in range(3)] == [True, True, True], failing
+        with pytest.raises(KeyError), catalog.read():
+            raise KeyError
+        assert [catalog.glance(state) for _ in range(3)] == [True, True, True]
 
 
 def test_statements_that_read_stay_prepared(postgres: PostgresServer) -> None:
